@@ -1,0 +1,1 @@
+"""Multiplexed file sessions over one connection; the public names are re-exported here."""

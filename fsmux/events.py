@@ -1,0 +1,174 @@
+"""What can be observed of a transfer: frozen records, and the one-method observer that receives them.
+
+Theory: progress bars, plain lines, ``--json``, logs and metrics are consumers of the *same* records, so that they
+cannot disagree, and so that the code which moves bytes knows none of them.  Emitting is a plain synchronous call; an
+observer must return at once and must not raise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scanning(Event):
+    """The source tree is still being read: so many files and bytes were found until now."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(Event):
+    """The scan ended: what will be sent, and what is up to date already."""
+
+    files: int
+    bytes: int
+    skipped: int
+    skipped_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileStarted(Event):
+    """A session for one file began. ``resumed`` bytes of ``size`` were at the destination already."""
+
+    path: str
+    size: int
+    resumed: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileProgress(Event):
+    """``bytes`` more payload bytes of this file arrived at (or left for) the other side."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileDone(Event):
+    """A file stands whole under its final name.
+
+    ``bytes_sent`` counts payload bytes that crossed the wire in this run, ``bytes_resumed`` those that the
+    destination held before.  ``digest`` is the CRC-32 of the whole file, eight hexadecimal digits.  ``durable`` says
+    whether the receiver had it on stable storage when it said so.
+    """
+
+    path: str
+    bytes: int
+    bytes_sent: int
+    bytes_resumed: int
+    digest: str
+    durable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileSkipped(Event):
+    """A file was left alone, and why (``up to date``, ``special file``…)."""
+
+    path: str
+    bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkHealed(Event):
+    """A chunk arrived damaged and was asked for again."""
+
+    path: str
+    index: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(Event):
+    """The connection or a file failed and will be tried again after ``delay`` seconds."""
+
+    path: str
+    attempt: int
+    delay: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileFailed(Event):
+    """A file was given up. ``code`` is the name of an :class:`fsmux.errors.ErrorCode`."""
+
+    path: str
+    code: str
+    message: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something a person should know that failed nothing."""
+
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary(Event):
+    """The last record of a transfer; its fields add up the records before it."""
+
+    files: int
+    bytes: int
+    bytes_sent: int
+    bytes_resumed: int
+    skipped: int
+    failed: int
+    retries: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOpened(Event):
+    """Server side: a peer connected. ``peer`` is printable."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed(Event):
+    """Server side: a peer left. ``reason`` is empty for an orderly end."""
+
+    peer: str
+    user: str
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated(Event):
+    """Server side: the peer proved to be ``user`` (empty where no authentication is asked for)."""
+
+    peer: str
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed(Event):
+    """Server side: a request ended with an error that was reported to the peer."""
+
+    peer: str
+    request: str
+    code: str
+    message: str
+
+
+if TYPE_CHECKING:
+    Observer = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The observer that looks at nothing."""

@@ -1,0 +1,113 @@
+"""Every limit and tuning constant that more than one layer knows, with its unit and its reason.
+
+Figures marked *measured* come from loopback and tmpfs on two cores; ``benchmarks/`` repeats them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# ---- frames -----------------------------------------------------------------------------------------------------
+
+MAX_CONTROL_PAYLOAD: Final = 64 * KIB
+"""Bytes. The largest message; a page of a listing fits, and a peer can make us buffer no more per frame."""
+
+MAX_PREAUTH_PAYLOAD: Final = 4 * KIB
+"""Bytes. HELLO and the SASL steps are a few hundred bytes; a stranger gets to send no more."""
+
+MAX_DATA_PAYLOAD: Final = 4 * MIB
+"""Bytes. A frame once begun is finished, so this bounds how long one stream can hold the socket."""
+
+MIN_FRAME: Final = 64 * KIB
+"""Bytes. Below it the cost of a frame in Python (about 40 µs on both sides, measured) outweighs its bytes."""
+
+FRAME_SECONDS: Final = 0.005
+"""Seconds that one DATA frame may occupy the link: what a small request waits for at most, beside the kernel's queue."""
+
+# ---- files ------------------------------------------------------------------------------------------------------
+
+CHUNK_SIZE: Final = 4 * MIB
+"""Bytes. Unit of CRC and of resume: 1 GiB has 256 of them, and a lost one costs 0.3 s at 100 Mbit/s."""
+
+MIN_CHUNK_SIZE: Final = 64 * KIB
+MAX_CHUNK_SIZE: Final = 64 * MIB
+
+MAX_CHUNKS: Final = 2**20
+"""Chunks of one file; above it the chunk size doubles, so that a manifest stays within some tens of MiB."""
+
+MAX_FILE_SIZE: Final = 2**62
+"""Bytes. Sums of two of these still fit a signed 64-bit offset."""
+
+MAX_NAME: Final = 255
+"""Bytes of one path component: the limit of every Linux file system."""
+
+MAX_PATH_BYTES: Final = 4095
+"""Bytes of a whole path (PATH_MAX without the terminator)."""
+
+MAX_PATH_PARTS: Final = 255
+"""Components of a path."""
+
+# ---- streams and credit -----------------------------------------------------------------------------------------
+
+MAX_STREAMS: Final = 16_384
+"""Streams that a peer may have open at once on one connection. An idle one costs less than 8 KiB (measured by
+``benchmarks/mux.py``)."""
+
+INITIAL_CREDIT: Final = 256 * KIB
+"""Bytes that may be sent on a new stream before its receiver grants anything: small files need no round trip."""
+
+EAGER_CREDIT: Final = 16 * MIB
+"""Bytes, summed over all streams of a connection that have not been granted anything yet."""
+
+RECEIVE_BUDGET: Final = 64 * MIB
+"""Bytes that one connection may be owed or hold in buffers. It bounds memory, not use: with a disk that keeps up, only
+a few MiB of it are ever touched."""
+
+MIN_WINDOW: Final = 1 * MIB
+"""Bytes a stream is granted at once, if it is still to receive as many. Streams that the budget cannot serve at once
+take turns, because a thousand windows of 64 KiB would mean a thousand small frames."""
+
+INITIAL_WINDOW: Final = 8 * MIB
+"""Bytes. Two chunks: one on its way to the disk while the next arrives."""
+
+MAX_WINDOW: Final = 32 * MIB
+"""Bytes. Fills 2.5 Gbit/s at 100 ms; half of the budget, so that no stream can hold all of it."""
+
+STREAM_BACKLOG: Final = 256
+"""Frames that may wait unread on a stream. Credit bounds their bytes; this bounds empty and control frames."""
+
+MAX_QUEUED_CONTROL: Final = 4 * MIB
+"""Bytes of control frames waiting for a peer that does not read. Beyond it the connection ends."""
+
+# ---- input and output -------------------------------------------------------------------------------------------
+
+HOP_BYTES: Final = 4 * MIB
+"""Bytes moved per hop to a worker thread. A hop costs 70 to 100 µs, so 256 KiB a hop would cost half the throughput
+(measured: 0.95 against 2.5 GB/s)."""
+
+HOP_SECONDS: Final = 0.02
+"""Seconds after which a sending hop returns to the loop between two frames, on links too slow for HOP_BYTES."""
+
+NOTSENT_LOWAT: Final = 1 * MIB
+"""Bytes of unsent data that the kernel may queue (TCP_NOTSENT_LOWAT). Trio's own 16 KiB makes one sendfile call move
+0.27 MB instead of 2 MB (measured)."""
+
+# ---- time -------------------------------------------------------------------------------------------------------
+
+HANDSHAKE_SECONDS: Final = 10.0
+"""Seconds from accepting a connection to its authentication, whatever the peer sends meanwhile."""
+
+CONNECT_SECONDS: Final = 15.0
+"""Seconds to reach a server, names and all addresses included."""
+
+KEEPALIVE_SECONDS: Final = 15.0
+"""Seconds of silence after which a PING is sent."""
+
+DEAD_SECONDS: Final = 45.0
+"""Seconds of silence after which the connection counts as lost."""
+
+DRAIN_SECONDS: Final = 5.0
+"""Seconds that an orderly end waits for frames still queued."""
