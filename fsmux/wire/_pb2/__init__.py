@@ -1,0 +1,1 @@
+"""Generated from schema/fsmux.proto by schema/generate.py; only ``fsmux.wire.messages`` imports it."""

@@ -1,0 +1,372 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    KIND_UNKNOWN: _ClassVar[Kind]
+    KIND_FILE: _ClassVar[Kind]
+    KIND_DIRECTORY: _ClassVar[Kind]
+    KIND_SYMLINK: _ClassVar[Kind]
+    KIND_SPECIAL: _ClassVar[Kind]
+
+class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DURABILITY_DEFAULT: _ClassVar[Durability]
+    DURABILITY_NONE: _ClassVar[Durability]
+    DURABILITY_BATCH: _ClassVar[Durability]
+    DURABILITY_FILE: _ClassVar[Durability]
+KIND_UNKNOWN: Kind
+KIND_FILE: Kind
+KIND_DIRECTORY: Kind
+KIND_SYMLINK: Kind
+KIND_SPECIAL: Kind
+DURABILITY_DEFAULT: Durability
+DURABILITY_NONE: Durability
+DURABILITY_BATCH: Durability
+DURABILITY_FILE: Durability
+
+class Hello(_message.Message):
+    __slots__ = ("min_version", "max_version", "features", "agent", "max_streams", "initial_credit", "eager_credit", "mechanisms", "read_only")
+    MIN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MAX_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    MAX_STREAMS_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_CREDIT_FIELD_NUMBER: _ClassVar[int]
+    EAGER_CREDIT_FIELD_NUMBER: _ClassVar[int]
+    MECHANISMS_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    min_version: int
+    max_version: int
+    features: _containers.RepeatedScalarFieldContainer[str]
+    agent: str
+    max_streams: int
+    initial_credit: int
+    eager_credit: int
+    mechanisms: _containers.RepeatedScalarFieldContainer[str]
+    read_only: bool
+    def __init__(self, min_version: _Optional[int] = ..., max_version: _Optional[int] = ..., features: _Optional[_Iterable[str]] = ..., agent: _Optional[str] = ..., max_streams: _Optional[int] = ..., initial_credit: _Optional[int] = ..., eager_credit: _Optional[int] = ..., mechanisms: _Optional[_Iterable[str]] = ..., read_only: bool = ...) -> None: ...
+
+class Auth(_message.Message):
+    __slots__ = ("mechanism", "data", "done")
+    MECHANISM_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    mechanism: str
+    data: bytes
+    done: bool
+    def __init__(self, mechanism: _Optional[str] = ..., data: _Optional[bytes] = ..., done: bool = ...) -> None: ...
+
+class Ping(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: int
+    def __init__(self, token: _Optional[int] = ...) -> None: ...
+
+class Grant(_message.Message):
+    __slots__ = ("stream_id", "limit")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    stream_id: int
+    limit: int
+    def __init__(self, stream_id: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class Credit(_message.Message):
+    __slots__ = ("grants",)
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    def __init__(self, grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
+
+class Fault(_message.Message):
+    __slots__ = ("code", "text")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    text: str
+    def __init__(self, code: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+
+class Path(_message.Message):
+    __slots__ = ("parts",)
+    PARTS_FIELD_NUMBER: _ClassVar[int]
+    parts: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, parts: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Attrs(_message.Message):
+    __slots__ = ("kind", "size", "mtime_ns", "mode", "link_target")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    MTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    LINK_TARGET_FIELD_NUMBER: _ClassVar[int]
+    kind: Kind
+    size: int
+    mtime_ns: int
+    mode: int
+    link_target: bytes
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., mode: _Optional[int] = ..., link_target: _Optional[bytes] = ...) -> None: ...
+
+class Stat(_message.Message):
+    __slots__ = ("path", "follow")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    follow: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., follow: bool = ...) -> None: ...
+
+class List(_message.Message):
+    __slots__ = ("path", "recursive")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    recursive: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., recursive: bool = ...) -> None: ...
+
+class Entry(_message.Message):
+    __slots__ = ("path", "attrs", "fault")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    ATTRS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    attrs: Attrs
+    fault: Fault
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+
+class Entries(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[Entry]
+    def __init__(self, entries: _Optional[_Iterable[_Union[Entry, _Mapping]]] = ...) -> None: ...
+
+class Mkdir(_message.Message):
+    __slots__ = ("path", "parents", "mode")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    PARENTS_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    parents: bool
+    mode: int
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., parents: bool = ..., mode: _Optional[int] = ...) -> None: ...
+
+class Rename(_message.Message):
+    __slots__ = ("source", "target", "replace")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    source: Path
+    target: Path
+    replace: bool
+    def __init__(self, source: _Optional[_Union[Path, _Mapping]] = ..., target: _Optional[_Union[Path, _Mapping]] = ..., replace: bool = ...) -> None: ...
+
+class Remove(_message.Message):
+    __slots__ = ("path", "recursive")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    RECURSIVE_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    recursive: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., recursive: bool = ...) -> None: ...
+
+class SetAttrs(_message.Message):
+    __slots__ = ("path", "attrs")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    ATTRS_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    attrs: Attrs
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ...) -> None: ...
+
+class Symlink(_message.Message):
+    __slots__ = ("path", "target", "attrs")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ATTRS_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    target: bytes
+    attrs: Attrs
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., target: _Optional[bytes] = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ...) -> None: ...
+
+class Done(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Open(_message.Message):
+    __slots__ = ("path", "write", "create", "truncate")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    WRITE_FIELD_NUMBER: _ClassVar[int]
+    CREATE_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATE_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    write: bool
+    create: bool
+    truncate: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., write: bool = ..., create: bool = ..., truncate: bool = ...) -> None: ...
+
+class Read(_message.Message):
+    __slots__ = ("offset", "length")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    length: int
+    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class ReadDone(_message.Message):
+    __slots__ = ("length", "crc32")
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    length: int
+    crc32: int
+    def __init__(self, length: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
+
+class Write(_message.Message):
+    __slots__ = ("offset", "length", "crc32")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    length: int
+    crc32: int
+    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
+
+class Close(_message.Message):
+    __slots__ = ("sync",)
+    SYNC_FIELD_NUMBER: _ClassVar[int]
+    sync: bool
+    def __init__(self, sync: bool = ...) -> None: ...
+
+class Identity(_message.Message):
+    __slots__ = ("size", "mtime_ns", "tag")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    MTIME_NS_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    mtime_ns: int
+    tag: bytes
+    def __init__(self, size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., tag: _Optional[bytes] = ...) -> None: ...
+
+class Extent(_message.Message):
+    __slots__ = ("offset", "length")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    length: int
+    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class Get(_message.Message):
+    __slots__ = ("path", "fresh", "resume", "missing", "chunk_size")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_SIZE_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    fresh: bool
+    resume: Identity
+    missing: _containers.RepeatedCompositeFieldContainer[Extent]
+    chunk_size: int
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., fresh: bool = ..., resume: _Optional[_Union[Identity, _Mapping]] = ..., missing: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ..., chunk_size: _Optional[int] = ...) -> None: ...
+
+class Put(_message.Message):
+    __slots__ = ("path", "no_resume", "durability")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    NO_RESUME_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    no_resume: bool
+    durability: Durability
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("identity", "mode", "chunk_size", "eager")
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_SIZE_FIELD_NUMBER: _ClassVar[int]
+    EAGER_FIELD_NUMBER: _ClassVar[int]
+    identity: Identity
+    mode: int
+    chunk_size: int
+    eager: bool
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., mode: _Optional[int] = ..., chunk_size: _Optional[int] = ..., eager: bool = ...) -> None: ...
+
+class Want(_message.Message):
+    __slots__ = ("missing", "whole", "have", "more")
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    HAVE_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    missing: _containers.RepeatedCompositeFieldContainer[Extent]
+    whole: bool
+    have: bool
+    more: bool
+    def __init__(self, missing: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ..., whole: bool = ..., have: bool = ..., more: bool = ...) -> None: ...
+
+class Have(_message.Message):
+    __slots__ = ("offset", "length", "digest")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    length: int
+    digest: bytes
+    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class Haves(_message.Message):
+    __slots__ = ("ranges", "more")
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    ranges: _containers.RepeatedCompositeFieldContainer[Have]
+    more: bool
+    def __init__(self, ranges: _Optional[_Iterable[_Union[Have, _Mapping]]] = ..., more: bool = ...) -> None: ...
+
+class Keep(_message.Message):
+    __slots__ = ("ranges",)
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    ranges: _containers.RepeatedCompositeFieldContainer[Extent]
+    def __init__(self, ranges: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ...) -> None: ...
+
+class Span(_message.Message):
+    __slots__ = ("offset", "length")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    length: int
+    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+
+class Chunk(_message.Message):
+    __slots__ = ("index", "crc32", "digest")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    crc32: int
+    digest: bytes
+    def __init__(self, index: _Optional[int] = ..., crc32: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class Again(_message.Message):
+    __slots__ = ("index", "found")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    found: int
+    def __init__(self, index: _Optional[int] = ..., found: _Optional[int] = ...) -> None: ...
+
+class Finish(_message.Message):
+    __slots__ = ("chunks", "crc32")
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    chunks: int
+    crc32: int
+    def __init__(self, chunks: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
+
+class Committed(_message.Message):
+    __slots__ = ("crc32", "durable", "bytes_resumed")
+    CRC32_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RESUMED_FIELD_NUMBER: _ClassVar[int]
+    crc32: int
+    durable: bool
+    bytes_resumed: int
+    def __init__(self, crc32: _Optional[int] = ..., durable: bool = ..., bytes_resumed: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,218 @@
+"""Bytes in any portions to whole frames, copying DATA at most once.
+
+Strategy: the decoder owns one read-ahead buffer and says with :meth:`Decoder.buffers` where it wants the next bytes.
+Between payloads that is the read-ahead buffer alone.  Inside a payload, the rest of that payload's own memory comes
+first and the read-ahead buffer second, so that one ``recvmsg_into`` fills the end of a payload in place and fetches
+the headers behind it as well.  Only payload bytes that arrived together with their header are copied.
+
+Rule 1: a length is checked against its limit before any memory is set aside for it.
+Rule 2: how the bytes were cut up makes no difference to the frames.  Hence a fault behind good frames waits until
+those have been handed out: it is raised by the next call, whichever method that is.
+Rule 3: after a fault there is no way back; every call raises it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from zlib_ng.zlib_ng import crc32
+
+from fsmux.errors import ProtocolError
+from fsmux.wire.frames import (
+    HEADER_SIZE,
+    MAGIC_BYTES,
+    Buffer,
+    Cmd,
+    Frame,
+    Header,
+    decode_header,
+    fold,
+    header_crc,
+    not_fsmux,
+)
+
+READ_AHEAD: Final = 64 * 1024
+"""Bytes. Holds over a thousand small frames per system call, and bounds what is copied of a DATA frame."""
+
+Placer: TypeAlias = Callable[[Header], Sequence[memoryview] | None]
+"""Asked for the memory of a DATA payload: views of exactly ``header.length`` bytes together, or None to drop it."""
+
+_DATA: Final = int(Cmd.DATA)
+
+
+class Decoder:
+    """Incremental frame decoder for one direction of one connection.
+
+    ``max_payload`` is asked with every header for the most bytes such a frame may have now, and may raise an error of
+    its own.  ``place`` chooses where DATA goes; without it DATA goes to fresh memory.
+    """
+
+    def __init__(self, max_payload: Callable[[Header], int], place: Placer | None = None) -> None:
+        self._max_payload = max_payload
+        self._place = place
+        self._buffer = memoryview(bytearray(READ_AHEAD))
+        self._have = 0  # bytes of an incomplete header at the start of the buffer; 0 inside a payload
+        self._header: Header | None = None  # of the payload being received
+        self._crc = 0
+        self._left = 0  # bytes of that payload still to come
+        self._views: tuple[memoryview, ...] = ()  # where that payload goes
+        self._rest: list[memoryview] = []  # what of it is unfilled; empty if the payload is dropped
+        self._error: Exception | None = None
+
+    @property
+    def mid_frame(self) -> bool:
+        """Whether the end of input now would cut a frame in two."""
+        return self._have > 0 or self._header is not None
+
+    def buffers(self) -> list[memoryview]:
+        """Where the next bytes are to be put, in this order.  Never empty, and no view is."""
+        if self._error is not None:
+            raise self._error
+        return [*self._rest, self._buffer[self._have :]]
+
+    def advance(self, n: int) -> list[Frame]:
+        """The frames that are whole now that ``n`` bytes were put into :meth:`buffers`."""
+        if self._error is not None:
+            raise self._error
+        frames: list[Frame] = []
+        try:
+            if self._rest:
+                n -= self._filled(min(n, self._left), frames)
+            if n:
+                self._parse(n, frames)
+        except Exception as error:
+            self._error = error
+            if not frames:
+                raise
+        return frames
+
+    def feed(self, data: Buffer) -> list[Frame]:
+        """The frames that are whole now that ``data`` has arrived; ``advance`` for bytes that are at hand."""
+        source = memoryview(data)
+        frames: list[Frame] = []
+        done = 0
+        while True:
+            start = done
+            if self._error is not None and frames:
+                return frames
+            for view in self.buffers():
+                piece = source[done : done + len(view)]
+                view[: len(piece)] = piece
+                done += len(piece)
+            if done == start:
+                return frames
+            try:
+                frames += self.advance(done - start)
+            except Exception:
+                if not frames:
+                    raise
+
+    def _filled(self, n: int, frames: list[Frame]) -> int:
+        """Account for ``n`` bytes that now stand in the payload's own memory."""
+        self._left -= n
+        rest, skip = self._rest, n
+        while skip:
+            first = rest[0]
+            if skip < len(first):
+                rest[0] = first[skip:]
+                break
+            skip -= len(first)
+            del rest[0]
+        if not self._left:
+            self._finish(frames)
+        return n
+
+    def _parse(self, n: int, frames: list[Frame]) -> None:
+        """Go through the read-ahead buffer, into which ``n`` more bytes came."""
+        buffer, position, end = self._buffer, 0, self._have + n
+        if end > READ_AHEAD:
+            raise ValueError(f"advance by more than the buffers hold ({n} bytes)")
+        self._have = 0
+        while position < end:
+            if self._header is not None:
+                position += self._take(buffer[position:end], frames)
+                continue
+            body = position + HEADER_SIZE
+            if body > end:
+                if end - position >= 4 and buffer[position : position + 4] != MAGIC_BYTES:
+                    raise not_fsmux(buffer[position:end])  # a foreign greeting may be shorter than a header
+                self._have = end - position
+                buffer[: self._have] = buffer[position:end]
+                return
+            head = buffer[position:body]
+            header = decode_header(head)
+            _, cmd, stream_id, length, checksum = header
+            if length > (most := self._max_payload(header)):
+                raise ProtocolError(f"command {cmd} on stream {stream_id} has {length} bytes where {most} are allowed")
+            position = body
+            if cmd == _DATA:
+                self._begin_data(header, frames)
+                continue
+            crc = header_crc(head)
+            if length <= end - body:  # the common case: a whole message, nothing to keep
+                position += length
+                payload = bytes(buffer[body:position])
+                if fold(crc32(payload, crc) if length else crc) != checksum:
+                    raise _damaged(header)
+                frames.append(Frame(cmd, stream_id, payload, header.flags))
+            else:
+                self._begin(header, crc, (memoryview(bytearray(length)),))
+
+    def _begin_data(self, header: Header, frames: list[Frame]) -> None:
+        length = header.length
+        if self._place is None:
+            views: tuple[memoryview, ...] = (memoryview(bytearray(length)),) if length else ()
+        else:
+            placed = self._place(header)
+            if placed is None:
+                self._begin(header, 0, ())
+                if not length:
+                    self._finish(frames)
+                return
+            views = tuple(placed)
+            if sum(map(len, views)) != length:
+                raise ValueError(f"{sum(map(len, views))} bytes were set aside for a payload of {length}")
+        self._begin(header, 0, views)
+        if not length:
+            self._finish(frames)
+
+    def _begin(self, header: Header, crc: int, views: tuple[memoryview, ...]) -> None:
+        self._header = header
+        self._crc = crc
+        self._left = header.length
+        self._views = views
+        self._rest = [view for view in views if len(view)]
+
+    def _take(self, data: memoryview, frames: list[Frame]) -> int:
+        """Move payload bytes from the read-ahead buffer to where they belong; how many."""
+        n = min(len(data), self._left)
+        if not self._rest:  # dropped
+            self._left -= n
+            if not self._left:
+                self._finish(frames)
+            return n
+        done = 0
+        for view in self._rest:
+            piece = data[done : min(done + len(view), n)]
+            view[: len(piece)] = piece
+            done += len(piece)
+            if done == n:
+                break
+        return self._filled(n, frames)
+
+    def _finish(self, frames: list[Frame]) -> None:
+        header, views = self._header, self._views
+        assert header is not None
+        self._header, self._views, self._rest = None, (), []
+        if header.cmd == _DATA:
+            frames.append(Frame(_DATA, header.stream_id, views, header.flags))
+            return
+        payload = bytes(views[0])
+        if fold(crc32(payload, self._crc)) != header.checksum:
+            raise _damaged(header)
+        frames.append(Frame(header.cmd, header.stream_id, payload, header.flags))
+
+
+def _damaged(header: Header) -> ProtocolError:
+    return ProtocolError(f"command {header.cmd} on stream {header.stream_id} is damaged (its checksum is wrong)")

@@ -1,0 +1,226 @@
+"""One frame to bytes, one header from bytes.
+
+Theory: a frame is an 18-byte header and a payload, and the two part as early as possible.  A payload may be a
+:class:`FileSpan`, which stands for bytes that only the kernel will ever see: it passes through :func:`encode`
+untouched, and the transport, not this module, turns it into a ``sendfile``.  That is why a DATA frame's checksum covers
+its header alone (the chunk's CRC-32 covers the bytes), while every other frame's covers header and payload.
+
+A header that does not check out ends the connection: where the next frame begins is not known any more.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from zlib_ng.zlib_ng import crc32
+
+from fsmux.errors import ProtocolError, VersionMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAGIC: Final = 0x46534D58  # "FSMX"
+VERSION: Final = 1
+HEADER: Final = struct.Struct(">IBBHIIH")
+"""Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
+
+HEADER_SIZE: Final = HEADER.size
+MAX_STREAM_ID: Final = 2**32 - 1
+_CHECKED: Final = HEADER_SIZE - 2  # the checksum comes last and counts as zero in its own calculation
+_NO_CHECKSUM: Final = b"\0\0"
+MAGIC_BYTES: Final = MAGIC.to_bytes(4, "big")
+_HEADER_ZEROED: Final = struct.Struct(">IBBHIIxx")
+_CHECKSUM: Final = struct.Struct(">H")
+
+
+class Cmd(IntEnum):
+    """What a frame is.  Numbers are never reused; 60 and 61 are reserved for packs of small files."""
+
+    HELLO = 1
+    AUTH = 2
+    PING = 3
+    PONG = 4
+    CREDIT = 5
+    RESET = 6
+    GOAWAY = 7
+
+    STAT = 16
+    LIST = 17
+    OPEN = 18
+    READ = 19
+    WRITE = 20
+    CLOSE = 21
+    MKDIR = 22
+    RENAME = 23
+    REMOVE = 24
+    SETATTRS = 25
+    SYMLINK = 26
+
+    ATTRS = 32
+    ENTRIES = 33
+    READ_DONE = 34
+    OK = 35
+    ERROR = 36
+
+    GET = 48
+    PUT = 49
+    OFFER = 50
+    WANT = 51
+    HAVES = 52
+    KEEP = 53
+    SPAN = 54
+    DATA = 55
+    CHUNK = 56
+    AGAIN = 57
+    FINISH = 58
+    COMMITTED = 59
+
+
+class Flags(IntFlag):
+    """``END_STREAM``: the sender has nothing more to say on this stream.  All other bits are reserved and zero."""
+
+    END_STREAM = 1
+
+
+CREDITED: Final = frozenset({Cmd.DATA, Cmd.ENTRIES})
+"""Commands whose payload counts against the stream's credit."""
+
+_DATA: Final = int(Cmd.DATA)
+_KNOWN_FLAGS: Final = int(Flags.END_STREAM)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpan:
+    """``length`` bytes at ``offset`` of ``source``, which only the transport needs to understand."""
+
+    source: object
+    offset: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+
+Payload: TypeAlias = bytes | memoryview | FileSpan | tuple[memoryview, ...]
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+@dataclass(slots=True)
+class Frame:
+    """A whole frame.  ``cmd`` is a plain number, because a command this version does not know is not an error."""
+
+    cmd: int
+    stream_id: int
+    payload: Payload = b""
+    flags: int = 0
+
+    @property
+    def length(self) -> int:
+        """Bytes of payload."""
+        payload = self.payload
+        return sum(map(len, payload)) if isinstance(payload, tuple) else len(payload)
+
+    @property
+    def end(self) -> bool:
+        """Whether this is the last frame of its sender on its stream."""
+        return bool(self.flags & _KNOWN_FLAGS)
+
+
+class Header(NamedTuple):
+    """The fields of a received header that vary."""
+
+    flags: int
+    cmd: int
+    stream_id: int
+    length: int
+    checksum: int
+
+
+def encode_header(cmd: int, stream_id: int, length: int, flags: int = 0, payload: Buffer | None = None) -> bytes:
+    """The header of one frame.  ``payload`` is needed for its checksum, except for DATA, where it is not looked at."""
+    try:
+        head = _HEADER_ZEROED.pack(MAGIC, VERSION, flags, cmd, stream_id, length)
+    except struct.error as error:
+        raise ValueError(f"not a frame: command {cmd}, stream {stream_id}, {length} bytes, flags {flags}") from error
+    crc = crc32(head)
+    if payload and cmd != _DATA:
+        crc = crc32(payload, crc)
+    return head[:_CHECKED] + _CHECKSUM.pack(fold(crc))
+
+
+def encode(frame: Frame) -> tuple[bytes, Payload]:
+    """Header and payload of a frame; the payload is the very object that was passed in."""
+    payload = frame.payload
+    if frame.cmd == _DATA:
+        return encode_header(_DATA, frame.stream_id, frame.length, frame.flags), payload
+    if isinstance(payload, FileSpan):
+        raise ValueError("only DATA may carry a file span: other payloads are part of the checksum")
+    whole = b"".join(payload) if isinstance(payload, tuple) else payload
+    return encode_header(frame.cmd, frame.stream_id, len(whole), frame.flags, whole), payload
+
+
+def fold(crc: int) -> int:
+    """A CRC-32 as the 16 bits that a header has room for."""
+    return (crc >> 16) ^ (crc & 0xFFFF)
+
+
+def header_crc(head: Buffer) -> int:
+    """The CRC-32 of 18 header bytes with the checksum taken as zero."""
+    return crc32(_NO_CHECKSUM, crc32(head[:_CHECKED]))
+
+
+def payload_crc(crc: int, payload: Iterable[Buffer]) -> int:
+    """``crc`` carried on over a payload that may lie in several pieces."""
+    for piece in payload:
+        crc = crc32(piece, crc)
+    return crc
+
+
+def decode_header(head: Buffer) -> Header:
+    """The header in the 18 bytes ``head``.
+
+    The checksum of DATA is verified here.  That of every other command covers the payload too, so whoever has the
+    payload compares ``fold(payload_crc(header_crc(head), …))`` with :attr:`Header.checksum`.
+
+    Raises :class:`VersionMismatch` for another protocol or version, else :class:`ProtocolError`.
+    """
+    magic, version, flags, cmd, stream_id, length, checksum = HEADER.unpack(head)
+    if magic != MAGIC:
+        raise not_fsmux(head)
+    if version != VERSION:  # before the checksum: another version may calculate it otherwise
+        raise VersionMismatch(f"the peer sends version {version} of the fsmux protocol; this side knows {VERSION}")
+    if cmd == _DATA and fold(header_crc(head)) != checksum:
+        raise ProtocolError(f"the header of a DATA frame on stream {stream_id} is damaged (its checksum is wrong)")
+    if flags & ~_KNOWN_FLAGS:
+        raise ProtocolError(f"command {cmd} on stream {stream_id} has reserved flags set ({flags:#04x})")
+    return Header(flags, cmd, stream_id, length, checksum)
+
+
+_FOREIGN: Final = (
+    (b"SSH-", "SSH"),
+    (b"HTTP", "HTTP"),
+    (b"GET ", "HTTP"),
+    (b"POST", "HTTP"),
+    (b"PUT ", "HTTP"),
+    (b"HEAD", "HTTP"),
+    (b"OPTI", "HTTP"),
+    (b"CONN", "HTTP"),
+    (b"PRI ", "HTTP/2"),
+    (b"\x16\x03", "TLS"),
+    (b"\x15\x03", "TLS"),
+    (b"@RSY", "rsync"),
+    (b"220 ", "FTP or SMTP"),
+    (b"220-", "FTP or SMTP"),
+)
+
+
+def not_fsmux(start: Buffer) -> VersionMismatch:
+    """The error for a peer whose first bytes are not a frame, naming the protocol if those bytes give it away."""
+    begin = bytes(start[:4])
+    for prefix, name in _FOREIGN:
+        if begin.startswith(prefix):
+            return VersionMismatch(f"the peer does not speak fsmux (this looks like {name})")
+    return VersionMismatch(f"the peer does not speak fsmux (it began with {begin!r} instead of {MAGIC_BYTES!r})")

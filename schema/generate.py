@@ -1,0 +1,47 @@
+"""Make the Python code for schema/fsmux.proto: ``python schema/generate.py [directory]`` (``make proto`` calls it).
+
+What it writes is committed, so that neither an installation nor a test run needs a protobuf compiler, and a test
+compiles the schema again and compares, so that it cannot grow stale.  Generated code loads with the protobuf it was
+made for and later ones, never with earlier ones.  So the version pinned here is the lowest that fsmux supports, and
+a newer compiler is refused rather than allowed to raise that floor in passing.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+COMPILER = "1.73.1"
+"""The version of grpcio-tools that generates: it makes code for protobuf 6.31 and later."""
+
+SCHEMA = Path(__file__).resolve().parent
+TARGET = SCHEMA.parent / "fsmux" / "wire" / "_pb2"
+
+
+def protoc(*outputs: str) -> None:
+    """Compile the schema; ``outputs`` are protoc's own options that say into what and where."""
+    from grpc_tools import protoc as compiler  # type: ignore[import-untyped]  # it has no stubs
+
+    if compiler.main(["protoc", f"--proto_path={SCHEMA}", *outputs, "fsmux.proto"]) != 0:
+        raise SystemExit("schema/fsmux.proto: protoc failed; what it said is above")
+
+
+def generate(target: Path) -> None:
+    """Write ``fsmux_pb2.py`` and ``fsmux_pb2.pyi`` into ``target``, which must exist."""
+    protoc(f"--python_out={target}", f"--pyi_out={target}")
+
+
+def descriptor() -> bytes:
+    """The schema as a serialised FileDescriptorSet: the same whichever compiler made it."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "schema.bin"
+        protoc(f"--descriptor_set_out={path}")
+        return path.read_bytes()
+
+
+if __name__ == "__main__":
+    if (found := version("grpcio-tools")) != COMPILER:
+        raise SystemExit(f"the code is generated with grpcio-tools {COMPILER}; this environment has {found}")
+    generate(Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET)
