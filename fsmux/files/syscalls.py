@@ -1,0 +1,231 @@
+"""The seam between fsmux and the kernel's file calls.
+
+Theory: every system call on a file goes through one object with one thin method per call, so that a test can put a
+twin in its place which fails the N-th call, loses power, or keeps its files in memory, while all other code is the code
+that ships.  Hence the rules: a method here makes one system call, decides nothing and loops over nothing; names are
+bytes, relative to a directory descriptor; descriptors are plain integers; failures are :class:`OSError`.  (The one
+exception to "relative" is :meth:`Syscalls.open_root`, the operator's own path.)
+
+``openat2``, ``renameat2`` and ``fallocate`` have no place in Python's ``os`` and are called through ctypes; where the
+platform lacks them they fail with ENOSYS, and their callers do without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - no Windows yet, but importing must not be what fails there
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fsmux.records import Parts
+
+IOV_MAX: Final = 1024
+"""Buffers that one vectored call takes (Linux and the BSDs agree)."""
+
+_CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0)
+_SAFE: Final = _CLOEXEC | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+_PATH: Final = getattr(os, "O_PATH", os.O_RDONLY)
+
+OPEN_READ: Final = os.O_RDONLY | _SAFE
+OPEN_WRITE: Final = os.O_RDWR | _SAFE
+OPEN_CREATE: Final = os.O_RDWR | os.O_CREAT | _SAFE
+OPEN_EXCLUSIVE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE
+OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | _SAFE
+OPEN_STEP: Final = _PATH | os.O_DIRECTORY | _SAFE
+"""A directory to go on from: searching needs no right to list, so the descriptor asks for none."""
+
+FOLLOW: Final = ~getattr(os, "O_NOFOLLOW", 0)
+"""Mask for flags of a name whose links were resolved already or may be followed by ``openat2``."""
+
+NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
+"""RESOLVE_* of openat2(2)."""
+
+_OPENAT2: Final = 437  # the same number on every architecture
+_RENAME_NOREPLACE: Final = 1
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+class _Libc:
+    """The C library, loaded once; attributes are None where it lacks a function."""
+
+    def __init__(self) -> None:
+        linux = sys.platform.startswith("linux")
+        library = ctypes.CDLL(None, use_errno=True) if linux else None
+        self.syscall = getattr(library, "syscall", None)
+        self.renameat2 = getattr(library, "renameat2", None)
+        self.fallocate = getattr(library, "fallocate", None)
+        if self.syscall is not None:
+            self.syscall.argtypes = (
+                ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t,
+            )  # fmt: skip
+            self.syscall.restype = ctypes.c_long
+        if self.renameat2 is not None:
+            self.renameat2.argtypes = (
+                ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint,
+            )  # fmt: skip
+        if self.fallocate is not None:
+            self.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+        self.how: dict[tuple[int, int], tuple[_OpenHow, int]] = {}
+
+    def open_how(self, flags: int, resolve: int) -> int:
+        """Address of the argument block for these flags.  There are a dozen of them; they are kept for good."""
+        entry = self.how.get((flags, resolve))
+        if entry is None:
+            block = _OpenHow(flags, 0, resolve)
+            entry = self.how.setdefault((flags, resolve), (block, ctypes.addressof(block)))
+        return entry[1]
+
+
+_libc = _Libc()
+_HOW_SIZE: Final = ctypes.sizeof(_OpenHow)
+
+
+def _raise_errno() -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, os.strerror(number))
+
+
+class Syscalls:
+    """The system calls that fsmux makes on files, one method each."""
+
+    # ---- names ---------------------------------------------------------------------------------------------------
+
+    def open_root(self, path: str | os.PathLike[str]) -> int:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | _CLOEXEC)
+
+    def openat(self, directory: int, name: bytes, flags: int, mode: int = 0o600) -> int:
+        return os.open(name, flags, mode, dir_fd=directory)
+
+    def openat2(self, directory: int, parts: Parts, flags: int, resolve: int) -> int:
+        """Open what ``parts`` lead to under the kernel's RESOLVE rules; this is the only place that joins them."""
+        if _libc.syscall is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        path = b"/".join(parts) or b"."
+        fd: int = _libc.syscall(_OPENAT2, directory, path, _libc.open_how(flags, resolve), _HOW_SIZE)
+        if fd < 0:
+            _raise_errno()
+        return fd
+
+    def stat(self, directory: int, name: bytes) -> os.stat_result:
+        """Of the name itself: a symbolic link is not followed."""
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+
+    def readlink(self, directory: int, name: bytes) -> bytes:
+        return os.readlink(name, dir_fd=directory)
+
+    def mkdir(self, directory: int, name: bytes, mode: int) -> None:
+        os.mkdir(name, mode, dir_fd=directory)
+
+    def rmdir(self, directory: int, name: bytes) -> None:
+        os.rmdir(name, dir_fd=directory)
+
+    def unlink(self, directory: int, name: bytes) -> None:
+        os.unlink(name, dir_fd=directory)
+
+    def symlink(self, target: bytes, directory: int, name: bytes) -> None:
+        os.symlink(target, name, dir_fd=directory)
+
+    def link(self, directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
+        os.link(name, to_name, src_dir_fd=directory, dst_dir_fd=to_directory, follow_symlinks=False)
+
+    def rename(self, directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
+        os.rename(name, to_name, src_dir_fd=directory, dst_dir_fd=to_directory)
+
+    def rename_new(self, directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
+        """Rename that fails with EEXIST instead of replacing."""
+        if _libc.renameat2 is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        if _libc.renameat2(directory, name, to_directory, to_name, _RENAME_NOREPLACE) < 0:
+            _raise_errno()
+
+    def utime_link(self, directory: int, name: bytes, mtime_ns: int) -> None:
+        """Set the times of the name itself, which may be a symbolic link."""
+        os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=directory, follow_symlinks=False)
+
+    def may_write(self, directory: int) -> bool:
+        return os.access(b".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True)
+
+    def scandir(self, directory: int) -> Iterator[os.DirEntry[str]]:
+        """The iterator of :func:`os.scandir`; its ``close()`` must be called."""
+        return os.scandir(directory)
+
+    # ---- descriptors ---------------------------------------------------------------------------------------------
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def dup(self, fd: int) -> int:
+        return os.dup(fd)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def preadv(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        return os.preadv(fd, buffers, offset)
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        return os.pread(fd, length, offset)
+
+    def pwritev(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        return os.pwritev(fd, buffers, offset)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        return os.pwrite(fd, data, offset)
+
+    def ftruncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def fallocate(self, fd: int, size: int) -> None:
+        """Reserve the blocks of the first ``size`` bytes and make the file at least that long.
+
+        Not ``os.posix_fallocate``: where the file system cannot reserve, glibc writes to every block instead.
+        """
+        if _libc.fallocate is None:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        if _libc.fallocate(fd, 0, 0, size) < 0:
+            _raise_errno()
+
+    def fchmod(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
+
+    def futime(self, fd: int, mtime_ns: int) -> None:
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def fdatasync(self, fd: int) -> None:
+        getattr(os, "fdatasync", os.fsync)(fd)
+
+    def drop_cache(self, fd: int) -> None:
+        """Forget the clean cached pages of a file, so that the next read asks the device."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def lock(self, fd: int) -> None:
+        """Take the exclusive ``flock`` of an open file or fail with EWOULDBLOCK; closing it gives it back."""
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    # ---- the process ---------------------------------------------------------------------------------------------
+
+    def euid(self) -> int:
+        return os.geteuid()
+
+    def random(self, size: int) -> bytes:
+        return os.urandom(size)
+
+
+real: Final = Syscalls()
+"""The kernel itself."""
