@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 Parts: TypeAlias = tuple[bytes, ...]
 """A path as its components, relative to some root; the root itself is ``()``.  Names are bytes, as they are on disk."""
@@ -59,8 +59,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Attrs:
-    """What is known of a name without reading its bytes.  ``link_target`` is empty except for symbolic links."""
+    """What is known of a name without reading its bytes.  ``link_target`` is empty except for symbolic links.
 
+    It is a message as it stands, so it carries the number of its command, which ``fsmux.wire.frames`` names ATTRS.
+    """
+
+    CMD: ClassVar[int] = 32
     kind: Kind
     size: int = 0
     mtime_ns: int = 0

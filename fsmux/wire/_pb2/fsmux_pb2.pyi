@@ -1,3 +1,4 @@
+# mypy: disable-error-code=type-arg
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -322,10 +323,12 @@ class Haves(_message.Message):
     def __init__(self, ranges: _Optional[_Iterable[_Union[Have, _Mapping]]] = ..., more: bool = ...) -> None: ...
 
 class Keep(_message.Message):
-    __slots__ = ("ranges",)
+    __slots__ = ("ranges", "more")
     RANGES_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     ranges: _containers.RepeatedCompositeFieldContainer[Extent]
-    def __init__(self, ranges: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ...) -> None: ...
+    more: bool
+    def __init__(self, ranges: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ..., more: bool = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("offset", "length")

@@ -1,0 +1,137 @@
+"""Records to protobuf messages: one entry per message, the mirror image of ``readers.py``.
+
+What depends on the world rather than on the program is checked here too, so that a mistake is found on the side that
+made it: a path must be one that a peer would take, a text is cut to what may be sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fsmux.errors import BadName
+from fsmux.records import Attrs, Extent, Identity, Parts, printable
+from fsmux.wire._pb2 import fsmux_pb2 as pb
+from fsmux.wire.messages import checks
+from fsmux.wire.messages import types as t
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from google.protobuf.message import Message
+
+
+def _path(parts: Parts) -> pb.Path:
+    if (why := checks.why_not_parts(parts)) is not None:
+        raise BadName(f"{printable(parts)}: {why}")
+    return pb.Path(parts=parts)
+
+
+def _text(text: str) -> str:
+    """``text`` cut to what may be sent; lone surrogates, which have no encoding, are escaped."""
+    return (text if text.isprintable() else printable(text))[: checks.MAX_TEXT]
+
+
+def _fault(m: t.Fault) -> pb.Fault:
+    return pb.Fault(code=m.code, text=_text(m.text))
+
+
+def _attrs(m: Attrs) -> pb.Attrs:
+    return pb.Attrs(
+        kind=m.kind,  # type: ignore[arg-type]  # an IntEnum of the same numbers
+        size=m.size,
+        mtime_ns=m.mtime_ns,
+        mode=m.mode,
+        link_target=m.link_target,
+    )
+
+
+def _entry(m: t.Entry) -> pb.Entry:
+    return pb.Entry(
+        path=_path(m.path),
+        attrs=None if m.attrs is None else _attrs(m.attrs),
+        fault=None if m.fault is None else _fault(m.fault),
+    )
+
+
+def _identity(m: Identity) -> pb.Identity:
+    return pb.Identity(size=m.size, mtime_ns=m.mtime_ns, tag=m.tag)
+
+
+def _extents(ranges: Iterable[Extent]) -> list[pb.Extent]:
+    return [pb.Extent(offset=offset, length=length) for offset, length in ranges]
+
+
+def _hello(m: t.Hello) -> pb.Hello:
+    return pb.Hello(
+        min_version=m.min_version,
+        max_version=m.max_version,
+        features=m.features,
+        agent=_text(m.agent),
+        max_streams=m.max_streams,
+        initial_credit=m.initial_credit,
+        eager_credit=m.eager_credit,
+        mechanisms=m.mechanisms,
+        read_only=m.read_only,
+    )
+
+
+def _get(m: t.Get) -> pb.Get:
+    return pb.Get(
+        path=_path(m.path),
+        fresh=m.fresh,
+        resume=None if m.resume is None else _identity(m.resume),
+        missing=_extents(m.missing),
+        chunk_size=m.chunk_size,
+    )
+
+
+def _put(m: t.Put) -> pb.Put:
+    return pb.Put(
+        path=_path(m.path),
+        no_resume=m.no_resume,
+        durability=m.durability,  # type: ignore[arg-type]  # an IntEnum of the same numbers
+    )
+
+
+BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
+    t.Hello: _hello,
+    t.Auth: lambda m: pb.Auth(mechanism=m.mechanism, data=m.data, done=m.done),
+    t.Ping: lambda m: pb.Ping(token=m.token),
+    t.Pong: lambda m: pb.Ping(token=m.token),
+    t.Credit: lambda m: pb.Credit(grants=[pb.Grant(stream_id=stream, limit=limit) for stream, limit in m.grants]),
+    t.Reset: _fault,
+    t.Goaway: _fault,
+    t.Error: _fault,
+    t.Stat: lambda m: pb.Stat(path=_path(m.path), follow=m.follow),
+    t.List: lambda m: pb.List(path=_path(m.path), recursive=m.recursive),
+    t.Entries: lambda m: pb.Entries(entries=[_entry(entry) for entry in m.entries]),
+    Attrs: _attrs,
+    t.Mkdir: lambda m: pb.Mkdir(path=_path(m.path), parents=m.parents, mode=m.mode),
+    t.Rename: lambda m: pb.Rename(source=_path(m.source), target=_path(m.target), replace=m.replace),
+    t.Remove: lambda m: pb.Remove(path=_path(m.path), recursive=m.recursive),
+    t.SetAttrs: lambda m: pb.SetAttrs(path=_path(m.path), attrs=_attrs(m.attrs)),
+    t.Symlink: lambda m: pb.Symlink(
+        path=_path(m.path), target=m.target, attrs=None if m.attrs is None else _attrs(m.attrs)
+    ),
+    t.Ok: lambda m: pb.Done(),
+    t.Open: lambda m: pb.Open(path=_path(m.path), write=m.write, create=m.create, truncate=m.truncate),
+    t.Read: lambda m: pb.Read(offset=m.offset, length=m.length),
+    t.ReadDone: lambda m: pb.ReadDone(length=m.length, crc32=m.crc32),
+    t.Write: lambda m: pb.Write(offset=m.offset, length=m.length, crc32=m.crc32),
+    t.Close: lambda m: pb.Close(sync=m.sync),
+    t.Get: _get,
+    t.Put: _put,
+    t.Offer: lambda m: pb.Offer(
+        identity=_identity(m.identity), mode=m.mode, chunk_size=m.chunk_size, eager=m.eager
+    ),
+    t.Want: lambda m: pb.Want(missing=_extents(m.missing), whole=m.whole, have=m.have, more=m.more),
+    t.Haves: lambda m: pb.Haves(
+        ranges=[pb.Have(offset=have.offset, length=have.length, digest=have.digest) for have in m.ranges], more=m.more
+    ),
+    t.Keep: lambda m: pb.Keep(ranges=_extents(m.ranges), more=m.more),
+    t.Span: lambda m: pb.Span(offset=m.offset, length=m.length),
+    t.Chunk: lambda m: pb.Chunk(index=m.index, crc32=m.crc32, digest=m.digest),
+    t.Again: lambda m: pb.Again(index=m.index, found=m.found),
+    t.Finish: lambda m: pb.Finish(chunks=m.chunks, crc32=m.crc32),
+    t.Committed: lambda m: pb.Committed(crc32=m.crc32, durable=m.durable, bytes_resumed=m.bytes_resumed),
+}

@@ -1,0 +1,203 @@
+"""Protobuf messages to records: one entry per command, the mirror image of ``builders.py``.
+
+Every field goes through :mod:`~fsmux.wire.messages.checks` unless any value of its type is fit to use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from fsmux.errors import ProtocolError
+from fsmux.records import Attrs, Identity
+from fsmux.wire._pb2 import fsmux_pb2 as pb
+from fsmux.wire.frames import MAX_STREAM_ID, Cmd
+from fsmux.wire.messages import checks
+from fsmux.wire.messages import types as t
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_F = TypeVar("_F", bound=t.Fault)
+_MAX_CREDIT: Final = checks.MAX_CREDIT
+
+
+def _read_hello(raw: pb.Hello) -> t.Hello:
+    if not 1 <= raw.min_version <= raw.max_version:
+        raise ProtocolError(f"HELLO versions: {raw.min_version} to {raw.max_version} is no range")
+    return t.Hello(
+        raw.min_version,
+        raw.max_version,
+        checks.tokens(raw.features, "HELLO features"),
+        checks.text(raw.agent, "HELLO agent"),
+        raw.max_streams,
+        checks.at_most(raw.initial_credit, _MAX_CREDIT, "HELLO initial_credit"),
+        checks.at_most(raw.eager_credit, _MAX_CREDIT, "HELLO eager_credit"),
+        checks.tokens(raw.mechanisms, "HELLO mechanisms"),
+        raw.read_only,
+    )
+
+
+def _read_auth(raw: pb.Auth) -> t.Auth:
+    mechanism = raw.mechanism and checks.token(raw.mechanism, "AUTH mechanism")
+    return t.Auth(mechanism, raw.data, raw.done)
+
+
+def _read_credit(raw: pb.Credit) -> t.Credit:
+    grants = tuple([(grant.stream_id, grant.limit) for grant in raw.grants])
+    for stream_id, limit in grants:
+        if not 0 < stream_id <= MAX_STREAM_ID or limit > _MAX_CREDIT:
+            raise ProtocolError(f"CREDIT grants: {limit} bytes for stream {stream_id}")
+    return t.Credit(grants)
+
+
+def _read_fault(cls: type[_F], name: str) -> Callable[[pb.Fault], _F]:
+    field = f"{name} text"
+    return lambda raw: cls(raw.code, checks.text(raw.text, field))
+
+
+def _read_attrs(raw: pb.Attrs, name: str = "ATTRS") -> Attrs:
+    return Attrs(
+        checks.kind(raw.kind, name),
+        checks.size(raw.size, name),
+        raw.mtime_ns,
+        checks.mode(raw.mode, name),
+        checks.link_target(raw.link_target, name),
+    )
+
+
+def _read_entry(raw: pb.Entry) -> t.Entry:
+    parts = checks.path(raw.path, "ENTRIES path")
+    if raw.HasField("attrs"):
+        return t.Entry(parts, _read_attrs(raw.attrs, "ENTRIES attrs"))
+    if raw.HasField("fault"):
+        return t.Entry(parts, None, t.Fault(raw.fault.code, checks.text(raw.fault.text, "ENTRIES fault")))
+    raise ProtocolError("ENTRIES: an entry has neither attributes nor a fault")
+
+
+def _read_identity(raw: pb.Identity, field: str) -> Identity:
+    return Identity(checks.size(raw.size, field), raw.mtime_ns, checks.blob(raw.tag, checks.MAX_TAG, field))
+
+
+def _read_symlink(raw: pb.Symlink) -> t.Symlink:
+    target = checks.link_target(raw.target, "SYMLINK target")
+    if not target:
+        raise ProtocolError("SYMLINK target: empty")
+    attrs = _read_attrs(raw.attrs, "SYMLINK attrs") if raw.HasField("attrs") else None
+    return t.Symlink(checks.path(raw.path, "SYMLINK path"), target, attrs)
+
+
+def _read_get(raw: pb.Get) -> t.Get:
+    return t.Get(
+        checks.path(raw.path, "GET path"),
+        raw.fresh,
+        _read_identity(raw.resume, "GET resume") if raw.HasField("resume") else None,
+        checks.extents(raw.missing, "GET missing"),
+        raw.chunk_size and checks.chunk_size(raw.chunk_size, "GET chunk_size"),
+    )
+
+
+def _read_offer(raw: pb.Offer) -> t.Offer:
+    identity = _read_identity(raw.identity, "OFFER identity")
+    per_chunk = checks.chunk_size(raw.chunk_size, "OFFER chunk_size")
+    checks.chunk_count(identity.size, per_chunk, "OFFER chunk_size")
+    return t.Offer(identity, checks.mode(raw.mode, "OFFER mode"), per_chunk, raw.eager)
+
+
+def _read_haves(raw: pb.Haves) -> t.Haves:
+    checks.in_order(raw.ranges, len(raw.ranges), checks.MAX_HAVES, "HAVES ranges")
+    ranges = [t.Have(have.offset, have.length, checks.digest(have.digest, "HAVES digest")) for have in raw.ranges]
+    return t.Haves(tuple(ranges), raw.more)
+
+
+def _read_span(raw: pb.Span) -> t.Span:
+    if not raw.length:
+        raise ProtocolError("SPAN: empty")
+    return t.Span(*checks.extent(raw.offset, raw.length, "SPAN"))
+
+
+_path_of = checks.path
+
+READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message]]]] = {
+    Cmd.HELLO: (pb.Hello.FromString, _read_hello),
+    Cmd.AUTH: (pb.Auth.FromString, _read_auth),
+    Cmd.PING: (pb.Ping.FromString, lambda raw: t.Ping(raw.token)),
+    Cmd.PONG: (pb.Ping.FromString, lambda raw: t.Pong(raw.token)),
+    Cmd.CREDIT: (pb.Credit.FromString, _read_credit),
+    Cmd.RESET: (pb.Fault.FromString, _read_fault(t.Reset, "RESET")),
+    Cmd.GOAWAY: (pb.Fault.FromString, _read_fault(t.Goaway, "GOAWAY")),
+    Cmd.ERROR: (pb.Fault.FromString, _read_fault(t.Error, "ERROR")),
+    Cmd.STAT: (pb.Stat.FromString, lambda raw: t.Stat(_path_of(raw.path, "STAT path"), raw.follow)),
+    Cmd.LIST: (pb.List.FromString, lambda raw: t.List(_path_of(raw.path, "LIST path"), raw.recursive)),
+    Cmd.ENTRIES: (pb.Entries.FromString, lambda raw: t.Entries(tuple([_read_entry(entry) for entry in raw.entries]))),
+    Cmd.ATTRS: (pb.Attrs.FromString, _read_attrs),
+    Cmd.MKDIR: (
+        pb.Mkdir.FromString,
+        lambda raw: t.Mkdir(_path_of(raw.path, "MKDIR path"), raw.parents, checks.mode(raw.mode, "MKDIR mode")),
+    ),
+    Cmd.RENAME: (
+        pb.Rename.FromString,
+        lambda raw: t.Rename(
+            _path_of(raw.source, "RENAME source"), _path_of(raw.target, "RENAME target"), raw.replace
+        ),
+    ),
+    Cmd.REMOVE: (pb.Remove.FromString, lambda raw: t.Remove(_path_of(raw.path, "REMOVE path"), raw.recursive)),
+    Cmd.SETATTRS: (
+        pb.SetAttrs.FromString,
+        lambda raw: t.SetAttrs(_path_of(raw.path, "SETATTRS path"), _read_attrs(raw.attrs, "SETATTRS attrs")),
+    ),
+    Cmd.SYMLINK: (pb.Symlink.FromString, _read_symlink),
+    Cmd.OK: (pb.Done.FromString, lambda raw: t.Ok()),
+    Cmd.OPEN: (
+        pb.Open.FromString,
+        lambda raw: t.Open(_path_of(raw.path, "OPEN path"), raw.write, raw.create, raw.truncate),
+    ),
+    Cmd.READ: (pb.Read.FromString, lambda raw: t.Read(*checks.extent(raw.offset, raw.length, "READ"))),
+    Cmd.READ_DONE: (
+        pb.ReadDone.FromString,
+        lambda raw: t.ReadDone(checks.size(raw.length, "READ_DONE length"), raw.crc32),
+    ),
+    Cmd.WRITE: (
+        pb.Write.FromString,
+        lambda raw: t.Write(*checks.extent(raw.offset, raw.length, "WRITE"), raw.crc32),
+    ),
+    Cmd.CLOSE: (pb.Close.FromString, lambda raw: t.Close(raw.sync)),
+    Cmd.GET: (pb.Get.FromString, _read_get),
+    Cmd.PUT: (
+        pb.Put.FromString,
+        lambda raw: t.Put(
+            _path_of(raw.path, "PUT path"), raw.no_resume, checks.durability(raw.durability, "PUT durability")
+        ),
+    ),
+    Cmd.OFFER: (pb.Offer.FromString, _read_offer),
+    Cmd.WANT: (
+        pb.Want.FromString,
+        lambda raw: t.Want(checks.extents(raw.missing, "WANT missing"), raw.whole, raw.have, raw.more),
+    ),
+    Cmd.HAVES: (pb.Haves.FromString, _read_haves),
+    Cmd.KEEP: (pb.Keep.FromString, lambda raw: t.Keep(checks.extents(raw.ranges, "KEEP ranges"), raw.more)),
+    Cmd.SPAN: (pb.Span.FromString, _read_span),
+    Cmd.CHUNK: (
+        pb.Chunk.FromString,
+        lambda raw: t.Chunk(
+            checks.chunk_index(raw.index, "CHUNK index"),
+            raw.crc32,
+            checks.digest(raw.digest, "CHUNK digest", optional=True),
+        ),
+    ),
+    Cmd.AGAIN: (
+        pb.Again.FromString,
+        lambda raw: t.Again(checks.chunk_index(raw.index, "AGAIN index"), raw.found),
+    ),
+    Cmd.FINISH: (
+        pb.Finish.FromString,
+        lambda raw: t.Finish(
+            checks.size(raw.chunks, "FINISH chunks"), raw.crc32 if raw.HasField("crc32") else None
+        ),
+    ),
+    Cmd.COMMITTED: (
+        pb.Committed.FromString,
+        lambda raw: t.Committed(
+            raw.crc32, raw.durable, checks.size(raw.bytes_resumed, "COMMITTED bytes_resumed")
+        ),
+    ),
+}

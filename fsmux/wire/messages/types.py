@@ -1,0 +1,333 @@
+"""One frozen record per message of ``schema/fsmux.proto``; ``schema/PROTOCOL.md`` says when each may be sent.
+
+The records hold values that are fit to use: names are tuples of bytes, ranges are extents, enumerations are
+enumerations.  A record made by hand is checked when it is encoded as far as a mistake could reach the peer as a
+protocol error; a record that :func:`~fsmux.wire.messages.decode` made has been checked in every field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, TypeAlias
+
+from fsmux.records import Attrs, Durability, Extent, Identity, Parts
+from fsmux.wire.frames import Cmd
+
+# ---- connection -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first message of either side: what it speaks, what it allows its peer."""
+
+    CMD: ClassVar[Cmd] = Cmd.HELLO
+    min_version: int = 1
+    max_version: int = 1
+    features: tuple[str, ...] = ()
+    agent: str = ""
+    max_streams: int = 0
+    initial_credit: int = 0
+    eager_credit: int = 0
+    mechanisms: tuple[str, ...] = ()
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """One step of a SASL exchange."""
+
+    CMD: ClassVar[Cmd] = Cmd.AUTH
+    mechanism: str = ""
+    data: bytes = b""
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    CMD: ClassVar[Cmd] = Cmd.PING
+    token: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a ping, with its token."""
+
+    CMD: ClassVar[Cmd] = Cmd.PONG
+    token: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """For each stream named, the sum of credited bytes that its peer may have sent since it was opened."""
+
+    CMD: ClassVar[Cmd] = Cmd.CREDIT
+    grants: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A failure: an :class:`~fsmux.errors.ErrorCode`, known here or not, and a sentence for a person."""
+
+    code: int
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(Fault):
+    """The stream ends here and now, in both directions."""
+
+    CMD: ClassVar[Cmd] = Cmd.RESET
+
+
+@dataclass(frozen=True, slots=True)
+class Goaway(Fault):
+    """No new streams; the connection ends when the open ones have."""
+
+    CMD: ClassVar[Cmd] = Cmd.GOAWAY
+
+
+@dataclass(frozen=True, slots=True)
+class Error(Fault):
+    """The answer to a request that failed."""
+
+    CMD: ClassVar[Cmd] = Cmd.ERROR
+
+
+# ---- names and attributes ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    CMD: ClassVar[Cmd] = Cmd.STAT
+    path: Parts
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class List:
+    CMD: ClassVar[Cmd] = Cmd.LIST
+    path: Parts
+    recursive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name of a listing, relative to the listed directory, with its attributes or why they cannot be had."""
+
+    path: Parts
+    attrs: Attrs | None = None
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    CMD: ClassVar[Cmd] = Cmd.ENTRIES
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mkdir:
+    CMD: ClassVar[Cmd] = Cmd.MKDIR
+    path: Parts
+    parents: bool = False
+    mode: int = 0o777
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    CMD: ClassVar[Cmd] = Cmd.RENAME
+    source: Parts
+    target: Parts
+    replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    CMD: ClassVar[Cmd] = Cmd.REMOVE
+    path: Parts
+    recursive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetAttrs:
+    """Set the times and the mode of what stands under a name."""
+
+    CMD: ClassVar[Cmd] = Cmd.SETATTRS
+    path: Parts
+    attrs: Attrs
+
+
+@dataclass(frozen=True, slots=True)
+class Symlink:
+    CMD: ClassVar[Cmd] = Cmd.SYMLINK
+    path: Parts
+    target: bytes
+    attrs: Attrs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ok:
+    """The request succeeded."""
+
+    CMD: ClassVar[Cmd] = Cmd.OK
+
+
+# ---- random access: the stream is the handle --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    CMD: ClassVar[Cmd] = Cmd.OPEN
+    path: Parts
+    write: bool = False
+    create: bool = False
+    truncate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    CMD: ClassVar[Cmd] = Cmd.READ
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadDone:
+    """So many bytes were read (fewer than asked for: the file ended), with this CRC-32."""
+
+    CMD: ClassVar[Cmd] = Cmd.READ_DONE
+    length: int
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    CMD: ClassVar[Cmd] = Cmd.WRITE
+    offset: int
+    length: int
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    CMD: ClassVar[Cmd] = Cmd.CLOSE
+    sync: bool = False
+
+
+# ---- bulk transfer ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Please offer this file; ``missing`` is what an earlier attempt at the version ``resume`` still lacks."""
+
+    CMD: ClassVar[Cmd] = Cmd.GET
+    path: Parts
+    fresh: bool = False
+    resume: Identity | None = None
+    missing: tuple[Extent, ...] = ()
+    chunk_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A file for this name will be offered next."""
+
+    CMD: ClassVar[Cmd] = Cmd.PUT
+    path: Parts
+    no_resume: bool = False
+    durability: Durability = Durability.BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    CMD: ClassVar[Cmd] = Cmd.OFFER
+    identity: Identity
+    mode: int
+    chunk_size: int
+    eager: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    CMD: ClassVar[Cmd] = Cmd.WANT
+    missing: tuple[Extent, ...] = ()
+    whole: bool = False
+    have: bool = False
+    more: bool = False
+
+
+class Have(NamedTuple):
+    """A range of an earlier version and its XXH3-128."""
+
+    offset: int
+    length: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Haves:
+    CMD: ClassVar[Cmd] = Cmd.HAVES
+    ranges: tuple[Have, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    CMD: ClassVar[Cmd] = Cmd.KEEP
+    ranges: tuple[Extent, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The DATA that follows belongs here, until the length is used up."""
+
+    CMD: ClassVar[Cmd] = Cmd.SPAN
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """All bytes of a chunk were sent; this is what they must come to."""
+
+    CMD: ClassVar[Cmd] = Cmd.CHUNK
+    index: int
+    crc32: int
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A chunk arrived damaged (``found`` is what it came to): please send it again."""
+
+    CMD: ClassVar[Cmd] = Cmd.AGAIN
+    index: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    CMD: ClassVar[Cmd] = Cmd.FINISH
+    chunks: int
+    crc32: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The file stands whole under its name; this is its CRC-32."""
+
+    CMD: ClassVar[Cmd] = Cmd.COMMITTED
+    crc32: int
+    durable: bool
+    bytes_resumed: int = 0
+
+
+Message: TypeAlias = (
+    Hello | Auth | Ping | Pong | Credit | Reset | Goaway | Error
+    | Stat | List | Entries | Attrs | Mkdir | Rename | Remove | SetAttrs | Symlink | Ok
+    | Open | Read | ReadDone | Write | Close
+    | Get | Put | Offer | Want | Haves | Keep | Span | Chunk | Again | Finish | Committed
+)  # fmt: skip
+"""Whatever :func:`~fsmux.wire.messages.encode` takes. ``Attrs`` of records.py is the message ATTRS as it stands."""
