@@ -12,7 +12,7 @@ import re
 from fsmux.errors import UsageError
 from fsmux.records import printable
 
-_FACTORS = {"": 1} | {
+_FACTORS: dict[str, int] = {"": 1} | {
     letter + suffix: base**power
     for power, letter in enumerate("kmgt", start=1)
     for suffix, base in (("", 1000), ("i", 1024))

@@ -1,0 +1,87 @@
+"""A tree, page by page, parents before children.
+
+Theory: the walk is iterative (a deep tree must not exhaust the stack) and reads one directory at a time from its
+beginning to its end, so that it never holds more than one directory open, whatever the depth; what it remembers is
+the directories still to be read.  It knows no file system: ``scan`` lists one directory, and both a held root and a
+dictionary in a test can do that.  Symbolic links are reported and never followed, so there are no cycles.
+
+One directory that cannot be read is one failed entry; the walk goes on beside it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from fsmux.errors import BadName, FsmuxError
+from fsmux.limits import MAX_PATH_BYTES, MAX_PATH_PARTS
+from fsmux.records import Attrs, Kind, Parts, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Scan: TypeAlias = Callable[[Parts], Iterable[Iterable[tuple[bytes, Attrs]]]]
+    Keep: TypeAlias = Callable[[Parts, bool], bool]
+
+PAGE: Final = 1000
+"""Entries per page: enough to make a thread hop cheap, few enough to show progress and to fit a message."""
+
+STATE_DIRECTORY: Final = b".fsmux"
+"""Where a receiver keeps its journals.  It is nobody's content, so no walk shows it."""
+
+
+class Listed(NamedTuple):
+    """One entry of a listing: what it is, or why that could not be found out.
+
+    A directory that can be seen but not read appears twice: with its attributes, and with the error.
+    """
+
+    parts: Parts
+    attrs: Attrs | None
+    error: FsmuxError | None = None
+
+
+def keep_all(parts: Parts, is_directory: bool) -> bool:
+    return True
+
+
+def walk(scan: Scan, top: Parts = (), *, keep: Keep = keep_all, page_size: int = PAGE) -> Iterator[list[Listed]]:
+    """Everything beneath the directory ``top``, in non-empty pages; ``parts`` are relative to ``top``.
+
+    ``keep`` is asked about every entry before it is reported; a directory that is not kept is not read either.
+    Raises what ``scan`` raises for ``top`` itself; a failure further down becomes an entry.  The order of names within
+    a directory is that of ``scan``.  Blocks as ``scan`` does.
+    """
+    page: list[Listed] = []
+    pending: list[Parts] = [()]
+    while pending:
+        directory = pending.pop()
+        found: list[Parts] = []
+        try:
+            for names in scan(top + directory):
+                for name, attrs in names:
+                    parts = (*directory, name)
+                    is_directory = attrs.kind is Kind.DIRECTORY
+                    if name == STATE_DIRECTORY or not keep(parts, is_directory):
+                        continue
+                    page.append(Listed(parts, attrs))
+                    if is_directory:
+                        found.append(parts)
+                    if len(page) >= page_size:
+                        yield page
+                        page = []
+        except FsmuxError as error:
+            if not directory:
+                raise
+            page.append(Listed(directory, None, error))
+        for parts in reversed(found):
+            if _too_deep(top + parts):
+                page.append(Listed(parts, None, BadName(f"{printable(parts)[:80]}…: the path is too long")))
+            else:
+                pending.append(parts)
+    if page:
+        yield page
+
+
+def _too_deep(parts: Parts) -> bool:
+    """Whether a name inside could not be written as a path: then the directory is reported, and not entered."""
+    return len(parts) >= MAX_PATH_PARTS or sum(map(len, parts)) + len(parts) >= MAX_PATH_BYTES

@@ -1,0 +1,86 @@
+"""The walk, over trees that are dictionaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsmux.errors import AccessError, BadName
+from fsmux.plan.walk import STATE_DIRECTORY, walk
+from fsmux.records import Attrs, Kind
+
+from .trees import DIRECTORY, FILE, UNREADABLE, Tree, flatten, scanner, trees
+
+
+@given(trees, st.integers(1, 5), st.integers(1, 5))
+def test_everything_is_listed_once_and_parents_come_first(tree: Tree, scan_page: int, page: int) -> None:
+    pages = list(walk(scanner(tree, scan_page), page_size=page))
+    found = [item for page_ in pages for item in page_]
+    assert sorted((item.parts, item.attrs) for item in found) == sorted(flatten(tree), key=lambda item: item[0])
+    seen = {()}
+    for item in found:
+        assert item.parts[:-1] in seen
+        seen.add(item.parts)
+    assert all(pages), "no page is empty"
+    assert all(len(page_) <= page for page_ in pages)
+
+
+def test_a_walk_may_start_anywhere_and_reports_relative_names() -> None:
+    scan = scanner({b"a": {b"b": {b"c": FILE}}})
+    assert [item.parts for page in walk(scan, (b"a", b"b")) for item in page] == [(b"c",)]
+
+
+def test_an_unreadable_directory_is_one_failed_entry() -> None:
+    found = [item for page in walk(scanner({b"a": UNREADABLE, b"b": {b"c": FILE}})) for item in page]
+    assert [(item.parts, item.error) for item in found if item.error] == [((b"a",), UNREADABLE)]
+    assert ((b"a",), DIRECTORY) in [(item.parts, item.attrs) for item in found]
+    assert (b"b", b"c") in [item.parts for item in found]
+
+
+def test_an_unreadable_top_is_the_callers_error() -> None:
+    with pytest.raises(AccessError):
+        list(walk(scanner({b"a": UNREADABLE}), (b"a",)))
+
+
+def test_what_is_not_kept_is_not_entered() -> None:
+    entered = []
+
+    def scan(parts: Any) -> Any:
+        entered.append(parts)
+        return scanner({b"a": {b"x": FILE}, b"b": {b"x": FILE}})(parts)
+
+    found = [item.parts for page in walk(scan, keep=lambda parts, directory: parts[0] != b"a") for item in page]
+    assert found == [(b"b",), (b"b", b"x")]
+    assert entered == [(), (b"b",)]
+
+
+def test_the_receivers_own_state_is_nobodys_content() -> None:
+    tree = {STATE_DIRECTORY: {b"1.part": FILE}, b"a": {STATE_DIRECTORY: {}}}
+    assert [item.parts for page in walk(scanner(tree)) for item in page] == [(b"a",)]
+
+
+def test_a_bottomless_tree_ends_with_an_error() -> None:
+    def scan(parts: Any) -> Any:
+        yield [(b"loop", Attrs(Kind.DIRECTORY))]
+
+    items = [item for page in walk(scan) for item in page]
+    assert len(items) <= 257
+    assert isinstance(items[-1].error, BadName)
+
+
+def test_only_one_directory_is_open_at_a_time() -> None:
+    open_now = 0
+
+    def scan(parts: Any) -> Any:
+        nonlocal open_now
+        open_now += 1
+        assert open_now == 1
+        try:
+            yield [(b"a", DIRECTORY), (b"b", FILE)] if len(parts) < 4 else [(b"f", FILE)]
+        finally:
+            open_now -= 1
+
+    assert sum(map(len, walk(scan, page_size=1))) == 9
