@@ -88,9 +88,6 @@ HOP_BYTES: Final = 4 * MIB
 """Bytes moved per hop to a worker thread. A hop costs 70 to 100 µs, so 256 KiB a hop would cost half the throughput
 (measured: 0.95 against 2.5 GB/s)."""
 
-HOP_SECONDS: Final = 0.02
-"""Seconds after which a sending hop returns to the loop between two frames, on links too slow for HOP_BYTES."""
-
 NOTSENT_LOWAT: Final = 1 * MIB
 """Bytes of unsent data that the kernel may queue (TCP_NOTSENT_LOWAT). Trio's own 16 KiB makes one sendfile call move
 0.27 MB instead of 2 MB (measured)."""

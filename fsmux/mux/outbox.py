@@ -1,0 +1,324 @@
+"""Which frame goes out next: a pure decision, without I/O and without Trio.
+
+Theory: three classes in strict order, looked at anew before every frame.  *Urgent*: credit, PING, RESET, GOAWAY; few
+and small, because everything else depends on them.  *Messages*: requests and replies.  *Bulk*: DATA, served by deficit
+round robin, so that streams share the link by bytes however large their frames are.  A stream is an ordered channel:
+a message that is sent behind unsent DATA of the same stream queues behind it, in the stream's own queue.
+
+The writer pulls frames from a worker thread while tasks push, hence the lock; every hold of it is a few microseconds.
+A queue without credit leaves the ring and comes back when credit does, so the choice never scans blocked streams.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from fsmux.errors import ConnectionLost
+from fsmux.limits import HOP_BYTES, MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIN_FRAME
+from fsmux.wire.credit import EagerBudget, SendCredit
+from fsmux.wire.frames import CREDITED, Cmd, FileSpan, Flags, Frame, encode
+from fsmux.wire.messages import Credit
+from fsmux.wire.messages import encode as encode_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Payload = FileSpan | memoryview
+
+GRANTS_PER_FRAME = 1024
+"""Grants in one CREDIT frame: about 12 KiB, well under the limit of a control payload."""
+
+START_FRAME = 256 * 1024
+"""Bytes of a DATA frame until the link's rate is known: 20 ms at 100 Mbit/s, 2 ms at 1 Gbit/s."""
+
+
+@dataclass(slots=True)
+class _Item:
+    """One queued frame, or a payload that becomes several; ``done`` of its bytes went out already."""
+
+    cmd: int
+    payload: Payload | bytes
+    flags: int
+    length: int
+    done: int = 0
+
+    @property
+    def credited(self) -> bool:
+        return self.cmd in CREDITED
+
+
+@dataclass(slots=True, eq=False)
+class SendQueue:
+    """What one stream has yet to send.  ``on_room`` is called (in whatever thread sends) when an item has left."""
+
+    stream_id: int
+    credit: SendCredit
+    on_room: Callable[[], None]
+    items: deque[_Item] = field(default_factory=deque)
+    deficit: int = 0
+    in_ring: bool = False
+    eager: bool = True
+    eager_taken: int = 0
+    closed: bool = False
+
+    @property
+    def queued(self) -> int:
+        return len(self.items)
+
+
+class Batch(NamedTuple):
+    """The next thing to write: whole control frames and the header of a DATA frame, then that frame's payload."""
+
+    prefix: bytes
+    payload: Payload | None
+    queue: SendQueue | None
+
+
+class Outbox:
+    """Frames waiting for the writer.  All methods are synchronous and may be called from any thread."""
+
+    def __init__(self, eager_credit: int, wake: Callable[[], None]) -> None:
+        self.frame_size = START_FRAME
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._eager = EagerBudget(eager_credit)
+        self._eager_waiting: deque[SendQueue] = deque()
+        self._grants: dict[int, int] = {}
+        self._urgent: deque[bytes] = deque()
+        self._messages: deque[bytes] = deque()
+        self._control_bytes = 0
+        self._ring: deque[SendQueue] = deque()
+
+    # ---- pushing --------------------------------------------------------------------------------------------------
+
+    def set_eager_credit(self, total: int) -> None:
+        """Take the peer's bound on early DATA from its HELLO; call before any stream is opened."""
+        with self._lock:
+            self._eager = EagerBudget(total)
+
+    def urgent(self, frame: Frame) -> None:
+        """Queue a control frame before everything else."""
+        header, payload = encode(frame)
+        self._push(self._urgent, header + bytes(payload))
+
+    def grant(self, stream_id: int, limit: int) -> None:
+        """Queue credit; only the newest limit of a stream is ever sent."""
+        with self._lock:
+            self._grants[stream_id] = limit
+        self._wake()
+
+    def message(self, queue: SendQueue, frame: Frame) -> None:
+        """Queue a control frame of a stream, behind whatever that stream has queued already.
+
+        Raises:
+            ConnectionLost: the peer reads so little that the queue of control frames is full.
+        """
+        with self._lock:
+            behind = bool(queue.items)
+            if behind:
+                queue.items.append(_Item(frame.cmd, bytes(frame.payload), frame.flags, frame.length))
+                self._activate(queue)
+        if behind:
+            self._wake()
+        else:
+            header, payload = encode(frame)
+            self._push(self._messages, header + bytes(payload))
+
+    def data(self, queue: SendQueue, cmd: int, payload: Payload, flags: int = 0) -> None:
+        """Queue a payload that credit governs; it is cut into frames as credit and fairness allow."""
+        with self._lock:
+            queue.items.append(_Item(cmd, payload, flags, len(payload)))
+            self._activate(queue)
+        self._wake()
+
+    def extend(self, queue: SendQueue, limit: int) -> None:
+        """The peer granted ``queue`` credit up to the absolute offset ``limit``."""
+        with self._lock:
+            queue.credit.extend(limit)
+            self._leave_eager(queue)
+            if queue.items:
+                self._activate(queue)
+        self._wake()
+
+    def drop(self, queue: SendQueue) -> None:
+        """Forget what a stream has queued; nothing more of it is sent."""
+        with self._lock:
+            queue.closed = True
+            queue.items.clear()
+            self._leave_eager(queue)
+            if queue.in_ring:
+                self._ring.remove(queue)
+                queue.in_ring = False
+        queue.on_room()
+
+    def finish(self, queue: SendQueue) -> None:
+        """The stream is over on both sides: its early DATA is accounted for."""
+        with self._lock:
+            self._leave_eager(queue)
+
+    # ---- pulling --------------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing can be sent now (streams that wait for credit count as nothing)."""
+        return not (self._urgent or self._messages or self._grants or self._ring)
+
+    @property
+    def has_bulk(self) -> bool:
+        """Whether a stream has something to send under its credit."""
+        return bool(self._ring)
+
+    def next(self, *, bulk: bool = True) -> Batch | None:
+        """Take the next thing to write, or None.  With ``bulk`` false only control frames are taken."""
+        with self._lock:
+            prefix = self._take_control()
+            if not bulk:
+                return Batch(prefix, None, None) if prefix else None
+            while self._ring:
+                queue = self._ring[0]
+                if queue.deficit <= 0:
+                    queue.deficit += self.frame_size
+                item = queue.items[0]
+                size = self._allowed(queue, item)
+                if size < 0:
+                    self._ring.popleft()
+                    queue.in_ring = False
+                    continue
+                frame = self._cut(queue, item, size)
+                queue.deficit -= max(size, 1)
+                if item.done >= item.length:
+                    queue.items.popleft()
+                if not queue.items:
+                    self._ring.popleft()
+                    queue.in_ring = False
+                    queue.deficit = 0
+                elif queue.deficit <= 0:
+                    self._ring.rotate(-1)
+                header, payload = encode(frame)
+                if isinstance(payload, bytes):
+                    return Batch(prefix + header + payload, None, queue)
+                return Batch(prefix + header, payload, queue)
+            return Batch(prefix, None, None) if prefix else None
+
+    # ---- inside the lock --------------------------------------------------------------------------------------------
+
+    def _push(self, lane: deque[bytes], frame: bytes) -> None:
+        with self._lock:
+            self._control_bytes += len(frame)
+            if self._control_bytes > MAX_QUEUED_CONTROL:
+                raise ConnectionLost("the peer does not read what it is sent")
+            lane.append(frame)
+        self._wake()
+
+    def _take_control(self) -> bytes:
+        frames: list[bytes] = []
+        size = 0
+        if self._grants:
+            chosen = list(self._grants.items())[:GRANTS_PER_FRAME]
+            for stream_id, _ in chosen:
+                del self._grants[stream_id]
+            header, payload = encode(Frame(Cmd.CREDIT, 0, encode_message(Credit(tuple(chosen)))))
+            frames.append(header + bytes(payload))
+        for lane in (self._urgent, self._messages):
+            while lane and size < MAX_CONTROL_PAYLOAD:
+                frame = lane.popleft()
+                size += len(frame)
+                frames.append(frame)
+        self._control_bytes -= size
+        return b"".join(frames)
+
+    def _activate(self, queue: SendQueue) -> None:
+        if not queue.in_ring and not queue.closed:
+            queue.in_ring = True
+            self._ring.append(queue)
+
+    def _allowed(self, queue: SendQueue, item: _Item) -> int:
+        """Bytes of ``item`` that may go now; -1 if it has to wait for credit."""
+        if not item.credited:
+            return item.length
+        rest = item.length - item.done
+        if rest == 0:
+            return 0
+        whole = item.cmd != Cmd.DATA
+        size = rest if whole else min(rest, queue.deficit, self.frame_size, MAX_DATA_PAYLOAD)
+        available = queue.credit.available
+        if available < size:
+            if whole or available <= 0:
+                return -1
+            size = available
+        if queue.eager:
+            if not self._eager.take(size):
+                self._eager_waiting.append(queue)
+                return -1
+            queue.eager_taken += size
+        queue.credit.spend(size)
+        return size
+
+    @staticmethod
+    def _cut(queue: SendQueue, item: _Item, size: int) -> Frame:
+        start = item.done
+        item.done += size
+        flags = item.flags if item.done >= item.length else 0
+        payload = item.payload
+        if size != item.length:
+            if isinstance(payload, FileSpan):
+                payload = FileSpan(payload.source, payload.offset + start, size)
+            else:
+                payload = payload[start : start + size]
+        return Frame(item.cmd, queue.stream_id, payload, flags)
+
+    def _leave_eager(self, queue: SendQueue) -> None:
+        if not queue.eager:
+            return
+        queue.eager = False
+        if queue.eager_taken:
+            self._eager.release(queue.eager_taken)
+            queue.eager_taken = 0
+        for _ in range(len(self._eager_waiting)):
+            waiting = self._eager_waiting.popleft()
+            if waiting.items:
+                self._activate(waiting)
+
+
+class FrameSizer:
+    """How large a DATA frame may be so that it occupies the link for about ``seconds``.
+
+    Counts what the link accepted over windows of at least ``WINDOW`` seconds of steady sending and rounds down to a
+    power of two; a window is only believed once it moved more than the kernel's own queue can hide.
+    """
+
+    WINDOW = 0.02
+
+    def __init__(self, outbox: Outbox, seconds: float) -> None:
+        self._outbox = outbox
+        self._seconds = seconds
+        self._start = 0.0
+        self._bytes = 0
+
+    def begin(self, now: float) -> None:
+        """Sending starts after a pause: what came before says nothing about the link."""
+        self._start = now
+        self._bytes = 0
+
+    def sent(self, size: int, now: float) -> bool:
+        """``size`` more bytes were accepted.  True if the frame size changed."""
+        self._bytes += size
+        elapsed = now - self._start
+        if elapsed < self.WINDOW:
+            if self._bytes < 4 * HOP_BYTES:
+                return False
+            elapsed = max(elapsed, 1e-6)
+        goal = int(self._bytes / elapsed * self._seconds)
+        self.begin(now)
+        size = MIN_FRAME
+        while size * 2 <= goal and size < MAX_DATA_PAYLOAD:
+            size *= 2
+        changed = size != self._outbox.frame_size
+        self._outbox.frame_size = size
+        return changed
+
+
+__all__ = ["Batch", "Flags", "FrameSizer", "Outbox", "SendQueue"]

@@ -1,0 +1,255 @@
+"""One bidirectional, ordered, flow-controlled channel of a connection: what handlers and clients hold.
+
+Theory: sending puts things into the connection's outbox and waits only for room there; receiving takes them from a
+memory channel that the connection's reader fills with ``send_nowait``.  Credit is what guarantees that there is room:
+bytes become credit again when they are handed to :meth:`Stream.consumed`, which callers do once they reached the disk.
+
+A stream is used as a context manager.  However its scope is left, the peer is told, synchronously: END_STREAM after a
+normal exit, RESET after an exception.  Nothing has to be awaited for that, so cancellation cannot prevent it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import trio
+
+from fsmux.errors import ConnectionLost, ErrorCode, FsmuxError, StreamReset, from_code
+from fsmux.limits import INITIAL_CREDIT, STREAM_BACKLOG
+from fsmux.mux.buffers import Data
+from fsmux.wire.credit import ReceiveCredit
+from fsmux.wire.frames import CREDITED, Cmd, FileSpan, Flags, Frame
+from fsmux.wire.messages import Error, Message, Reset, encode
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from fsmux.mux.connection import Connection
+    from fsmux.mux.outbox import SendQueue
+
+SEND_BACKLOG = 3
+"""Payloads a stream may have queued before ``send_data`` waits: the one being sent, and two so that the writer never
+finds the queue empty while the sending task is scheduled."""
+
+
+class Stream:
+    """A stream. Made by :meth:`Connection.open_stream` and :meth:`Connection.accept` only; one task at a time receives.
+
+    All waiting methods are cancellable and then have done nothing.  They raise the connection's or the peer's typed
+    error once the stream is over.
+    """
+
+    __slots__ = (
+        "_buffered", "_connection", "_in", "_out", "_room", "_waiting", "error", "id", "in_budget", "left",
+        "local_ended", "queue", "receive_credit", "remote_ended",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, stream_id: int, queue: SendQueue) -> None:
+        self.id = stream_id
+        self.queue = queue
+        self.receive_credit = ReceiveCredit(INITIAL_CREDIT)
+        self.in_budget = False
+        self.local_ended = False
+        self.remote_ended = False
+        self.left = False
+        self.error: FsmuxError | None = None
+        self._connection = connection
+        self._waiting = False
+        self._room: trio.Event | None = None
+        self._in: trio.MemorySendChannel[Message | Data]
+        self._out: trio.MemoryReceiveChannel[Message | Data]
+        self._in, self._out = trio.open_memory_channel(STREAM_BACKLOG)
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} of {self._connection!r}>"
+
+    # ---- sending ----------------------------------------------------------------------------------------------------
+
+    def send_nowait(self, message: Message, *, end: bool = False) -> None:
+        """Queue a message; with ``end`` it is the last thing sent on this stream."""
+        self._check_open()
+        payload = encode(message)
+        if message.CMD in CREDITED:
+            self._connection.outbox.data(self.queue, message.CMD, memoryview(payload), _end(end))
+        else:
+            self._connection.outbox.message(self.queue, Frame(message.CMD, self.id, payload, _end(end)))
+        if end:
+            self._end_sent()
+
+    async def send(self, message: Message, *, end: bool = False) -> None:
+        """Queue a message once there is room for one more payload on this stream. Always a checkpoint."""
+        await self._wait_room()
+        self.send_nowait(message, end=end)
+
+    async def send_data(self, payload: FileSpan | bytes | memoryview) -> None:
+        """Queue DATA once there is room for one more payload on this stream. Always a checkpoint.
+
+        The payload must stay as it is until it was sent: a span's lease sees to that, bytes are immutable.
+        """
+        await self._wait_room()
+        self._check_open()
+        if not isinstance(payload, FileSpan):
+            payload = memoryview(payload)
+        if len(payload):
+            self._connection.outbox.data(self.queue, Cmd.DATA, payload)
+
+    def end(self) -> None:
+        """Send END_STREAM behind everything that is queued. Not a checkpoint; the second call does nothing."""
+        if not self.local_ended and self.error is None:
+            frame = Frame(Cmd.DATA, self.id, b"", Flags.END_STREAM)
+            self._connection.outbox.message(self.queue, frame)
+            self._end_sent()
+
+    def reset(self, code: ErrorCode, text: str = "") -> None:
+        """End the stream at once in both directions; the peer learns why. Not a checkpoint."""
+        if self.error is None and not (self.local_ended and self.remote_ended):
+            self._connection.outbox.urgent(Frame(Cmd.RESET, self.id, encode(Reset(code, text[:1000]))))
+            self.fail(from_code(code, text) if text else StreamReset("the transfer was cancelled"))
+
+    async def _wait_room(self) -> None:
+        self._waiting = True  # before the look, because the queue empties in another thread
+        while self.error is None and self.queue.queued >= SEND_BACKLOG:
+            self._room = trio.Event()
+            await self._room.wait()
+        self._waiting = False
+        await trio.lowlevel.checkpoint()
+
+    def on_room(self) -> None:
+        """Called by the writer, in whatever thread, when a queued payload has left."""
+        if self._waiting:
+            self._connection.run_soon(self._wake)
+
+    def _wake(self) -> None:
+        if self._room is not None:
+            self._room.set()
+
+    def _check_open(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.local_ended:
+            raise StreamReset("this side of the stream has ended already")
+
+    def _end_sent(self) -> None:
+        self.local_ended = True
+        self._connection.settle(self)
+
+    # ---- receiving --------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> Message | Data | None:
+        """The next message or DATA payload; None when the peer has ended its side. Always a checkpoint.
+
+        A payload must be handed to :meth:`consumed`.  Raises the typed error that an ERROR message or RESET carries.
+        """
+        try:
+            return self._checked(await self._out.receive())
+        except trio.EndOfChannel:
+            return self._ended()
+
+    def receive_nowait(self) -> Message | Data | None:
+        """Like :meth:`receive`, but raises ``trio.WouldBlock`` instead of waiting."""
+        try:
+            return self._checked(self._out.receive_nowait())
+        except trio.EndOfChannel:
+            return self._ended()
+
+    async def expect_message(self, *kinds: type[Any]) -> Any:
+        """The next message, which must be one of ``kinds``; anything else is the peer's protocol error."""
+        item = await self.receive()
+        if isinstance(item, kinds):
+            return item
+        if isinstance(item, Data):
+            self.consumed(item)
+        found = "the end of the stream" if item is None else type(item).__name__
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        text = f"expected {wanted}, got {found}"
+        self.reset(ErrorCode.PROTOCOL, text)
+        raise StreamReset(f"the peer broke the protocol: {text}")
+
+    def expect(self, remaining: int | None) -> None:
+        """Say how many bytes under credit are still to come (None: unknown), so that the budget grants as many."""
+        self._connection.expect(self, remaining)
+
+    def consumed(self, data: Data) -> None:
+        """A payload has reached where it belongs: its buffer is free and its bytes become credit. Not a checkpoint."""
+        self._connection.consumed(self, data)
+
+    def consumed_bytes(self, count: int) -> None:
+        """The same for a message under credit, which holds no buffer."""
+        self._connection.consumed_bytes(self, count)
+
+    def _checked(self, item: Message | Data) -> Message | Data:
+        if isinstance(item, Error):
+            raise from_code(item.code, item.text)
+        return item
+
+    def _ended(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    # ---- called by the connection -----------------------------------------------------------------------------------
+
+    def deliver(self, item: Message | Data) -> bool:
+        """Hand over what arrived. False if there is no room, which is the peer's fault, or nobody reads any more."""
+        try:
+            self._in.send_nowait(item)
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        return True
+
+    def deliver_end(self) -> None:
+        self.remote_ended = True
+        self._in.close()
+        self._connection.settle(self)
+
+    def fail(self, error: FsmuxError) -> None:
+        """End the stream in both directions with ``error``; what waits unread is dropped."""
+        if self.error is None:
+            self.error = error
+        self.local_ended = self.remote_ended = True
+        self._discard_unread()
+        self._in.close()
+        self._wake()
+        self._connection.outbox.drop(self.queue)
+        self._connection.settle(self)
+
+    def _discard_unread(self) -> None:
+        while True:
+            try:
+                item = self._out.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+                return
+            if isinstance(item, Data):
+                self._connection.consumed(self, item)
+
+    # ---- scope --------------------------------------------------------------------------------------------------------
+
+    def close(self, exc: BaseException | None = None) -> None:
+        """Leave the stream: END_STREAM without ``exc``, RESET with it. Not a checkpoint; the second call does nothing."""
+        if self.left:
+            return
+        try:
+            if exc is not None:
+                if isinstance(exc, FsmuxError) and not isinstance(exc, ConnectionLost):
+                    self.reset(exc.code, str(exc))
+                else:
+                    self.reset(ErrorCode.CANCELLED)
+            else:
+                self.end()
+        except ConnectionLost as lost:
+            self.fail(lost)
+        self.left = True
+        self._discard_unread()
+        self._out.close()
+        self._connection.settle(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close(exc)
+
+
+def _end(end: bool) -> int:
+    return Flags.END_STREAM if end else 0

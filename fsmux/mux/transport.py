@@ -1,0 +1,385 @@
+"""The only module that touches sockets: a connection as something that receives into buffers and pumps an outbox.
+
+Theory: a transport knows nothing of streams.  It is given buffers to fill, and an :class:`Outbox` to empty.  Over a
+socket, control frames are sent from the event loop, while bulk data leaves by ``os.sendfile`` in a worker thread that
+pulls frame after frame, so that one hop moves several MiB and urgent frames still pass between two frames.  A frame
+once begun is finished: cancellation is looked at between frames, and where it has to act inside one (the peer stopped
+reading and the connection is being torn down) the connection is broken afterwards.
+
+Any Trio byte stream (in memory, TLS) is a transport too; there a span of a file is read in a thread and sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import sys
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux.errors import ConnectFailed, ConnectionLost
+from fsmux.limits import CONNECT_SECONDS, FRAME_SECONDS, MIB, NOTSENT_LOWAT
+from fsmux.mux.outbox import FrameSizer
+from fsmux.wire.frames import FileSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fsmux.files.lease import Lease
+    from fsmux.mux.outbox import Batch, Outbox
+
+POLL_MS = 100
+"""Milliseconds a sending thread waits for room before it looks whether it was cancelled."""
+
+CANCEL_CHECK_SECONDS = 0.02
+"""Seconds between two looks of a busy sending thread at whether it was cancelled."""
+
+READ_PIECE = 1 * MIB
+"""Bytes read from a file at once where sendfile cannot be used."""
+
+MIN_LOWAT = 128 * 1024
+"""Bytes. Half of it is refilled in 1 ms at 1 Gbit/s, which a woken thread manages."""
+
+ZEROS = bytes(64 * 1024)
+
+HAVE_SENDFILE = sys.platform == "linux"
+
+
+class Transport(ABC):
+    """One connection's bytes.  One task receives, one task sends; both may be cancelled, which breaks it."""
+
+    peer: str = "memory"
+
+    @abstractmethod
+    async def receive_into(self, buffers: Sequence[memoryview]) -> int:
+        """Fill the buffers in order with whatever is there, at least one byte; 0 at the end of the connection.
+
+        May return without a checkpoint.  Raises :class:`ConnectionLost` if the connection breaks.
+        """
+
+    @abstractmethod
+    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
+        """Send until the outbox has nothing more to send.
+
+        ``on_short(stream_id)`` is called, in whatever thread, when a span's file ended early and zeros filled the frame.
+        Raises :class:`ConnectionLost` if the connection breaks; cancellation inside a frame breaks it.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close without ceremony. Never fails and leaves no descriptor, even when cancelled."""
+
+
+# ---- sockets ------------------------------------------------------------------------------------------------------
+
+
+class SocketTransport(Transport):
+    """A TCP or Unix-domain socket. Owns ``sock``, which must be connected; it is made non-blocking."""
+
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        self.peer = peer
+        self._sock = sock
+        self._limiter = trio.CapacityLimiter(1)  # the one thread that may send on this socket
+        self._broken = False
+        self._tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
+        self._sizer: FrameSizer | None = None
+        sock.setblocking(False)
+        if self._tcp:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._set_lowat(NOTSENT_LOWAT // 4)
+
+    def _set_lowat(self, size: int) -> None:
+        if self._tcp and sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+    async def receive_into(self, buffers: Sequence[memoryview]) -> int:
+        while True:
+            try:
+                if len(buffers) == 1:
+                    return self._sock.recv_into(buffers[0])
+                return self._sock.recvmsg_into(buffers)[0]
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                raise _lost(exc) from exc
+            try:
+                await trio.lowlevel.wait_readable(self._sock)
+            except (trio.ClosedResourceError, OSError) as exc:
+                raise ConnectionLost("the connection was closed") from exc
+
+    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
+        if self._broken:
+            raise ConnectionLost("the connection broke inside a frame")
+        if not outbox.has_bulk:
+            batch = outbox.next(bulk=False)
+            if batch is not None:
+                await self._send_control(batch.prefix)
+            return
+        if self._sizer is None:
+            self._sizer = FrameSizer(outbox, FRAME_SECONDS)
+        sizer = self._sizer
+        await trio.to_thread.run_sync(self._pump_in_thread, outbox, sizer, on_short, limiter=self._limiter)
+
+    async def _send_control(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                try:
+                    view = view[self._sock.send(view) :]
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(self._sock)
+        except OSError as exc:
+            self._broken = True
+            raise _lost(exc) from exc
+        except BaseException:
+            self._broken = True
+            raise
+
+    def _pump_in_thread(self, outbox: Outbox, sizer: FrameSizer, on_short: Callable[[int], None]) -> None:
+        checked = time.monotonic()
+        sizer.begin(checked)
+        while (batch := outbox.next()) is not None:
+            try:
+                size = self._send_batch(batch, on_short)
+            except OSError as exc:
+                self._broken = True
+                raise _lost(exc) from exc
+            except BaseException:
+                self._broken = True
+                raise
+            if batch.queue is not None:
+                batch.queue.on_room()
+            now = time.monotonic()
+            if sizer.sent(size, now):
+                self._set_lowat(min(max(2 * outbox.frame_size, MIN_LOWAT), NOTSENT_LOWAT))
+            if now - checked > CANCEL_CHECK_SECONDS:
+                checked = now
+                trio.from_thread.check_cancelled()
+
+    def _send_batch(self, batch: Batch, on_short: Callable[[int], None]) -> int:
+        payload = batch.payload
+        if payload is None:
+            return self._send_bytes(memoryview(batch.prefix), 0)
+        if isinstance(payload, FileSpan):
+            lease: Lease = payload.source  # type: ignore[assignment]
+            with lease.hold() as fd:  # held before the header leaves: the frame can be finished whatever happens
+                self._send_bytes(memoryview(batch.prefix), _MORE)
+                sent = self._send_file(fd, payload.offset, payload.length)
+                if sent < payload.length:
+                    self._send_zeros(payload.length - sent)
+                    assert batch.queue is not None
+                    on_short(batch.queue.stream_id)
+        else:
+            self._send_bytes(memoryview(batch.prefix), _MORE)
+            self._send_bytes(payload, 0)
+        return len(batch.prefix) + payload_length(payload)
+
+    def _send_bytes(self, view: memoryview, flags: int) -> int:
+        size = len(view)
+        while view:
+            try:
+                view = view[self._sock.send(view, flags) :]
+            except BlockingIOError:
+                self._wait_room()
+        return size
+
+    def _send_zeros(self, count: int) -> None:
+        while count:
+            count -= self._send_bytes(memoryview(ZEROS)[: min(count, len(ZEROS))], 0)
+
+    def _send_file(self, fd: int, offset: int, count: int) -> int:
+        """Send ``count`` bytes of a file; fewer if the file ends before that."""
+        if not HAVE_SENDFILE:
+            return self._read_and_send(fd, offset, count)
+        out = self._sock.fileno()
+        done = 0
+        while done < count:
+            try:
+                sent = os.sendfile(out, fd, offset + done, count - done)
+            except BlockingIOError:
+                self._wait_room()
+                continue
+            except OSError as exc:
+                if exc.errno in (errno.EINVAL, errno.ENOSYS) and not done:  # a file system without it
+                    return self._read_and_send(fd, offset, count)
+                raise
+            if sent == 0:
+                break
+            done += sent
+        return done
+
+    def _read_and_send(self, fd: int, offset: int, count: int) -> int:
+        done = 0
+        buffer = memoryview(bytearray(min(count, READ_PIECE)))
+        while done < count:
+            got = os.preadv(fd, [buffer[: min(len(buffer), count - done)]], offset + done)
+            if got == 0:
+                break
+            self._send_bytes(buffer[:got], 0)
+            done += got
+        return done
+
+    def _wait_room(self) -> None:
+        """Wait in the sending thread until the socket takes bytes; raises ``trio.Cancelled`` on teardown."""
+        poll = select.poll()
+        poll.register(self._sock.fileno(), select.POLLOUT)
+        while not poll.poll(POLL_MS):
+            trio.from_thread.check_cancelled()
+
+    async def aclose(self) -> None:
+        if self._sock.fileno() == -1:
+            return
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that still waits for room
+        try:
+            with trio.CancelScope(shield=True):  # bounded: shutdown() made the thread's next call fail
+                await self._limiter.acquire()
+                self._limiter.release()
+        finally:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+_MORE = getattr(socket, "MSG_MORE", 0)
+
+
+def payload_length(payload: FileSpan | memoryview) -> int:
+    return payload.length if isinstance(payload, FileSpan) else payload.nbytes
+
+
+def _lost(exc: OSError) -> ConnectionLost:
+    reason = (exc.strerror or "it broke").lower()
+    return ConnectionLost(f"the connection was lost: {reason}")
+
+
+# ---- any Trio stream ----------------------------------------------------------------------------------------------
+
+
+class StreamTransport(Transport):
+    """Any :class:`trio.abc.Stream`; owns it.  Spans are read in a worker thread, never sent by the kernel."""
+
+    def __init__(self, stream: trio.abc.Stream, peer: str = "memory") -> None:
+        self.peer = peer
+        self._stream = stream
+        self._limiter = trio.CapacityLimiter(1)
+
+    async def receive_into(self, buffers: Sequence[memoryview]) -> int:
+        try:
+            data = await self._stream.receive_some(sum(len(buffer) for buffer in buffers))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionLost("the connection was lost") from exc
+        rest = memoryview(data)
+        for buffer in buffers:
+            size = min(len(buffer), len(rest))
+            buffer[:size] = rest[:size]
+            rest = rest[size:]
+        return len(data)
+
+    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
+        batch = outbox.next()
+        if batch is None:
+            return
+        try:
+            data: bytes | memoryview = batch.prefix
+            if isinstance(batch.payload, FileSpan):
+                content, short = await trio.to_thread.run_sync(_read_span, batch.payload, limiter=self._limiter)
+                data = batch.prefix + content
+                if short and batch.queue is not None:
+                    on_short(batch.queue.stream_id)
+            elif batch.payload is not None:
+                data = batch.prefix + batch.payload
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionLost("the connection was lost") from exc
+        if batch.queue is not None:
+            batch.queue.on_room()
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self._stream)
+
+
+def _read_span(span: FileSpan) -> tuple[bytes, bool]:
+    lease: Lease = span.source  # type: ignore[assignment]
+    buffer = bytearray(span.length)
+    done = 0
+    with lease.hold() as fd:
+        while done < span.length:
+            got = os.preadv(fd, [memoryview(buffer)[done:]], span.offset + done)
+            if got == 0:
+                break
+            done += got
+    return bytes(buffer), done < span.length
+
+
+# ---- dialling and listening ---------------------------------------------------------------------------------------
+
+
+async def dial_tcp(host: str, port: int) -> Transport:
+    """Connect to ``host:port``, trying all its addresses.
+
+    Raises:
+        ConnectFailed: nobody answered within ``CONNECT_SECONDS``, the name is unknown, or the port is closed.
+    """
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        with trio.fail_after(CONNECT_SECONDS):
+            stream = await trio.open_tcp_stream(host, port)
+    except trio.TooSlowError as exc:
+        raise ConnectFailed(f"{where}: no answer within {CONNECT_SECONDS:.0f} s") from exc
+    except OSError as exc:
+        cause = exc
+        while isinstance(cause.__cause__, OSError):
+            cause = cause.__cause__
+        if isinstance(cause.__cause__, ExceptionGroup):
+            leaf = next((e for e in cause.__cause__.exceptions if isinstance(e, OSError)), cause)
+            cause = leaf
+        raise ConnectFailed(f"{where}: cannot connect: {(cause.strerror or str(cause)).lower()}") from exc
+    return SocketTransport(_detach(stream.socket), where)
+
+
+async def dial_unix(path: str) -> Transport:
+    """Connect to the Unix-domain socket at ``path``. Raises :class:`ConnectFailed`."""
+    try:
+        with trio.fail_after(CONNECT_SECONDS):
+            stream = await trio.open_unix_socket(path)
+    except (OSError, trio.TooSlowError, RuntimeError) as exc:
+        reason = getattr(exc, "strerror", None) or "no answer"
+        raise ConnectFailed(f"{path}: cannot connect: {reason.lower()}") from exc
+    return SocketTransport(_detach(stream.socket), f"unix:{path}")
+
+
+def _detach(sock: trio.socket.SocketType) -> socket.socket:
+    """The plain socket behind Trio's: its wrapper checkpoints on every call and sets a small send buffer mark."""
+    return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+
+
+def accepted(stream: trio.SocketStream) -> SocketTransport:
+    """The transport of a connection that a :class:`trio.SocketListener` accepted."""
+    sock = _detach(stream.socket)
+    return SocketTransport(sock, _peer_name(sock))
+
+
+def _peer_name(sock: socket.socket) -> str:
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return "unknown"
+    if isinstance(name, tuple):
+        host, port = name[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "unix"
+
+
+def memory_pair() -> tuple[StreamTransport, StreamTransport]:
+    """Two transports joined in memory, for tests and for embedding a server in the process that uses it."""
+    from trio.testing import memory_stream_pair
+
+    left, right = memory_stream_pair()
+    return StreamTransport(left), StreamTransport(right)

@@ -1,0 +1,118 @@
+"""When a chunk is whole, and whether it is right: pure bookkeeping between the bytes and the manifest.
+
+Theory: bytes of a chunk arrive as ranges in any order, each with its own CRC-32; the sender's CRC-32 of the whole
+chunk arrives in a frame of its own, before or after them.  A chunk is settled when both are there.  It may turn out
+wrong ``MAX_ATTEMPTS`` times; each time all of it is asked for again, because nobody knows which range was damaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from fsmux.errors import ProtocolError
+from fsmux.files.chunks import combine_all
+
+if TYPE_CHECKING:
+    from fsmux.files.chunks import ChunkMap
+    from fsmux.records import Extent
+
+MAX_ATTEMPTS = 3
+"""Times a chunk may arrive damaged. TCP misses 1 damaged segment in 65,536; three in one chunk are no accident."""
+
+
+class Verdict(NamedTuple):
+    """What a whole chunk came to: ``expected`` is what its sender said, ``found`` what was received."""
+
+    index: int
+    found: int
+    expected: int
+
+    @property
+    def right(self) -> bool:
+        return self.found == self.expected
+
+
+@dataclass(slots=True)
+class _Partial:
+    """A chunk under way: its ranges as (offset, length, crc), how many bytes they come to, what they should."""
+
+    ranges: list[tuple[int, int, int]] = field(default_factory=list)
+    covered: int = 0
+    expected: int | None = None
+
+
+class Assembly:
+    """The chunks of one file that are under way; those that are held already must not be added again."""
+
+    def __init__(self, chunks: ChunkMap) -> None:
+        self.map = chunks
+        self._partial: dict[int, _Partial] = {}
+        self._attempts: dict[int, int] = {}
+
+    def add(self, offset: int, length: int, crc: int) -> Verdict | None:
+        """A range within one chunk was written. Returns the verdict if that settles the chunk.
+
+        Raises :class:`ProtocolError` if the range overlaps one that is there already.
+        """
+        index = offset // self.map.chunk_size
+        partial = self._partial.setdefault(index, _Partial())
+        partial.ranges.append((offset, length, crc))
+        partial.covered += length
+        return self._verdict(index, partial)
+
+    def expect(self, index: int, crc: int) -> Verdict | None:
+        """The sender says what a chunk must come to. Returns the verdict if that settles the chunk."""
+        partial = self._partial.setdefault(index, _Partial())
+        if partial.expected is not None:
+            raise ProtocolError(f"chunk {index} was described twice")
+        partial.expected = crc
+        return self._verdict(index, partial)
+
+    def trust(self, index: int) -> Verdict | None:
+        """Take a chunk that consists of ranges known by a stronger digest as what it came to."""
+        partial = self._partial.get(index)
+        if partial is None or partial.covered != self.map.length(index):
+            return None
+        partial.expected = self._found(index, partial)
+        return self._verdict(index, partial)
+
+    def failed(self, verdict: Verdict) -> int:
+        """Start a chunk anew; returns how many times it has been wrong by now."""
+        attempts = self._attempts.get(verdict.index, 0) + 1
+        self._attempts[verdict.index] = attempts
+        return attempts
+
+    @property
+    def pending(self) -> int:
+        """Chunks that have begun and are not settled."""
+        return len(self._partial)
+
+    def split(self, extent: Extent) -> list[tuple[int, int]]:
+        """``extent`` as (offset, length) pieces that lie within one chunk each."""
+        size = self.map.chunk_size
+        pieces: list[tuple[int, int]] = []
+        offset = extent.offset
+        while offset < extent.end:
+            end = min(extent.end, (offset // size + 1) * size)
+            pieces.append((offset, end - offset))
+            offset = end
+        return pieces
+
+    def _verdict(self, index: int, partial: _Partial) -> Verdict | None:
+        length = self.map.length(index)
+        if partial.covered > length:
+            raise ProtocolError(f"chunk {index} was sent more than once")
+        if partial.covered < length or partial.expected is None:
+            return None
+        del self._partial[index]
+        return Verdict(index, self._found(index, partial), partial.expected)
+
+    def _found(self, index: int, partial: _Partial) -> int:
+        ranges = sorted(partial.ranges)
+        position = self.map.extent(index).offset
+        for offset, length, _ in ranges:
+            if offset != position:
+                raise ProtocolError(f"ranges of chunk {index} overlap")
+            position += length
+        return combine_all((crc, length) for _, length, crc in ranges)
