@@ -14,10 +14,9 @@ from fsmux.errors import IntegrityError, InternalError
 from fsmux.files.chunks import ChunkMap
 
 if TYPE_CHECKING:
-    from fsmux.records import Extent
     from collections.abc import Iterator
 
-    from fsmux.records import Identity
+    from fsmux.records import Extent, Identity
 
 
 class Manifest:

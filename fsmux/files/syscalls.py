@@ -42,6 +42,8 @@ OPEN_EXCLUSIVE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | _SAFE
 OPEN_STEP: Final = _PATH | os.O_DIRECTORY | _SAFE
 """A directory to go on from: searching needs no right to list, so the descriptor asks for none."""
+OPEN_LOOK: Final = _PATH | _SAFE
+"""Anything, only to look at it: without the right to read it, and without waking what listens to it."""
 
 FOLLOW: Final = ~getattr(os, "O_NOFOLLOW", 0)
 """Mask for flags of a name whose links were resolved already or may be followed by ``openat2``."""
@@ -51,6 +53,7 @@ NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
 
 _OPENAT2: Final = 437  # the same number on every architecture
 _RENAME_NOREPLACE: Final = 1
+_TMPFS_MAGIC: Final = 0x01021994
 
 
 class _OpenHow(ctypes.Structure):
@@ -66,6 +69,7 @@ class _Libc:
         self.syscall = getattr(library, "syscall", None)
         self.renameat2 = getattr(library, "renameat2", None)
         self.fallocate = getattr(library, "fallocate", None)
+        self.fstatfs = getattr(library, "fstatfs", None)
         if self.syscall is not None:
             self.syscall.argtypes = (
                 ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t,
@@ -77,6 +81,8 @@ class _Libc:
             )  # fmt: skip
         if self.fallocate is not None:
             self.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+        if self.fstatfs is not None:
+            self.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
         self.how: dict[tuple[int, int], tuple[_OpenHow, int]] = {}
 
     def open_how(self, flags: int, resolve: int) -> int:
@@ -196,6 +202,20 @@ class Syscalls:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         if _libc.fallocate(fd, 0, 0, size) < 0:
             _raise_errno()
+
+    def free_bytes(self, fd: int) -> int:
+        """What an ordinary user may still write to the file system of ``fd``."""
+        facts = os.fstatvfs(fd)
+        return facts.f_bavail * facts.f_frsize
+
+    def in_memory(self, fd: int) -> bool:
+        """Whether ``fd`` is on a tmpfs."""
+        if _libc.fstatfs is None:
+            return False
+        answer = (ctypes.c_long * 64)()  # struct statfs is 120 bytes; its first word is the type
+        if _libc.fstatfs(fd, ctypes.addressof(answer)) < 0:
+            _raise_errno()
+        return answer[0] == _TMPFS_MAGIC
 
     def fchmod(self, fd: int, mode: int) -> None:
         os.fchmod(fd, mode)

@@ -1,0 +1,115 @@
+"""Steps on directories that need more than one system call and no root: entries, recursive removal, careful rename."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from fsmux.files import names
+from fsmux.files.syscalls import OPEN_DIRECTORY
+from fsmux.records import Attrs, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from fsmux.files.syscalls import Syscalls
+
+_KINDS: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
+
+
+def attrs_of(facts: os.stat_result, link_target: bytes = b"") -> Attrs:
+    kind = _KINDS.get(stat.S_IFMT(facts.st_mode), Kind.SPECIAL)
+    size = facts.st_size if kind == Kind.FILE else 0
+    return Attrs(kind, size, facts.st_mtime_ns, facts.st_mode & 0o777, link_target)
+
+
+def entries(sys: Syscalls, directory: int) -> Generator[tuple[bytes, Attrs], None, None]:
+    """What is in a directory, unsorted, without what is reserved."""
+    found = sys.scandir(directory)
+    try:
+        for entry in found:
+            name = os.fsencode(entry.name)
+            if names.is_reserved(name):
+                continue
+            try:
+                attrs = attrs_of(entry.stat(follow_symlinks=False))
+                if attrs.kind == Kind.SYMLINK:
+                    target = sys.readlink(directory, name)
+                    attrs = Attrs(attrs.kind, 0, attrs.mtime_ns, attrs.mode, target)
+            except FileNotFoundError:
+                continue  # removed since the directory was read
+            yield name, attrs
+    finally:
+        close = getattr(found, "close", None)
+        if close is not None:
+            close()
+
+
+def remove(sys: Syscalls, parent: int, name: bytes) -> None:
+    """Remove a directory with all that is in it, links as links.
+
+    The reserved directory is not removed, so a directory that still receives files is "not empty" at the end.  What
+    somebody else removes meanwhile is as good as removed by us.
+    """
+    trail: list[tuple[int, bytes, list[bytes]]] = []  # directory, its name, its subdirectories still to be done
+    try:
+        trail.append(_emptied(sys, parent, name))
+        while trail:
+            fd, name, below = trail[-1]
+            if below:
+                with suppress(FileNotFoundError):
+                    trail.append(_emptied(sys, fd, below.pop()))
+                continue
+            trail.pop()
+            sys.close(fd)
+            with suppress(FileNotFoundError):
+                sys.rmdir(trail[-1][0] if trail else parent, name)
+    finally:
+        for fd, _, _ in trail:
+            with suppress(OSError):
+                sys.close(fd)
+
+
+def _emptied(sys: Syscalls, parent: int, name: bytes) -> tuple[int, bytes, list[bytes]]:
+    """Open a directory and remove all that is in it but directories; those are returned."""
+    fd = sys.openat(parent, name, OPEN_DIRECTORY)
+    try:
+        below: list[bytes] = []
+        for entry, attrs in entries(sys, fd):
+            if attrs.kind == Kind.DIRECTORY:
+                below.append(entry)
+            else:
+                with suppress(FileNotFoundError):
+                    sys.unlink(fd, entry)
+    except BaseException:
+        with suppress(OSError):
+            sys.close(fd)
+        raise
+    return fd, name, below
+
+
+def rename_new(sys: Syscalls, here: int, name: bytes, there: int, to_name: bytes) -> None:
+    """Rename that replaces nothing.
+
+    Where the file system has no such call, a link that is made and one that is removed do the same for files; for
+    directories a look beforehand is all there is, and a rename over a directory refuses unless that one is empty.
+    """
+    try:
+        sys.rename_new(here, name, there, to_name)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+        facts = sys.stat(here, name)
+        if not stat.S_ISDIR(facts.st_mode):
+            sys.link(here, name, there, to_name)
+            sys.unlink(here, name)
+            return
+        try:
+            sys.stat(there, to_name)
+        except FileNotFoundError:
+            sys.rename(here, name, there, to_name)
+            return
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
