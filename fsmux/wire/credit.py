@@ -17,7 +17,7 @@ Rule 3: streams that cannot be served wait in a ring, in the order in which they
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import Final
 
 from fsmux.errors import FlowControlError
@@ -69,7 +69,7 @@ class ReceiveCredit:
     """
 
     __slots__ = (
-        "_budget", "_end", "_epoch", "_expects", "_key", "_queued",
+        "_budget", "_end", "_epoch", "_expects", "_key",
         "announced", "consumed", "granted", "max_window", "received", "window",
     )  # fmt: skip
 
@@ -86,7 +86,6 @@ class ReceiveCredit:
         self._epoch: tuple[float, int] | None = None
         self._budget: CreditBudget | None = None
         self._key = 0
-        self._queued = False
 
     @property
     def outstanding(self) -> int:
@@ -168,7 +167,7 @@ class CreditBudget:
         self.outstanding = 0
         """Bytes owed to the streams that have heard of credit."""
         self._streams: dict[int, ReceiveCredit] = {}
-        self._ring: deque[int] = deque()
+        self._ring: OrderedDict[int, ReceiveCredit] = OrderedDict()
 
     @property
     def available(self) -> int:
@@ -188,6 +187,7 @@ class CreditBudget:
     def remove(self, key: int) -> None:
         """Forget a stream that has received its last byte; what it was owed becomes available."""
         credit = self._streams.pop(key)
+        self._ring.pop(key, None)
         if credit.announced:
             self.outstanding -= credit.outstanding
         credit._budget = None
@@ -196,24 +196,20 @@ class CreditBudget:
         """The grants to make now, as (key, new limit).  To be called after anything that could have made room."""
         grants: list[tuple[int, int]] = []
         for waiting in range(len(self._ring), 0, -1):
-            key = self._ring[0]
-            credit = self._streams.get(key)
-            if credit is None or not credit._queued or not credit.needs(self.min_window):
-                self._ring.popleft()
-                if credit is not None:
-                    credit._queued = False
+            key, credit = next(iter(self._ring.items()))
+            if not credit.needs(self.min_window):
+                del self._ring[key]
                 continue
             limit = self._limit(credit, waiting)
-            if limit is None:
-                if not credit.announced or credit.outstanding < self.min_window:
-                    break  # it is this stream's turn, and it waits until there is enough
-                self._ring.rotate(-1)
-                continue
-            self._grant(credit, limit)
-            grants.append((key, limit))
-            self._ring.popleft()
-            credit._queued = False
-            self._look_at(credit)
+            if limit is not None:
+                self._grant(credit, limit)
+                grants.append((key, limit))
+                del self._ring[key]
+                self._look_at(credit)
+            elif not credit.announced or credit.outstanding < self.min_window:
+                break  # it is this stream's turn, and it waits until there is enough
+            else:
+                self._ring.move_to_end(key)
         return grants
 
     def _limit(self, credit: ReceiveCredit, waiting: int) -> int | None:
@@ -241,9 +237,8 @@ class CreditBudget:
 
     def _look_at(self, credit: ReceiveCredit) -> None:
         """Put a stream at the end of the ring if it needs credit and is not in it."""
-        if not credit._queued and credit.needs(self.min_window):
-            credit._queued = True
-            self._ring.append(credit._key)
+        if credit._key not in self._ring and credit.needs(self.min_window):
+            self._ring[credit._key] = credit
 
 
 class EagerBudget:
