@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Poll = Callable[[], None]
 
 PIECE: Final = 256 * KIB
-"""Bytes read at once for a checksum: fits the second-level cache, and a call more per piece costs nothing (measured)."""
+"""Bytes read at once for a checksum: they fit the second-level cache, and the extra calls do not show."""
 
 
 class ShortFile(Exception):

@@ -32,7 +32,8 @@ IOV_MAX: Final = 1024
 """Buffers that one vectored call takes (Linux and the BSDs agree)."""
 
 _CLOEXEC: Final = getattr(os, "O_CLOEXEC", 0)
-_SAFE: Final = _CLOEXEC | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+_NOFOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
+_SAFE: Final = _CLOEXEC | _NOFOLLOW | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0)
 _PATH: Final = getattr(os, "O_PATH", os.O_RDONLY)
 
 OPEN_READ: Final = os.O_RDONLY | _SAFE
@@ -40,12 +41,12 @@ OPEN_WRITE: Final = os.O_RDWR | _SAFE
 OPEN_CREATE: Final = os.O_RDWR | os.O_CREAT | _SAFE
 OPEN_EXCLUSIVE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE
 OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | _SAFE
-OPEN_STEP: Final = _PATH | os.O_DIRECTORY | _SAFE
+OPEN_STEP: Final = _PATH | os.O_DIRECTORY | _CLOEXEC | _NOFOLLOW
 """A directory to go on from: searching needs no right to list, so the descriptor asks for none."""
-OPEN_LOOK: Final = _PATH | _SAFE
+OPEN_LOOK: Final = _PATH | _CLOEXEC | _NOFOLLOW
 """Anything, only to look at it: without the right to read it, and without waking what listens to it."""
 
-FOLLOW: Final = ~getattr(os, "O_NOFOLLOW", 0)
+FOLLOW: Final = ~_NOFOLLOW
 """Mask for flags of a name whose links were resolved already or may be followed by ``openat2``."""
 
 NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
