@@ -1,0 +1,58 @@
+# Everything here works on a fresh clone: tools/venv makes .venv first, and says what is missing if it cannot.
+# PYTHON=… names the interpreter to make it with.
+
+BIN := .venv/bin
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help venv test lint types tests format proto demo bench-smoke bench torture clean
+
+help:
+	@echo 'make test         lint, type check and test suite: what .ci/run runs'
+	@echo 'make demo         upload, kill, resume, download and compare a real tree over one connection'
+	@echo 'make bench-smoke  measure the bars of the project in a few minutes'
+	@echo 'make bench        compare with other tools; takes longer'
+	@echo 'make torture      kill client or server at 50 random points and compare every byte'
+	@echo 'make proto        generate fsmux/wire/_pb2 from schema/'
+	@echo 'make format       put the sources into their standard form'
+	@echo 'make clean        remove everything that these targets made'
+
+venv:
+	@tools/venv
+
+test: lint types tests
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+	$(BIN)/mypy benchmarks
+
+tests: venv
+	$(BIN)/python -m pytest -q
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: venv
+	$(BIN)/python schema/generate.py
+
+demo: venv
+	$(BIN)/python -m fsmux.cli.demo .demo
+
+bench-smoke: venv
+	$(BIN)/python -m benchmarks.smoke
+
+bench: venv
+	$(BIN)/python -m benchmarks.smoke --full
+	$(BIN)/python -m benchmarks.compare
+
+torture: venv
+	$(BIN)/python -m benchmarks.kill9 --kills 50
+
+clean:
+	rm -rf .venv .demo build dist fsmux.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
