@@ -28,6 +28,23 @@ class Scanning(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Mapped(Event):
+    """Where a source of the command goes; both as a person would write them.  One for each source, before the scan."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intended(Event):
+    """Dry run only: what would be done. ``action`` is ``transfer``, ``mkdir``, ``symlink`` or ``adjust``."""
+
+    path: str
+    action: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Planned(Event):
     """The scan ended: what will be sent, and what is up to date already."""
 
