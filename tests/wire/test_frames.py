@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsmux.errors import ProtocolError, VersionMismatch
+from fsmux.wire.frames import (
+    HEADER,
+    HEADER_SIZE,
+    MAGIC,
+    Cmd,
+    FileSpan,
+    Flags,
+    Frame,
+    Header,
+    decode_header,
+    encode,
+    encode_header,
+    fold,
+    header_crc,
+    payload_crc,
+)
+
+from .helpers import frames
+
+
+def test_header_layout() -> None:
+    head = encode_header(Cmd.DATA, 0x01020304, 0x05060708, Flags.END_STREAM)
+    assert HEADER_SIZE == len(head) == 18
+    assert head[:16].hex() == "46534d58" "01" "01" "0037" "01020304" "05060708"
+
+
+def test_checksum_is_folded_crc32_of_header_and_payload() -> None:
+    payload = b"some message"
+    head, _ = encode(Frame(Cmd.STAT, 7, payload))
+    crc = zlib.crc32(head[:16] + b"\0\0" + payload)
+    assert int.from_bytes(head[16:], "big") == (crc >> 16) ^ (crc & 0xFFFF)
+
+
+def test_checksum_of_data_leaves_the_payload_out() -> None:
+    assert encode(Frame(Cmd.DATA, 7, b"abc"))[0] == encode(Frame(Cmd.DATA, 7, b"xyz"))[0]
+    assert encode(Frame(Cmd.STAT, 7, b"abc"))[0] != encode(Frame(Cmd.STAT, 7, b"xyz"))[0]
+
+
+@given(frames)
+def test_round_trip(frame: Frame) -> None:
+    head, payload = encode(frame)
+    assert payload is frame.payload
+    header = decode_header(head)
+    assert header[:4] == (frame.flags, frame.cmd, frame.stream_id, frame.length)
+    crc = header_crc(head)
+    if frame.cmd != Cmd.DATA:
+        crc = payload_crc(crc, [bytes(payload)])  # type: ignore[arg-type]
+    assert fold(crc) == header.checksum
+
+
+def test_payload_passes_through_untouched() -> None:
+    span = FileSpan(object(), 5, 1000)
+    head, payload = encode(Frame(Cmd.DATA, 3, span, Flags.END_STREAM))
+    assert payload is span
+    assert decode_header(head)[:4] == (1, Cmd.DATA, 3, 1000)
+    pieces = (memoryview(b"ab"), memoryview(b"c"))
+    head, payload = encode(Frame(Cmd.DATA, 3, pieces))
+    assert payload is pieces
+    assert decode_header(head).length == 3
+
+
+def test_pieces_have_the_checksum_of_the_whole() -> None:
+    pieces = (memoryview(b"ab"), memoryview(b"c"))
+    assert encode(Frame(Cmd.ENTRIES, 3, pieces))[0] == encode(Frame(Cmd.ENTRIES, 3, b"abc"))[0]
+
+
+def test_frame_says_whether_it_is_the_last() -> None:
+    assert Frame(Cmd.OK, 1, flags=Flags.END_STREAM).end
+    assert not Frame(Cmd.OK, 1).end
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame(Cmd.STAT, 1, FileSpan(None, 0, 5)),
+        Frame(Cmd.DATA, 2**32, b""),
+        Frame(Cmd.DATA, -1, b""),
+        Frame(2**16, 1, b""),
+        Frame(Cmd.OK, 1, b"", 256),
+    ],
+)
+def test_what_is_no_frame_is_not_encoded(frame: Frame) -> None:
+    with pytest.raises(ValueError, match=r"frame|span"):
+        encode(frame)
+
+
+def test_every_flipped_bit_of_a_data_header_is_noticed() -> None:
+    good = encode_header(Cmd.DATA, 7, 4096)
+    before = decode_header(good)
+    for bit in range(8 * HEADER_SIZE):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        try:
+            header = decode_header(bad)
+        except ProtocolError:
+            continue
+        # Only a flip in the command gets here: then the checksum is compared once the payload is in.
+        assert header.cmd != before.cmd
+        assert fold(header_crc(bytes(bad))) != header.checksum
+
+
+@pytest.mark.parametrize("flags", [2, 3, 0x80, 0xFF])
+def test_reserved_flags(flags: int) -> None:
+    with pytest.raises(ProtocolError, match="reserved flags"):
+        decode_header(encode_header(Cmd.STAT, 1, 0, flags))
+    with pytest.raises(ProtocolError, match="reserved flags"):
+        decode_header(encode_header(Cmd.DATA, 1, 0, flags))
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "HTTP"),
+        (b"HTTP/1.1 400 Bad Request", "HTTP"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "SSH"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 9, "TLS"),
+        (b"\x15\x03\x03\x00\x02\x02\x46" + b"x" * 11, "TLS"),
+        (b"@RSYNCD: 31.0 sha512", "rsync"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM", "HTTP/2"),
+        (b"\0" * 18, "began with"),
+    ],
+)
+def test_other_protocols_are_named(start: bytes, name: str) -> None:
+    with pytest.raises(VersionMismatch, match="does not speak fsmux") as info:
+        decode_header(start[:18])
+    assert name in str(info.value)
+
+
+def test_other_version_is_told_before_its_checksum_is_judged() -> None:
+    head = HEADER.pack(MAGIC, 2, 0, Cmd.DATA, 0, 0, 0)
+    with pytest.raises(VersionMismatch, match="version 2"):
+        decode_header(head)
+
+
+@given(st.binary(min_size=18, max_size=18))
+def test_any_18_bytes_give_a_header_or_the_typed_error(head: bytes) -> None:
+    try:
+        assert isinstance(decode_header(head), Header)
+    except ProtocolError:
+        pass
+
+
+@given(st.binary(min_size=13, max_size=13))
+def test_any_header_with_the_right_start_gives_a_header_or_the_typed_error(rest: bytes) -> None:
+    try:
+        assert isinstance(decode_header(b"FSMX\1" + rest), Header)
+    except ProtocolError as error:
+        assert type(error) is ProtocolError
