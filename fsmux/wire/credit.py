@@ -132,7 +132,7 @@ class ReceiveCredit:
             return self._end is None or self._end > self.received
         target = self.target()
         gain = target - self.granted
-        if gain <= 0:
+        if gain <= 0 or not (self._expects or self.consumed):  # a stream without a use yet is not given any
             return False
         if 4 * gain >= self.window:
             return True

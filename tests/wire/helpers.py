@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from hypothesis import strategies as st
@@ -35,7 +36,7 @@ def plain(frame: Frame) -> Frame:
 
 def split(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def run(pieces: Sequence[bytes], decoder: Decoder | None = None) -> Outcome:

@@ -46,7 +46,7 @@ def _read_credit(raw: pb.Credit) -> t.Credit:
     grants = tuple([(grant.stream_id, grant.limit) for grant in raw.grants])
     for stream_id, limit in grants:
         if not 0 < stream_id <= MAX_STREAM_ID or limit > _MAX_CREDIT:
-            raise ProtocolError(f"CREDIT grants: {limit} bytes for stream {stream_id}")
+            raise ProtocolError(f"CREDIT grants: {limit} bytes on stream {stream_id}")
     return t.Credit(grants)
 
 

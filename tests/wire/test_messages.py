@@ -1,0 +1,384 @@
+"""Whatever is sent comes back equal; whatever else arrives is refused with the name of the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsmux.errors import BadName, ErrorCode, ProtocolError
+from fsmux.limits import MAX_CHUNK_SIZE, MAX_CHUNKS, MAX_CONTROL_PAYLOAD, MAX_FILE_SIZE, MIN_CHUNK_SIZE
+from fsmux.wire import messages as m
+from fsmux.wire._pb2 import fsmux_pb2
+from fsmux.wire.frames import CREDITED, Cmd
+from fsmux.wire.messages import types
+from fsmux.wire.messages.checks import MAX_HAVES, MAX_RANGES, MAX_TEXT
+
+pb: Any = fsmux_pb2  # protobuf messages are made with values that their stubs forbid
+MESSAGES = {int(cls.CMD): cls for cls in typing.get_args(types.Message)}
+
+# ---- strategies -------------------------------------------------------------------------------------------------
+
+u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+sizes = st.integers(0, MAX_FILE_SIZE)
+texts = st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=MAX_TEXT)
+names = st.binary(min_size=1, max_size=20).filter(lambda b: b not in (b".", b"..") and not {0, 47} & set(b))
+paths = st.lists(names, max_size=5).map(tuple)
+targets = st.binary(min_size=1, max_size=100).filter(lambda b: 0 not in b)
+tokens = st.lists(st.from_regex(r"[A-Za-z0-9._+-]{1,64}", fullmatch=True), max_size=4).map(tuple)
+times = st.integers(-(2**63), 2**63 - 1)
+digests = st.binary(min_size=16, max_size=16)
+chunk_sizes = st.integers(16, 26).map(lambda power: 2**power)
+modes = st.integers(0, 0o777)
+extent = st.tuples(st.integers(0, 2**61), st.integers(0, 2**61))
+attrs = st.builds(m.Attrs, st.sampled_from(m.Kind), sizes, times, modes, st.one_of(st.just(b""), targets))
+identities = st.builds(m.Identity, st.integers(0, MAX_CHUNKS * MIN_CHUNK_SIZE), times, st.binary(max_size=64))
+entries = st.one_of(
+    st.builds(m.Entry, paths, attrs), st.builds(m.Entry, paths, st.none(), st.builds(m.Fault, u32, texts))
+)
+
+
+@st.composite
+def extents(draw: st.DrawFn) -> tuple[m.Extent, ...]:
+    result, end = [], 0
+    for gap, length in draw(st.lists(st.tuples(st.integers(0, 2**40), st.integers(1, 2**40)), max_size=6)):
+        result.append(m.Extent(end + gap, length))
+        end += gap + length
+    return tuple(result)
+
+
+haves = st.tuples(extents(), digests).map(lambda both: tuple(m.Have(*extent, both[1]) for extent in both[0]))
+faults = {"code": u32, "text": texts}
+FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
+    m.Hello: {
+        "min_version": st.integers(1, 5), "max_version": st.integers(5, 2**32 - 1), "features": tokens, "agent": texts,
+        "max_streams": u32, "initial_credit": sizes, "eager_credit": sizes, "mechanisms": tokens,
+    },
+    m.Auth: {"mechanism": st.sampled_from(["", "SCRAM-SHA-256"]), "data": st.binary(max_size=100)},
+    m.Ping: {"token": u64},
+    m.Pong: {"token": u64},
+    m.Credit: {"grants": st.lists(st.tuples(st.integers(1, 2**32 - 1), sizes), max_size=5).map(tuple)},
+    m.Reset: faults, m.Goaway: faults, m.Error: faults,
+    m.Stat: {}, m.List: {}, m.Mkdir: {"mode": modes}, m.Rename: {"source": paths, "target": paths}, m.Remove: {},
+    m.Entries: {"entries": st.lists(entries, max_size=5).map(tuple)},
+    m.SetAttrs: {"attrs": attrs}, m.Symlink: {"target": targets, "attrs": st.one_of(st.none(), attrs)},
+    m.Ok: {}, m.Open: {},
+    m.Read: {"offset": st.integers(0, 2**61), "length": st.integers(0, 2**61)},
+    m.ReadDone: {"length": sizes, "crc32": u32},
+    m.Write: {"offset": st.integers(0, 2**61), "length": st.integers(0, 2**61), "crc32": u32},
+    m.Close: {},
+    m.Get: {
+        "resume": st.one_of(st.none(), identities), "missing": extents(),
+        "chunk_size": st.one_of(st.just(0), chunk_sizes),
+    },
+    m.Put: {"durability": st.sampled_from(m.Durability)},
+    m.Offer: {"identity": identities, "mode": modes, "chunk_size": chunk_sizes},
+    m.Want: {"missing": extents()}, m.Haves: {"ranges": haves}, m.Keep: {"ranges": extents()},
+    m.Span: {"offset": st.integers(0, 2**61), "length": st.integers(1, 2**61)},
+    m.Chunk: {"index": st.integers(0, MAX_CHUNKS - 1), "crc32": u32, "digest": st.one_of(st.just(b""), digests)},
+    m.Again: {"index": st.integers(0, MAX_CHUNKS - 1), "found": u32},
+    m.Finish: {"chunks": sizes, "crc32": st.one_of(st.none(), u32)},
+    m.Committed: {"crc32": u32, "bytes_resumed": sizes},
+}  # fmt: skip
+
+
+def made(cls: type) -> st.SearchStrategy[Any]:
+    if cls is m.Attrs:
+        return attrs
+    known = FIELDS[cls]
+    for field in dataclasses.fields(cls):
+        if field.name not in known:
+            known[field.name] = paths if field.name == "path" else st.booleans()
+    return st.builds(cls, **known)
+
+
+messages = st.sampled_from(sorted(MESSAGES.values(), key=lambda cls: cls.__name__)).flatmap(made)
+
+# ---- round trip -------------------------------------------------------------------------------------------------
+
+
+def test_every_command_but_data_has_its_message() -> None:
+    assert set(MESSAGES) == m.COMMANDS == set(Cmd) - {Cmd.DATA}
+    assert set(m.__all__) >= {cls.__name__ for cls in MESSAGES.values()}
+    assert {Cmd.DATA, Cmd.ENTRIES} == CREDITED
+
+
+@given(messages)
+def test_round_trip(message: Any) -> None:
+    assert m.decode(message.CMD, m.encode(message)) == message
+
+
+@pytest.mark.parametrize("cls", MESSAGES.values(), ids=lambda cls: cls.__name__)
+def test_round_trip_of_each(cls: type) -> None:
+    @given(made(cls))
+    def check(message: Any) -> None:
+        again = m.decode(message.CMD, m.encode(message))
+        assert again == message
+        assert type(again) is cls
+
+    check()
+
+
+@given(messages, st.binary(max_size=50))
+def test_unknown_fields_are_ignored(message: Any, extra: bytes) -> None:
+    unknown = pb.Auth(data=extra).SerializeToString().replace(b"\x12", b"\xfa\x7f", 1)  # field 2 becomes field 2047
+    assert m.decode(message.CMD, m.encode(message) + unknown) == message
+
+
+# ---- anything else ----------------------------------------------------------------------------------------------
+
+
+def decodes_or_raises_protocol_error(cmd: int, payload: bytes) -> None:
+    error = None
+    try:
+        m.decode(cmd, payload)
+    except ProtocolError as caught:
+        error = caught
+    if error is not None:
+        assert str(error).isprintable()
+        assert 0 < len(str(error)) < 500
+
+
+any_command = st.one_of(st.sampled_from(list(Cmd)).map(int), st.integers(0, 2**16 - 1))
+
+
+@given(any_command, st.binary(max_size=200))
+def test_any_bytes_give_a_message_or_the_typed_error(cmd: int, payload: bytes) -> None:
+    decodes_or_raises_protocol_error(cmd, payload)
+
+
+@given(messages, any_command, st.integers(0, 500), st.integers(0, 255), st.booleans())
+def test_damaged_messages_give_a_message_or_the_typed_error(
+    message: Any, cmd: int, at: int, byte: int, own: bool
+) -> None:
+    payload = bytearray(m.encode(message)) or bytearray(1)
+    payload[at % len(payload)] = byte
+    decodes_or_raises_protocol_error(message.CMD if own else cmd, bytes(payload))
+
+
+@pytest.mark.parametrize("cmd", sorted(m.COMMANDS))
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        b"\x0b" * 50_000,  # groups within groups
+        b"\x0a\x02" * 32_000,
+        b"\x0a\x00" * 32_000,  # empty submessages
+        b"\xff" * 64_000,
+        b"\x0a" + b"\x80" * 12,
+        b"\x0a\xff\xff\xff\xff\x0f",
+    ],
+    ids=["groups", "nested", "empty", "varint", "overlong", "length"],
+)
+def test_bombs(cmd: int, bomb: bytes) -> None:
+    decodes_or_raises_protocol_error(cmd, bomb)
+
+
+def path(*parts: bytes) -> Any:
+    return pb.Path(parts=parts)
+
+
+def ranges(*pairs: tuple[int, int]) -> list[Any]:
+    return [pb.Extent(offset=offset, length=length) for offset, length in pairs]
+
+
+BIG = 2**62
+IDENTITY = pb.Identity(size=5, mtime_ns=0, tag=b"")
+REFUSED: list[tuple[Cmd, Any, str]] = [
+    *[
+        (cmd, cls(path=bad), f"{cmd.name} path")
+        for bad in (
+            path(b""), path(b"."), path(b".."), path(b"a", b"..", b"b"), path(b"a/b"), path(b"a\0b"), path(b"/"),
+            path(b"x" * 256), path(*[b"x" * 250] * 17), path(*[b"x"] * 256),
+        )
+        for cmd, cls in (
+            (Cmd.STAT, pb.Stat), (Cmd.LIST, pb.List), (Cmd.OPEN, pb.Open), (Cmd.MKDIR, pb.Mkdir),
+            (Cmd.REMOVE, pb.Remove), (Cmd.SETATTRS, pb.SetAttrs), (Cmd.GET, pb.Get), (Cmd.PUT, pb.Put),
+        )
+    ],
+    (Cmd.SYMLINK, pb.Symlink(path=path(b".."), target=b"x"), "SYMLINK path"),
+    (Cmd.SYMLINK, pb.Symlink(path=path(b"a")), "SYMLINK target"),
+    (Cmd.SYMLINK, pb.Symlink(path=path(b"a"), target=b"\0"), "SYMLINK target"),
+    (Cmd.SYMLINK, pb.Symlink(path=path(b"a"), target=b"x" * 4096), "SYMLINK target"),
+    (Cmd.SYMLINK, pb.Symlink(path=path(b"a"), target=b"x", attrs=pb.Attrs(kind=0)), "SYMLINK attrs"),
+    (Cmd.RENAME, pb.Rename(source=path(b".."), target=path(b"a")), "RENAME source"),
+    (Cmd.RENAME, pb.Rename(source=path(b"a"), target=path(b"..")), "RENAME target"),
+    (Cmd.ENTRIES, pb.Entries(entries=[pb.Entry(path=path(b"..", b"x"), attrs=pb.Attrs(kind=1))]), "ENTRIES path"),
+    (Cmd.ENTRIES, pb.Entries(entries=[pb.Entry(path=path(b"a"))]), "ENTRIES"),
+    (Cmd.ENTRIES, pb.Entries(entries=[pb.Entry(path=path(b"a"), attrs=pb.Attrs())]), "ENTRIES attrs"),
+    (Cmd.ENTRIES, pb.Entries(entries=[pb.Entry(path=path(b"a"), fault=pb.Fault(text="x" * 1025))]), "ENTRIES fault"),
+    (Cmd.ATTRS, pb.Attrs(), "ATTRS"),
+    (Cmd.ATTRS, pb.Attrs(kind=5), "ATTRS"),
+    (Cmd.ATTRS, pb.Attrs(kind=-1), "ATTRS"),
+    (Cmd.ATTRS, pb.Attrs(kind=1, size=BIG + 1), "ATTRS"),
+    (Cmd.ATTRS, pb.Attrs(kind=1, mode=0o10000), "ATTRS"),
+    (Cmd.ATTRS, pb.Attrs(kind=3, link_target=b"a\0"), "ATTRS"),
+    (Cmd.SETATTRS, pb.SetAttrs(path=path(b"a")), "SETATTRS attrs"),
+    (Cmd.MKDIR, pb.Mkdir(path=path(b"a"), mode=0o10000), "MKDIR mode"),
+    (Cmd.HELLO, pb.Hello(), "HELLO versions"),
+    (Cmd.HELLO, pb.Hello(min_version=2, max_version=1), "HELLO versions"),
+    (Cmd.HELLO, pb.Hello(min_version=1, max_version=1, initial_credit=BIG + 1), "HELLO initial_credit"),
+    (Cmd.HELLO, pb.Hello(min_version=1, max_version=1, eager_credit=BIG + 1), "HELLO eager_credit"),
+    (Cmd.HELLO, pb.Hello(min_version=1, max_version=1, agent="x" * 1025), "HELLO agent"),
+    (Cmd.HELLO, pb.Hello(min_version=1, max_version=1, features=["x"] * 65), "HELLO features"),
+    (Cmd.HELLO, pb.Hello(min_version=1, max_version=1, features=[""]), "HELLO features"),
+    (Cmd.HELLO, pb.Hello(min_version=1, max_version=1, features=["a\n"]), "HELLO features"),
+    (Cmd.HELLO, pb.Hello(min_version=1, max_version=1, mechanisms=["x" * 65]), "HELLO mechanisms"),
+    (Cmd.AUTH, pb.Auth(mechanism="no spaces"), "AUTH mechanism"),
+    (Cmd.CREDIT, pb.Credit(grants=[pb.Grant(stream_id=0, limit=5)]), "CREDIT grants"),
+    (Cmd.CREDIT, pb.Credit(grants=[pb.Grant(stream_id=1, limit=BIG + 1)]), "CREDIT grants"),
+    (Cmd.RESET, pb.Fault(code=1, text="x" * 1025), "RESET text"),
+    (Cmd.ERROR, pb.Fault(code=1, text="x" * 1025), "ERROR text"),
+    (Cmd.GOAWAY, pb.Fault(code=1, text="x" * 1025), "GOAWAY text"),
+    (Cmd.READ, pb.Read(offset=BIG, length=1), "READ"),
+    (Cmd.READ, pb.Read(offset=2**64 - 1, length=2**64 - 1), "READ"),
+    (Cmd.WRITE, pb.Write(offset=1, length=BIG), "WRITE"),
+    (Cmd.READ_DONE, pb.ReadDone(length=BIG + 1), "READ_DONE length"),
+    (Cmd.GET, pb.Get(path=path(b"a"), chunk_size=3), "GET chunk_size"),
+    (Cmd.GET, pb.Get(path=path(b"a"), resume=pb.Identity(size=BIG + 1)), "GET resume"),
+    (Cmd.GET, pb.Get(path=path(b"a"), missing=ranges((0, 0))), "GET missing"),
+    (Cmd.GET, pb.Get(path=path(b"a"), missing=ranges(*[(i, 1) for i in range(MAX_RANGES + 1)])), "GET missing"),
+    (Cmd.PUT, pb.Put(path=path(b"a"), durability=4), "PUT durability"),
+    *[
+        (Cmd.OFFER, pb.Offer(identity=IDENTITY, chunk_size=bad), "OFFER chunk_size")
+        for bad in (0, 1, MIN_CHUNK_SIZE // 2, MIN_CHUNK_SIZE - 1, MIN_CHUNK_SIZE + 1, 3 * MIN_CHUNK_SIZE,
+                    MAX_CHUNK_SIZE - 1, MAX_CHUNK_SIZE + 1, 2 * MAX_CHUNK_SIZE, 2**32 - 1)
+    ],
+    (Cmd.OFFER, pb.Offer(identity=pb.Identity(size=MAX_CHUNKS * MIN_CHUNK_SIZE + 1), chunk_size=MIN_CHUNK_SIZE),
+     "OFFER chunk_size"),
+    (Cmd.OFFER, pb.Offer(identity=pb.Identity(tag=b"x" * 65), chunk_size=MIN_CHUNK_SIZE), "OFFER identity"),
+    (Cmd.OFFER, pb.Offer(identity=IDENTITY, chunk_size=MIN_CHUNK_SIZE, mode=0o10000), "OFFER mode"),
+    *[
+        (cmd, cls(**{field: ranges(*bad)}), f"{cmd.name} {field}")
+        for bad in (
+            [(5, 0)], [(5, 5), (0, 1)], [(5, 5), (9, 1)], [(BIG, 1)], [(BIG - 5, 6)], [(2**64 - 1, 2**64 - 1)],
+            [(0, 2**64 - 1), (5, 5)],
+        )
+        for cmd, cls, field in ((Cmd.WANT, pb.Want, "missing"), (Cmd.KEEP, pb.Keep, "ranges"))
+    ],
+    (Cmd.HAVES, pb.Haves(ranges=[pb.Have(offset=0, length=5, digest=b"x" * 15)]), "HAVES digest"),
+    (Cmd.HAVES, pb.Haves(ranges=[pb.Have(offset=0, length=5)]), "HAVES digest"),
+    (Cmd.HAVES, pb.Haves(ranges=[pb.Have(offset=0, length=0, digest=b"x" * 16)]), "HAVES ranges"),
+    (Cmd.HAVES, pb.Haves(ranges=[pb.Have(offset=i, length=1) for i in range(MAX_HAVES + 1)]), "HAVES ranges"),
+    (Cmd.SPAN, pb.Span(offset=5, length=0), "SPAN"),
+    (Cmd.SPAN, pb.Span(offset=BIG, length=1), "SPAN"),
+    (Cmd.CHUNK, pb.Chunk(index=MAX_CHUNKS), "CHUNK index"),
+    (Cmd.CHUNK, pb.Chunk(index=2**32 - 1), "CHUNK index"),
+    (Cmd.CHUNK, pb.Chunk(index=0, digest=b"x"), "CHUNK digest"),
+    (Cmd.AGAIN, pb.Again(index=MAX_CHUNKS), "AGAIN index"),
+    (Cmd.FINISH, pb.Finish(chunks=BIG + 1), "FINISH chunks"),
+    (Cmd.COMMITTED, pb.Committed(bytes_resumed=BIG + 1), "COMMITTED bytes_resumed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cmd", "raw", "field"), REFUSED)
+def test_refused_with_the_name_of_the_field(cmd: Cmd, raw: Any, field: str) -> None:
+    with pytest.raises(ProtocolError) as info:
+        m.decode(cmd, raw.SerializeToString())
+    assert str(info.value).startswith(field + ":")
+    assert str(info.value).isprintable()
+
+
+@pytest.mark.parametrize("cmd", [Cmd.DATA, 0, 60, 61, 999, 65535])
+def test_commands_without_a_message(cmd: int) -> None:
+    with pytest.raises(ProtocolError, match="no message"):
+        m.decode(cmd, b"")
+
+
+def test_bounds_themselves_are_allowed() -> None:
+    longest = (b"x" * 255,) * 15 + (b"x" * 254,) + (b"y",)
+    for message in (
+        m.Stat((b"x" * 255,)),
+        m.Stat(longest[:-1]),
+        m.Stat((b"x",) * 255),
+        m.Stat(()),
+        m.Span(0, BIG),
+        m.Read(BIG, 0),
+        m.Chunk(MAX_CHUNKS - 1, 2**32 - 1),
+        m.Offer(m.Identity(MAX_CHUNKS * MIN_CHUNK_SIZE, 0, b""), 0, MIN_CHUNK_SIZE),
+        m.Error(ErrorCode.IO, "x" * MAX_TEXT),
+        m.Want(tuple(m.Extent(BIG // 2 + 2 * i, 1) for i in range(MAX_RANGES))),
+    ):
+        assert m.decode(message.CMD, m.encode(message)) == message
+
+
+def test_what_is_tolerated() -> None:
+    assert m.decode(Cmd.ATTRS, pb.Attrs(kind=2, mode=0o1777).SerializeToString()) == m.Attrs(
+        m.Kind.DIRECTORY, mode=0o777
+    )
+    assert m.decode(Cmd.PUT, pb.Put(path=path(b"a")).SerializeToString()) == m.Put((b"a",), False, m.Durability.BATCH)
+    assert m.decode(Cmd.STAT, b"") == m.Stat(())
+    error = m.decode(Cmd.ERROR, pb.Fault(code=4711, text="\x1b[2J").SerializeToString())
+    assert error == m.Error(4711, "\\x1b[2J")
+
+
+# ---- this side's own mistakes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [(b"..",), (b"a/b",), (b"",), (b"x" * 256,), (b"a\nb", b".")])
+def test_a_path_that_no_peer_would_take_stays_here(parts: tuple[bytes, ...]) -> None:
+    with pytest.raises(BadName) as info:
+        m.encode(m.Stat(parts))
+    assert str(info.value).isprintable()
+
+
+def test_texts_are_made_fit() -> None:
+    assert m.decode(Cmd.ERROR, m.encode(m.Error(1, "x" * 5000))) == m.Error(1, "x" * MAX_TEXT)
+    assert m.decode(Cmd.ERROR, m.encode(m.Error(1, "two\nlines \udcff"))) == m.Error(1, "two\\x0alines \\xff")
+
+
+def test_what_does_not_fit_a_frame() -> None:
+    with pytest.raises(ValueError, match="pages"):
+        m.encode(m.Entries(tuple(m.Entry((b"x" * 200,), m.Attrs(m.Kind.FILE)) for _ in range(400))))
+
+
+def test_pages_of_a_listing() -> None:
+    entries = tuple(m.Entry((b"x" * (i % 250 + 1),), m.Attrs(m.Kind.FILE, i, 2**60 + i)) for i in range(3000))
+    pages = list(m.pages(m.Entries(entries)))
+    assert 3 <= len(pages) < 30
+    assert all(len(m.encode(page)) <= MAX_CONTROL_PAYLOAD for page in pages)
+    assert all(len(page.entries) <= 1000 for page in pages)
+    assert sum((page.entries for page in pages), ()) == entries
+
+
+long_paths = st.tuples(st.integers(1, 15), st.integers(200, 255)).map(lambda shape: (b"x" * shape[1],) * shape[0])
+
+
+@given(st.lists(st.builds(m.Entry, long_paths, attrs), max_size=60))
+def test_pages_of_long_names_fit(entries: list[m.Entry]) -> None:
+    pages = list(m.pages(m.Entries(tuple(entries))))
+    assert [entry for page in pages for entry in page.entries] == entries
+    for page in pages:
+        m.encode(page)
+
+
+def test_the_widest_entry_fits() -> None:
+    wide = m.Fault(2**32 - 1, "\U0001f600" * MAX_TEXT)
+    entry = m.Entry((b"x" * 255,) * 15, m.Attrs(m.Kind.SYMLINK, BIG, -(2**63), 0o777, b"x" * 4095), wide)
+    pages = list(m.pages(m.Entries((entry,) * 100)))
+    assert [len(page.entries) for page in pages] == [5] * 20
+    assert max(len(m.encode(page)) for page in pages) <= MAX_CONTROL_PAYLOAD
+
+
+def test_pages_of_ranges() -> None:
+    ranges = tuple(m.Extent(BIG // 2 + 2 * i, 1) for i in range(2 * MAX_RANGES + 1))
+    wants = list(m.pages(m.Want(ranges, have=True)))
+    assert [(len(want.missing), want.more, want.have) for want in wants] == [
+        (MAX_RANGES, True, True), (MAX_RANGES, True, True), (1, False, True)
+    ]  # fmt: skip
+    keeps = list(m.pages(m.Keep(ranges)))
+    assert [keep.more for keep in keeps] == [True, True, False]
+    haves = list(m.pages(m.Haves(tuple(m.Have(*extent, bytes(16)) for extent in ranges))))
+    assert [len(part.ranges) for part in haves] == [MAX_HAVES] * 4 + [1]
+    every: list[Any] = [*wants, *keeps, *haves]
+    for page in every:
+        assert m.decode(page.CMD, m.encode(page)) == page
+
+
+def test_nothing_to_say_is_one_page() -> None:
+    nothing: list[Any] = [m.Entries(), m.Want(whole=True), m.Haves(), m.Keep()]
+    for empty in nothing:
+        assert list(m.pages(empty)) == [empty]
