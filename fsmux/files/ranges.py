@@ -112,18 +112,26 @@ def digest(sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None =
     return state.digest()
 
 
-def copy(
-    sys: Syscalls, source: int, target: int, offset: int, length: int, poll: Poll | None = None
+def crc32_and_digest(
+    sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None = None
 ) -> tuple[int, bytes]:
-    """Copy a range to the same place in another file; its CRC-32 and digest as it was copied.
+    """Both, in one reading."""
+    crc = 0
+    state = xxhash.xxh3_128()
+    for piece in pieces(sys, fd, offset, length, poll):
+        crc = zlib_ng.crc32(piece, crc)
+        state.update(piece)
+    return crc, state.digest()
+
+
+def copy(sys: Syscalls, source: int, target: int, offset: int, length: int, poll: Poll | None = None) -> bytes:
+    """Copy a range to the same place in another file; the digest of what was copied.
 
     Not ``copy_file_range``: the bytes must be seen anyway to be checked, and what is checked must be what is written.
     """
-    crc = 0
     state = xxhash.xxh3_128()
     for piece in pieces(sys, source, offset, length, poll):
-        crc = zlib_ng.crc32(piece, crc)
         state.update(piece)
         write_all(sys, target, (piece,), offset)
         offset += len(piece)
-    return crc, state.digest()
+    return state.digest()

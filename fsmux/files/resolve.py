@@ -54,7 +54,7 @@ def open_beneath(
     rules = _STRICT | NO_XDEV if one_mount else _STRICT
     for _ in range(_RETRIES):
         try:
-            return sys.openat2(top, parts, flags, rules)
+            return sys.openat2(top, parts, flags & FOLLOW, rules)
         except OSError as error:
             if error.errno == errno.EAGAIN:
                 continue

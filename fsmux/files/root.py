@@ -40,8 +40,14 @@ class Root:
     """One directory; all names are relative to it and stay in it.  Thread-safe."""
 
     def __init__(self, fd: int, sys: Syscalls = real) -> None:
+        """``fd`` is an open directory, owned from here on."""
         self.sys = sys
         self._top = Lease(fd, sys)
+        try:
+            self._device = sys.fstat(fd).st_dev
+        except OSError as error:
+            self._top.close()
+            raise from_os_error(error, "the directory") from None
         self._mutex = threading.Lock()
         self._states: dict[Parts, StateDir] = {}
         self._settled: dict[Parts, tuple[int, int]] = {}
@@ -279,6 +285,23 @@ class Root:
         finally:
             pin.release()
 
+    def land(self, parts: Parts) -> tuple[os.stat_result | None, Pin]:
+        """What has the name now, as :meth:`existing`, and a pin for its parent, as :meth:`pin`; in fewer calls."""
+        parent = parts[:-1]
+        with self._top as top:
+            try:
+                with self._step(top, parent, one_mount=True) as fd:
+                    home = fd == top or self.sys.fstat(fd).st_dev == self._device
+                    try:
+                        facts = self.sys.stat(fd, parts[-1])
+                    except FileNotFoundError:
+                        facts = None
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EXDEV):
+                    raise
+                return self.existing(parts), self.pin(parent)
+            return facts, Pin(self._state_at(top, ())) if home else self.pin(parent)
+
     def existing(self, parts: Parts) -> os.stat_result | None:
         """What has the name now, itself, without following links.  None if nothing or no directory to hold it."""
         with self._top as top:
@@ -290,25 +313,25 @@ class Root:
             except FileNotFoundError:
                 return None
 
-    def publish(self, state: StateDir, name: bytes, parts: Parts, *, sync: bool) -> None:
-        """Give the file ``name`` of the reserved directory its final name; with ``sync``, for good.
-
-        An entry is durable when its directory was synced after it, and that directory's own entry before, up to the
-        root.  The upper part is done once per directory and remembered.
-        """
-        parent = parts[:-1]
+    @contextmanager
+    def entering(self, parts: Parts) -> Iterator[int]:
+        """The directory that is to hold ``parts``, made if it is missing, for the block."""
         with self._top as top:
-            fd = top if not parent else self._make_directories(top, parent)
+            if len(parts) == 1:
+                yield top
+                return
+            fd = self._make_directories(top, parts[:-1])
             try:
-                with state.hold() as here:
-                    self.sys.rename(here, name, fd, parts[-1])
-                if sync:
-                    self._settle(top, parent, fd)
+                yield fd
             finally:
-                if fd != top:
-                    self._close(fd)
+                self._close(fd)
 
-    def _settle(self, top: int, parent: Parts, fd: int) -> None:
+    def settle(self, parent: Parts, fd: int) -> None:
+        """Make the entries of the directory ``parent`` durable; ``fd`` is open on it.
+
+        An entry is durable when its directory was synced after it, and that directory's own entry, up to the root.
+        The upper part is done once per directory and remembered: it may have been made by somebody who did not sync.
+        """
         self.sys.fsync(fd)
         if not parent:
             return
@@ -316,12 +339,13 @@ class Root:
         key = (facts.st_dev, facts.st_ino)
         if self._settled.get(parent) == key:
             return
-        for depth in range(len(parent) - 1, -1, -1):
-            upper = self._strict(top, parent[:depth])
-            try:
-                self.sys.fsync(upper)
-            finally:
-                self._close(upper)
+        with self._top as top:
+            for depth in range(len(parent) - 1, -1, -1):
+                upper = self._strict(top, parent[:depth])
+                try:
+                    self.sys.fsync(upper)
+                finally:
+                    self._close(upper)
         with self._mutex:
             if len(self._settled) >= _SETTLED:
                 self._settled.clear()
@@ -331,7 +355,7 @@ class Root:
         """The reserved directory of the file system (and mount) that ``parent`` is on."""
         if not parent:
             return self._state_at(top, ())
-        device = self.sys.fstat(top).st_dev
+        device = self._device
         for depth in range(len(parent) + 1):
             # From the root down: the first directory that reaches ``parent`` without crossing a mount is the top of
             # its mount.  Nearly always that is the root itself, in the first round.
@@ -368,12 +392,12 @@ class Root:
         return open_beneath(self.sys, top, parts, OPEN_DIRECTORY)
 
     @contextmanager
-    def _step(self, top: int, parts: Parts, *, links: bool = False) -> Iterator[int]:
+    def _step(self, top: int, parts: Parts, *, links: bool = False, one_mount: bool = False) -> Iterator[int]:
         """The descriptor of a directory to reach one of its entries, for the block."""
         if not parts:
             yield top
             return
-        fd = open_beneath(self.sys, top, parts, OPEN_STEP, links=links)
+        fd = open_beneath(self.sys, top, parts, OPEN_STEP, links=links, one_mount=one_mount)
         try:
             yield fd
         finally:

@@ -71,6 +71,7 @@ class _Libc:
         self.renameat2 = getattr(library, "renameat2", None)
         self.fallocate = getattr(library, "fallocate", None)
         self.fstatfs = getattr(library, "fstatfs", None)
+        self.syncfs = getattr(library, "syncfs", None)
         if self.syscall is not None:
             self.syscall.argtypes = (
                 ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t,
@@ -157,6 +158,10 @@ class Syscalls:
         if _libc.renameat2(directory, name, to_directory, to_name, _RENAME_NOREPLACE) < 0:
             _raise_errno()
 
+    def chmod(self, directory: int, name: bytes, mode: int) -> None:
+        """Follows links; only for names in a directory that nobody else can write to."""
+        os.chmod(name, mode, dir_fd=directory)
+
     def utime_link(self, directory: int, name: bytes, mtime_ns: int) -> None:
         """Set the times of the name itself, which may be a symbolic link."""
         os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=directory, follow_symlinks=False)
@@ -229,6 +234,13 @@ class Syscalls:
 
     def fdatasync(self, fd: int) -> None:
         getattr(os, "fdatasync", os.fsync)(fd)
+
+    def syncfs(self, fd: int) -> None:
+        """Sync the whole file system that ``fd`` is on; ENOSYS where there is no such call."""
+        if _libc.syncfs is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        if _libc.syncfs(fd) < 0:
+            _raise_errno()
 
     def drop_cache(self, fd: int) -> None:
         """Forget the clean cached pages of a file, so that the next read asks the device."""

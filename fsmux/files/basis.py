@@ -1,0 +1,148 @@
+"""An earlier version of a file at the receiver, to take unchanged ranges from instead of receiving them.
+
+Theory: there may be two of them: what an unfinished transfer of *another* version left in the part, and the finished
+file under the final name.  Both are offered as pieces with a digest; the sender says which it finds equal in its own
+version.  CRC-32 is not enough for that decision (it was made for noise, not for edits), so digests have 128 bits.  A
+piece in the part is where it belongs already.  A piece of the final file is copied, and digested once more while it is
+copied, because somebody may have written to that file since.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple
+
+from fsmux.errors import IntegrityError, InternalError
+from fsmux.files import ranges
+from fsmux.files.chunks import combine_all
+from fsmux.records import Extent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fsmux.files.lease import Lease
+    from fsmux.files.manifest import Manifest
+    from fsmux.files.ranges import Poll
+    from fsmux.files.syscalls import Syscalls
+
+
+class Piece(NamedTuple):
+    """A range that can be reused, within one chunk of the new version.
+
+    ``crc`` is what the part's journal says of it, if it says anything of exactly this range.
+    """
+
+    extent: Extent
+    in_part: bool
+    crc: int | None = None
+
+
+class Known(NamedTuple):
+    """A range as it is offered to the sender; the CRC-32 is for our own bookkeeping."""
+
+    offset: int
+    length: int
+    digest: bytes
+    crc32: int
+
+
+class Basis:
+    """The pieces of one sink, in order and disjoint."""
+
+    def __init__(
+        self, sys: Syscalls, shown: str, part: Lease, final: Lease | None, pieces: Sequence[Piece]
+    ) -> None:
+        self._sys = sys
+        self._shown = shown
+        self._part = part
+        self._final = final
+        self.pieces = list(pieces)
+        self._starts = [piece.extent.offset for piece in self.pieces]
+        self._known: dict[int, Known] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that could be reused at most."""
+        return sum(piece.extent.length for piece in self.pieces)
+
+    def digests(self, poll: Poll | None = None) -> Iterator[Known]:
+        """The pieces with their digests.  One that has become unreadable is left out."""
+        for piece in self.pieces:
+            try:
+                with self._lease(piece).hold() as fd:
+                    crc, digest = ranges.crc32_and_digest(self._sys, fd, *piece.extent, poll)
+            except (ranges.ShortFile, OSError):
+                continue
+            known = Known(*piece.extent, digest, crc)
+            if piece.crc is None or piece.crc == crc:
+                self._known[known.offset] = known
+                yield known
+
+    def reuse(self, extent: Extent, poll: Poll | None = None) -> int:
+        """Bring a range of whole pieces to its place in the part; its CRC-32."""
+        found: list[tuple[int, int]] = []
+        offset = extent.offset
+        while offset < extent.end:
+            at = bisect_right(self._starts, offset) - 1
+            piece = self.pieces[at] if at >= 0 else None
+            if piece is None or piece.extent.offset != offset or piece.extent.end > extent.end:
+                raise InternalError(f"{self._shown}: {extent} is not made of pieces that were offered")
+            found.append((self._reuse(piece, poll), piece.extent.length))
+            offset = piece.extent.end
+        return combine_all(found)
+
+    def _reuse(self, piece: Piece, poll: Poll | None) -> int:
+        known = self._known.get(piece.extent.offset)
+        if known is None:
+            raise InternalError(f"{self._shown}: {piece.extent} was never offered")
+        if not piece.in_part:
+            try:
+                with self._lease(piece).hold() as source, self._part.hold() as target:
+                    digest = ranges.copy(self._sys, source, target, *piece.extent, poll)
+            except ranges.ShortFile:
+                digest = b""
+            if digest != known.digest:
+                raise IntegrityError(f"{self._shown}: the existing file changed while parts of it were being reused")
+        return known.crc32
+
+    def _lease(self, piece: Piece) -> Lease:
+        lease = self._part if piece.in_part else self._final
+        if lease is None:
+            raise InternalError(f"{self._shown}: there is no file to reuse {piece.extent} of")
+        return lease
+
+    def close(self) -> None:
+        """The part is not ours to close."""
+        if self._final is not None:
+            self._final.close()
+
+
+def pieces_of_part(old: Manifest, manifest: Manifest) -> list[Piece]:
+    """What an unfinished transfer of another version left, as far as the new version reaches, cut at its chunks."""
+    pieces: list[Piece] = []
+    size, chunk_size = manifest.identity.size, manifest.map.chunk_size
+    for index in old.indices():
+        extent = old.map.extent(index)
+        offset = extent.offset
+        while offset < min(extent.end, size):
+            end = min(extent.end, size, (offset // chunk_size + 1) * chunk_size)
+            piece = Extent(offset, end - offset)
+            pieces.append(Piece(piece, True, old.crc_of(index) if piece == extent else None))
+            offset = end
+    return pieces
+
+
+def pieces_of_final(final_size: int, manifest: Manifest, taken: Sequence[Piece]) -> list[Piece]:
+    """The chunks of the finished file that are neither held nor taken from the part, the short last one included."""
+    size = min(final_size, manifest.identity.size)
+    chunk_size = manifest.map.chunk_size
+    busy = bytearray(-(-size // chunk_size))
+    for piece in taken:
+        for index in manifest.map.chunks_of(piece.extent):
+            if index < len(busy):
+                busy[index] = 1
+    return [
+        Piece(Extent(index * chunk_size, min(chunk_size, size - index * chunk_size)), False)
+        for index, skip in enumerate(busy)
+        if not skip and not manifest.holds(index)
+    ]

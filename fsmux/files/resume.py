@@ -1,0 +1,249 @@
+"""Opening the place where a file is put together: a fresh one, or what an earlier session left.
+
+Theory (the order is the proof, see the durability section of the protocol): lock the journal, so that nobody else
+writes; read its longest sound prefix; sync the part, which brings to light a failed write that nobody saw and makes
+all its pages clean; drop them from the cache, which works only on clean pages; *then* read again what the journal
+merely hints at.  So whatever is found good is on the device.  In any other order a page that never reached the disk
+can answer from memory.
+
+Made fresh, nothing needs a sync: losing the part or the journal loses progress and no file.  But a journal that
+claimed something is emptied for good *before* its part is replaced or written to for another version, because inode
+numbers are used again and old claims must not meet new bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fsmux.files import lock, ranges
+from fsmux.files.journal import Header, Journal, Log, Type
+from fsmux.files.lease import Lease
+from fsmux.files.manifest import Manifest
+from fsmux.files.syscalls import OPEN_EXCLUSIVE, OPEN_WRITE
+from fsmux.limits import MIB
+from fsmux.records import printable
+
+if TYPE_CHECKING:
+    import os
+
+    from fsmux.files.ranges import Poll
+    from fsmux.files.state import StateDir
+    from fsmux.files.syscalls import Syscalls
+    from fsmux.records import Parts
+
+RESERVE_FROM: Final = 8 * MIB
+"""Bytes. Smaller files are written before reserving their blocks could help."""
+
+
+@dataclass(slots=True)
+class Place:
+    """Where one file is being put together."""
+
+    part: Lease
+    part_name: bytes
+    manifest: Manifest
+    journal: Journal | None = None
+    journal_name: bytes = b""
+    header: Header | None = None
+    """What the journal is to begin with, while it still speaks of another version (``old``)."""
+    old: Manifest | None = None
+    """What the part holds of another version, to reuse."""
+
+
+def open_single(sys: Syscalls, state: StateDir, manifest: Manifest) -> Place:
+    """For a file of at most one chunk: there is nothing to resume, so there is no journal, no lock, no fixed name."""
+    while True:
+        name = state.unique()
+        with suppress(FileExistsError):
+            return Place(Lease(state.create(name, OPEN_EXCLUSIVE), sys), name, manifest)
+
+
+def open_journaled(
+    sys: Syscalls, state: StateDir, parts: Parts, manifest: Manifest, owner: bytes, resume: bool, poll: Poll | None
+) -> Place:
+    where = b"\0".join(parts)
+    whose = hashlib.blake2b(owner, digest_size=16).digest()
+    stem = hashlib.blake2b(whose + where, digest_size=16).hexdigest().encode()
+    journal_name, part_name = stem + b".journal", stem + b".part"
+    journal = Journal(sys, lock.acquire(sys, state, journal_name, printable(parts)))
+    made = False
+    try:
+        log = journal.load()
+        if log is not None and resume and (log.header.owner, log.header.destination) == (whose, where):
+            part = _reopen(sys, state, part_name, log.header)
+            if part is not None:
+                try:
+                    return _resume(sys, state, part, part_name, journal, journal_name, log, manifest, poll)
+                except BaseException:
+                    part.close()
+                    raise
+        made = True
+        return _fresh(sys, state, part_name, journal, journal_name, manifest, whose, where)
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                state.unlink(journal_name)
+        journal.close()
+        raise
+
+
+def _fresh(
+    sys: Syscalls,
+    state: StateDir,
+    part_name: bytes,
+    journal: Journal,
+    journal_name: bytes,
+    manifest: Manifest,
+    whose: bytes,
+    where: bytes,
+) -> Place:
+    journal.reset()
+    state.unlink(part_name)
+    part = Lease(state.create(part_name, OPEN_EXCLUSIVE), sys)
+    try:
+        with part.hold() as fd:
+            facts = sys.fstat(fd)
+            reserve(sys, state, fd, manifest.identity.size)
+        header = Header(
+            manifest.identity, manifest.map.chunk_size, facts.st_dev, facts.st_ino, whose, where, sys.random(16)
+        )
+        journal.begin(header)
+    except BaseException:
+        with suppress(OSError):
+            state.unlink(part_name)
+        part.close()
+        raise
+    return Place(part, part_name, manifest, journal, journal_name)
+
+
+def _reopen(sys: Syscalls, state: StateDir, name: bytes, header: Header) -> Lease | None:
+    """The part that the journal speaks of; None if there is none or it is not exactly that file."""
+    with state.hold() as directory:
+        try:
+            facts = sys.stat(directory, name)
+            if not _is_part(sys, facts, header):
+                return None
+            if facts.st_mode & 0o600 != 0o600:  # stopped between its last chmod and its rename
+                sys.chmod(directory, name, 0o600)
+            part = Lease(sys.openat(directory, name, OPEN_WRITE), sys)
+        except FileNotFoundError:
+            return None
+    try:
+        with part.hold() as fd:
+            if _is_part(sys, sys.fstat(fd), header):
+                return part
+    except BaseException:
+        part.close()
+        raise
+    part.close()
+    return None
+
+
+def _is_part(sys: Syscalls, facts: os.stat_result, header: Header) -> bool:
+    return (
+        stat.S_ISREG(facts.st_mode)
+        and facts.st_nlink == 1
+        and facts.st_uid == sys.euid()
+        and (facts.st_dev, facts.st_ino) == (header.device, header.inode)
+    )
+
+
+def _resume(
+    sys: Syscalls,
+    state: StateDir,
+    part: Lease,
+    part_name: bytes,
+    journal: Journal,
+    journal_name: bytes,
+    log: Log,
+    manifest: Manifest,
+    poll: Poll | None,
+) -> Place:
+    journal.resume(log)
+    same = (log.header.identity, log.header.chunk_size) == (manifest.identity, manifest.map.chunk_size)
+    held = manifest if same else Manifest(log.header.identity, log.header.chunk_size)
+    with part.hold() as fd:
+        trusted = _sync_part(sys, fd, state, journal, journal_name)
+        sys.drop_cache(fd)
+        size = sys.fstat(fd).st_size
+        for index in sorted(log.held):
+            crc = log.held[index][0]
+            extent = held.map.extent(index)
+            if trusted and log.is_durable(index) and extent.end <= size:
+                held.add(index, crc)
+                continue
+            try:
+                found = ranges.crc32(sys, fd, extent.offset, extent.length, poll)
+            except (ranges.ShortFile, OSError):  # shorter than it was, or unreadable: not held
+                found = None
+            if found == crc:
+                held.add(index, crc)
+            else:
+                journal.append(Type.INVALID, index)
+    journal.flush()
+    place = Place(part, part_name, manifest, journal, journal_name)
+    if not same:
+        place.old = held
+        place.header = Header(
+            manifest.identity, manifest.map.chunk_size, log.header.device, log.header.inode,
+            log.header.owner, log.header.destination, sys.random(16),
+        )  # fmt: skip
+    return place
+
+
+def _sync_part(sys: Syscalls, fd: int, state: StateDir, journal: Journal, journal_name: bytes) -> bool:
+    """Sync what an earlier process wrote.  False if the disk lost some of it: then nothing is taken on trust."""
+    try:
+        sys.fsync(fd)
+    except OSError:
+        revoke(state, journal, journal_name)
+        return False
+    return True
+
+
+def revoke(state: StateDir, journal: Journal, journal_name: bytes) -> None:
+    """Take back all claims of durability, durably.  A journal that cannot even take that is removed."""
+    try:
+        journal.append(Type.REVOKE)
+        journal.flush()
+        journal.sync()
+    except OSError:
+        state.unlink(journal_name)
+        raise
+
+
+def take_over(sys: Syscalls, state: StateDir, place: Place) -> None:
+    """Make the place one for the new version: called before the first byte of it is written to the part.
+
+    Until then the journal speaks of the old version, so that a session that ends before it has anything loses nothing.
+    """
+    assert place.journal is not None
+    assert place.header is not None
+    place.journal.reset()
+    size = place.manifest.identity.size
+    with place.part.hold() as fd:
+        if sys.fstat(fd).st_size > size:
+            sys.ftruncate(fd, size)
+        reserve(sys, state, fd, size)
+    place.journal.begin(place.header)
+    place.header = None
+
+
+def reserve(sys: Syscalls, state: StateDir, fd: int, size: int) -> None:
+    """See to it that there is room for the whole file before any of it travels."""
+    if size < RESERVE_FROM:
+        return
+    if not state.reserves:
+        if sys.free_bytes(fd) < size - sys.fstat(fd).st_blocks * 512:
+            raise OSError(errno.ENOSPC, "no space")
+        return
+    try:
+        sys.fallocate(fd, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise

@@ -1,0 +1,421 @@
+"""One file to be written: received in any order, checked, recorded, and made visible whole.
+
+Theory: a sink is a *place* in the reserved directory (a part, and for more than one chunk a journal) and the manifest
+of what the place holds.  ``write`` and ``received`` are separate on purpose: bytes are recorded when whoever knows
+their checksum has found them right.  The final name appears by one rename, when all chunks are recorded; with
+durability asked for, after the part was synced, and the directory is synced before ``commit`` returns True.
+
+After a failed sync of the part no later sync can be believed (the kernel drops the pages and calls them clean), so the
+sink is *poisoned*: its claims are taken back, and only a new session, which reads everything again, may go on.
+
+Threads: ``write`` and ``received`` may be called from several at once; what ends a sink is called by one.
+"""
+
+from __future__ import annotations
+
+import stat
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from fsmux.errors import (
+    BadName,
+    Busy,
+    FsmuxError,
+    IntegrityError,
+    InternalError,
+    IsADirectory,
+    NotRegular,
+    StorageError,
+)
+from fsmux.files import names, ranges
+from fsmux.files import resume as places
+from fsmux.files.basis import Basis, pieces_of_final, pieces_of_part
+from fsmux.files.chunks import effective_chunk_size
+from fsmux.files.journal import MAX_TAG, Type
+from fsmux.files.manifest import Manifest
+from fsmux.files.naming import named
+from fsmux.limits import CHUNK_SIZE, MIB
+from fsmux.records import Durability, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fsmux.files.basis import Known
+    from fsmux.files.ranges import Poll
+    from fsmux.files.resume import Place
+    from fsmux.files.root import Root
+    from fsmux.files.state import Pin
+    from fsmux.records import Extent, Identity, Parts
+
+from zlib_ng import zlib_ng
+
+CHECKPOINT_SECONDS: Final = 5.0
+"""Seconds of transfer that a power failure may cost."""
+
+CHECKPOINT_BYTES: Final = 256 * MIB
+"""Bytes after which a checkpoint is made sooner, so that none of them has much to write."""
+
+
+def open_sink(
+    root: Root,
+    parts: Parts,
+    identity: Identity,
+    mode: int = 0o644,
+    chunk_size: int = CHUNK_SIZE,
+    *,
+    owner: bytes = b"",
+    resume: bool = True,
+    durability: Durability = Durability.BATCH,
+    clock: Callable[[], float] = time.monotonic,
+    poll: Poll | None = None,
+) -> Sink:
+    """Begin to receive ``parts``, or go on with what an earlier session of the same ``owner`` left of it.
+
+    Without ``resume`` what was left is thrown away.  ``poll`` is called during long reads and may raise.
+    Nothing but a finished file ever has the final name.  A directory, pipe or device there is refused; a symbolic link
+    will be replaced, not followed.  Whatever fails here leaves things as they were.
+    """
+    names.check(parts)
+    if not parts:
+        raise IsADirectory(f"{printable(parts)}: is a directory")
+    if len(identity.tag) > MAX_TAG:
+        raise BadName(f"{printable(parts)}: the tag of its version is too long")
+    manifest = Manifest(identity, effective_chunk_size(identity.size, chunk_size))
+    with named(parts):
+        facts, pin = root.land(parts)
+        try:
+            if facts is not None and not stat.S_ISREG(facts.st_mode) and not stat.S_ISLNK(facts.st_mode):
+                if stat.S_ISDIR(facts.st_mode):
+                    raise IsADirectory(f"{printable(parts)}: is a directory")
+                raise NotRegular(f"{printable(parts)}: is not a regular file and will not be replaced")
+            if manifest.map.count > 1:
+                place = places.open_journaled(root.sys, pin.state, parts, manifest, owner, resume, poll)
+            else:
+                place = places.open_single(root.sys, pin.state, manifest)
+        except BaseException:
+            pin.release()
+            raise
+    return Sink(root, parts, place, pin, mode, durability, clock, reuse=resume and facts is not None)
+
+
+class Sink:
+    """A file being received.  Made by :func:`open_sink`; ended by ``commit``, ``suspend`` or ``discard``."""
+
+    def __init__(
+        self,
+        root: Root,
+        parts: Parts,
+        place: Place,
+        pin: Pin,
+        mode: int,
+        durability: Durability,
+        clock: Callable[[], float],
+        *,
+        reuse: bool,
+    ) -> None:
+        self.parts = parts
+        self.manifest = place.manifest
+        self.durability = durability
+        self._root = root
+        self._sys = root.sys
+        self._place = place
+        self._pin = pin
+        self._mode = mode
+        self._clock = clock
+        self._reuse = reuse
+        self._basis: Basis | None = None
+        self._basis_known = False
+        self._mutex = threading.Lock()  # manifest and counters; held for some bytecodes
+        self._changing = threading.Lock()  # take-over and checkpoints; held during system calls
+        self._dirty = 0
+        self._checkpointed = clock()
+        self._poisoned = False
+        self._worthless = False
+        self._ended = False
+
+    @property
+    def identity(self) -> Identity:
+        return self.manifest.identity
+
+    @property
+    def name(self) -> str:
+        return printable(self.parts)
+
+    # ---- receiving -----------------------------------------------------------------------------------------------
+
+    def write(self, views: Sequence[memoryview], offset: int) -> int:
+        """Write ``views``, one behind the other, from ``offset`` on; the CRC-32 of these bytes.
+
+        This records nothing: call :meth:`received` for chunks that are whole and right.  Records that wait are handed
+        to the kernel on the way, since this is the thread for it.
+        """
+        crc = size = 0
+        for view in views:
+            crc = zlib_ng.crc32(view, crc)
+            size += len(view)
+        self._check_range(offset, size)
+        if self._place.header is not None:
+            self._take_over()
+        with named(self.parts), self._place.part.hold() as fd:
+            ranges.write_all(self._sys, fd, views, offset)
+        with self._mutex:
+            self._dirty += size
+        self.flush_records()
+        return crc
+
+    def _check_range(self, offset: int, size: int) -> None:
+        """Nothing is written outside the file, nor over a chunk that the journal may have called durable."""
+        if offset < 0 or offset + size > self.manifest.identity.size:
+            raise InternalError(f"{self.name}: {size} bytes at {offset} are outside the file")
+        if size:
+            chunk_size = self.manifest.map.chunk_size
+            for index in range(offset // chunk_size, (offset + size - 1) // chunk_size + 1):
+                if self.manifest.holds(index):
+                    raise InternalError(f"{self.name}: chunk {index} is here already")
+        if self._poisoned:
+            raise self._lost()
+
+    def received(self, index: int, crc: int) -> None:
+        """Record that a chunk is whole and has the CRC-32 that its sender says.
+
+        Never blocks for long: the record is buffered until the next ``write``, ``flush_records`` or checkpoint.
+        """
+        if self._ended:
+            raise Busy(f"{self.name}: this session has ended")
+        if self._place.header is not None:
+            self._take_over()
+        with self._mutex:
+            new = self.manifest.add(index, crc)
+            if new and self._place.journal is not None:
+                self._place.journal.append(Type.RECEIVED, index, crc)
+
+    def flush_records(self) -> None:
+        """Hand buffered records to the kernel in one write, so that they outlive the process."""
+        journal = self._place.journal
+        if journal is not None and journal.pending and self._place.header is None:
+            with named(self.parts):
+                journal.flush()
+
+    def reread_crc(self, index: int, poll: Poll | None = None) -> int:
+        """CRC-32 of a chunk as it is in the part now."""
+        extent = self.manifest.map.extent(index)
+        try:
+            with named(self.parts), self._place.part.hold() as fd:
+                return ranges.crc32(self._sys, fd, extent.offset, extent.length, poll)
+        except ranges.ShortFile:
+            raise IntegrityError(f"{self.name}: its unfinished file was cut by somebody else") from None
+
+    # ---- reusing -------------------------------------------------------------------------------------------------
+
+    @property
+    def basis(self) -> Basis | None:
+        """An earlier version to take ranges from, if there is one with anything in it.  Opened when first asked for."""
+        if not self._basis_known:
+            self._basis_known = True
+            self._basis = self._find_basis()
+        return self._basis
+
+    def _find_basis(self) -> Basis | None:
+        if self._ended or self.manifest.complete:
+            return None
+        pieces = [] if self._place.old is None else pieces_of_part(self._place.old, self.manifest)
+        final = None
+        if self._reuse:
+            with suppress(FsmuxError):  # whatever is wrong with it, it is no help
+                final, facts = self._root.open_regular(self.parts, links=False)
+                pieces += pieces_of_final(facts.st_size, self.manifest, pieces)
+        if not pieces:
+            if final is not None:
+                final.close()
+            return None
+        pieces.sort()
+        return Basis(self._sys, self.name, self._place.part, final, pieces)
+
+    def basis_digests(self, poll: Poll | None = None) -> Iterator[Known]:
+        """Ranges of the basis with their digests, in order, each within one chunk."""
+        if self.basis is not None:
+            yield from self.basis.digests(poll)
+
+    def copy_from_basis(self, extent: Extent, poll: Poll | None = None) -> int:
+        """Bring one or more adjacent ranges of ``basis_digests`` to their place in the part; their CRC-32."""
+        if self.basis is None:
+            raise InternalError(f"{self.name}: there is no earlier version to reuse")
+        self._check_range(*extent)
+        if self._place.header is not None:
+            self._take_over()
+        with named(self.parts):
+            crc = self.basis.reuse(extent, poll)
+        with self._mutex:
+            self._dirty += extent.length
+        return crc
+
+    def _take_over(self) -> None:
+        with self._changing, named(self.parts):
+            if self._place.header is not None:
+                places.take_over(self._sys, self._pin.state, self._place)
+
+    # ---- surviving -----------------------------------------------------------------------------------------------
+
+    def checkpoint_due(self) -> bool:
+        """Whether enough was written since the last checkpoint, by bytes or by time."""
+        if self.durability == Durability.NONE or self._place.journal is None or not self._dirty:
+            return False
+        return self._dirty >= CHECKPOINT_BYTES or self._clock() - self._checkpointed >= CHECKPOINT_SECONDS
+
+    def checkpoint(self) -> None:
+        """Make what was recorded until now survive a power failure.  Others may write meanwhile."""
+        journal = self._place.journal
+        if journal is None or self._place.header is not None:
+            return
+        with named(self.parts), self._changing:
+            if self._poisoned:
+                raise self._lost()
+            with self._mutex:
+                covered, dirty = journal.count, self._dirty
+            journal.flush()
+            if self.durability == Durability.NONE:
+                return
+            self._sync_part()
+            # Only now: DURABLE must never be on the disk before what it speaks of.
+            journal.append(Type.DURABLE, covered)
+            journal.flush()
+            journal.sync()
+            with self._mutex:
+                self._dirty -= dirty
+            self._checkpointed = self._clock()
+
+    def _sync_part(self, *, whole: bool = False) -> None:
+        try:
+            with self._place.part.hold() as fd:
+                if whole:
+                    self._sys.fsync(fd)
+                else:
+                    self._sys.fdatasync(fd)
+        except OSError as error:
+            self._poisoned = True
+            if self._place.journal is not None:
+                try:
+                    places.revoke(self._pin.state, self._place.journal, self._place.journal_name)
+                except OSError:
+                    self._worthless = True
+            raise self._lost() from error
+
+    def _lost(self) -> StorageError:
+        return StorageError(f"{self.name}: the disk could not keep what was written; run it again to check and go on")
+
+    # ---- ending --------------------------------------------------------------------------------------------------
+
+    def commit(self, mode: int | None = None, mtime_ns: int | None = None) -> bool:
+        """Give the complete file its final name.  True if it is on stable storage, name and all.
+
+        On an error before the rename the sink is as it was, to be suspended.  On one after it the file is there and
+        whole, only not known to be durable.
+        """
+        with named(self.parts):
+            self.prepare(mode, mtime_ns)
+            sync = self.durability != Durability.NONE
+            if sync:
+                self._sync_part(whole=True)
+            with self._root.entering(self.parts) as directory:
+                self.publish(directory)
+                try:
+                    if sync:
+                        self._root.settle(self.parts[:-1], directory)
+                finally:
+                    self._end(keep=False)
+        return sync
+
+    def prepare(self, mode: int | None = None, mtime_ns: int | None = None) -> None:
+        """First half of a commit: see that the file is whole, set its mode and times."""
+        if self._ended or self._poisoned:
+            raise Busy(f"{self.name}: this session has ended") if self._ended else self._lost()
+        if not self.manifest.complete:
+            raise InternalError(f"{self.name}: is to be committed before it is complete")
+        part = self._place.part
+        if part.users:
+            raise InternalError(f"{self.name}: is to be committed while it is being written")
+        if self._place.header is not None:
+            self._take_over()
+        with named(self.parts), part.hold() as fd:
+            if self._sys.fstat(fd).st_size != self.identity.size:
+                raise IntegrityError(f"{self.name}: its unfinished file was changed by somebody else")
+            self._sys.fchmod(fd, (self._mode if mode is None else mode) & 0o777)
+            self._sys.futime(fd, self.identity.mtime_ns if mtime_ns is None else mtime_ns)
+
+    def publish(self, directory: int) -> None:
+        """The rename.  From here on the place is empty."""
+        place = self._place
+        with self._pin.state.hold() as here:
+            if place.journal is not None:
+                self._check_name(here)
+            self._sys.rename(here, place.part_name, directory, self.parts[-1])
+        place.part_name = b""
+
+    def _check_name(self, directory: int) -> None:
+        """The part has a name that others of our kind know; it must still be our file that is renamed."""
+        with self._place.part.hold() as fd:
+            mine = self._sys.fstat(fd)
+        try:
+            found = self._sys.stat(directory, self._place.part_name)
+        except FileNotFoundError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+            raise StorageError(f"{self.name}: its unfinished file was removed by somebody else")
+
+    def suspend(self) -> None:
+        """End the session and keep what was received, for another one.  Nothing happens after the end."""
+        if self._ended:
+            return
+        with suppress(FsmuxError):
+            if self._poisoned or not self.checkpoint_wanted():
+                self.flush_records()
+            else:
+                self.checkpoint()
+        self._end(keep=True)
+
+    def checkpoint_wanted(self) -> bool:
+        """Whether a checkpoint would make anything more durable than it is."""
+        return bool(self._dirty) and self.durability != Durability.NONE
+
+    def close(self) -> None:
+        """As :meth:`suspend`, without waiting for the disk."""
+        if self._ended:
+            return
+        with suppress(FsmuxError):
+            self.flush_records()
+        self._end(keep=True)
+
+    def discard(self) -> None:
+        """End the session and remove what was received."""
+        self._end(keep=False)
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _end(self, *, keep: bool) -> None:
+        with self._mutex:
+            if self._ended:
+                return
+            self._ended = True
+        place = self._place
+        worth_keeping = place.journal is not None and (self.manifest.chunks_held or place.old is not None)
+        if not keep or not worth_keeping or self._worthless:
+            # The journal first: a part without a journal is garbage, a journal without its part would be read first.
+            for name in (place.journal_name, place.part_name):
+                if name:
+                    with suppress(OSError):
+                        self._pin.state.unlink(name)
+        if self._basis is not None:
+            self._basis.close()
+        # The lock ends last: a thread that is still writing must not meet the next session's writes.
+        place.part.close(after=self._release)
+
+    def _release(self) -> None:
+        if self._place.journal is not None:
+            self._place.journal.close()
+        self._pin.release()
