@@ -36,7 +36,8 @@ READ_AHEAD: Final = 64 * 1024
 """Bytes. Holds over a thousand small frames per system call, and bounds what is copied of a DATA frame."""
 
 Placer: TypeAlias = Callable[[Header], Sequence[memoryview] | None]
-"""Asked for the memory of a DATA payload: views of exactly ``header.length`` bytes together, or None to drop it."""
+"""Asked for the memory of a DATA payload that is not empty: views of exactly ``header.length`` bytes together, or None
+to have it dropped, in which case its frame comes with the payload ``()`` once it is over."""
 
 _DATA: Final = int(Cmd.DATA)
 
@@ -161,21 +162,15 @@ class Decoder:
 
     def _begin_data(self, header: Header, frames: list[Frame]) -> None:
         length = header.length
-        if self._place is None:
-            views: tuple[memoryview, ...] = (memoryview(bytearray(length)),) if length else ()
-        else:
-            placed = self._place(header)
-            if placed is None:
-                self._begin(header, 0, ())
-                if not length:
-                    self._finish(frames)
-                return
-            views = tuple(placed)
-            if sum(map(len, views)) != length:
-                raise ValueError(f"{sum(map(len, views))} bytes were set aside for a payload of {length}")
-        self._begin(header, 0, views)
         if not length:
-            self._finish(frames)
+            frames.append(Frame(_DATA, header.stream_id, (), header.flags))
+        elif self._place is None:
+            self._begin(header, 0, (memoryview(bytearray(length)),))
+        else:
+            views = tuple(self._place(header) or ())
+            if views and sum(map(len, views)) != length:
+                raise ValueError(f"{sum(map(len, views))} bytes were set aside for a payload of {length}")
+            self._begin(header, 0, views)
 
     def _begin(self, header: Header, crc: int, views: tuple[memoryview, ...]) -> None:
         self._header = header
