@@ -8,7 +8,7 @@ observer must return at once and must not raise.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,27 +20,26 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Scanning(Event):
-    """The source tree is still being read: so many files and bytes were found until now."""
+class MappedTo(Event):
+    """Where one source goes: ``text`` is ``SOURCE -> DESTINATION``."""
 
-    files: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class WouldDo(Event):
+    """What a dry run would do now: ``action`` (``send``, ``make directory``…) with ``path``."""
+
+    action: str
+    path: str
     bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped(Event):
-    """Where a source of the command goes; both as a person would write them.  One for each source, before the scan."""
+class Scanning(Event):
+    """The source tree is still being read: so many files and bytes were found until now."""
 
-    source: str
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Intended(Event):
-    """Dry run only: what would be done. ``action`` is ``transfer``, ``mkdir``, ``symlink`` or ``adjust``."""
-
-    path: str
-    action: str
+    files: int
     bytes: int
 
 
@@ -183,8 +182,7 @@ class RequestFailed(Event):
     message: str
 
 
-if TYPE_CHECKING:
-    Observer = Callable[[Event], None]
+Observer: TypeAlias = "Callable[[Event], None]"
 
 
 def ignore(event: Event) -> None:

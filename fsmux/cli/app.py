@@ -1,0 +1,252 @@
+"""The commands and their options.  Bodies live in modules of their own, imported when they are called.
+
+Exit codes: 0 all done · 1 unexpected · 2 usage · 3 some files failed · 4 source missing or changed · 5 network ·
+6 authentication or permission · 7 integrity · 8 no space · 9 refused by the peer · 130 SIGINT · 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from fsmux.cli.config import Config, config_path, load_config
+from fsmux.cli.options import (
+    DurabilityName,
+    Json,
+    LogFormat,
+    OrderedFilters,
+    Progress,
+    Quiet,
+    Timeout,
+    TokenFile,
+    Verbose,
+    option,
+    verbosity,
+)
+from fsmux.cli.run import guard, report
+from fsmux.errors import FsmuxError
+from fsmux.limits import CONNECT_SECONDS
+
+app = typer.Typer(
+    name="fsmux", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+token_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tokens, which prove who may connect.")
+app.add_typer(token_app, name="token")
+
+Url = Annotated[
+    str, typer.Argument(metavar="URL", show_default=False, help="fsmux://[USER@]HOST[:PORT]/PATH or HOST:PATH.")
+]
+
+
+@app.callback()
+def root(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Fast, resumable, verified file transfer: many file sessions over one connection."""
+    if version:  # only reached together with other options: see fsmux.__main__
+        from fsmux._version import __version__
+
+        typer.echo(f"fsmux {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    ctx: typer.Context,
+    directory: Annotated[str, typer.Argument(metavar="ROOT", help="The directory to serve.")],
+    listen: Annotated[
+        str, option("--listen", metavar="ADDRESS", help="HOST:PORT (port 0 picks one) or unix:PATH.")
+    ] = "127.0.0.1:9000",
+    port_file: Annotated[
+        str | None, option("--port-file", metavar="FILE", help="Write HOST:PORT here once connections are accepted.")
+    ] = None,
+    write: Annotated[bool, option("--write", help="Let clients write. The default is read-only.")] = False,
+    token_file: TokenFile = None,
+    users: Annotated[str | None, option("--users", metavar="FILE", help="A TOML file of users and their keys.")] = None,
+    no_auth: Annotated[bool, option("--no-auth", help="Let everybody in who can connect.")] = False,
+    plaintext: Annotated[
+        bool, option("--plaintext", help="Listen beyond this machine although nothing is encrypted.")
+    ] = False,
+    durability: Annotated[
+        DurabilityName, option("--durability", help="When a file counts as committed, if the client does not say.")
+    ] = DurabilityName.BATCH,
+    log_format: Annotated[LogFormat, option("--log-format", help="How the log on stderr is written.")] = LogFormat.TEXT,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Serve a directory. Without a token a new one is made, and the client's command is printed."""
+    from fsmux.cli import serve as command
+
+    level = verbosity(verbose, quiet)
+    options = command.ServeOptions(
+        directory,
+        listen,
+        port_file,
+        write,
+        token_file,
+        users,
+        no_auth,
+        plaintext,
+        durability.value,
+        log_format.value,
+        level,
+    )
+    raise typer.Exit(guard(lambda: command.run(ctx, options), level))
+
+
+@app.command(cls=OrderedFilters)
+def transfer(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[str], typer.Argument(metavar="SRC... DST", show_default=False, help="Files, directories, remotes.")
+    ],
+    dry_run: Annotated[bool, option("--dry-run", "-n", help="Show what would be done, and do nothing.")] = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+    progress: Annotated[
+        Progress, option("--progress", help="Bars on a terminal, always, or no progress at all.")
+    ] = Progress.AUTO,
+    exclude: Annotated[
+        list[str] | None,
+        option("--exclude", metavar="GLOB", help="Leave out what matches; the first matching rule decides."),
+    ] = None,
+    include: Annotated[
+        list[str] | None, option("--include", metavar="GLOB", help="Let in what matches, before a later --exclude.")
+    ] = None,
+    streams: Annotated[int, option("--streams", min=1, max=4096, metavar="N", help="Files on their way at once.")] = 16,
+    chunk_size: Annotated[
+        str, option("--chunk-size", metavar="SIZE", help="Unit of checking and of resuming, a power of two.")
+    ] = "4MiB",
+    no_resume: Annotated[bool, option("--no-resume", help="Do not go on from what an earlier run has left.")] = False,
+    timeout: Timeout = CONNECT_SECONDS,
+    durability: Annotated[
+        DurabilityName, option("--durability", help="none: do not wait for the disk; file: sync each file by itself.")
+    ] = DurabilityName.BATCH,
+    token_file: TokenFile = None,
+) -> None:
+    """Copy files and directories to or from a server.
+
+    DIR copies the directory by name, DIR/ its contents. Interrupted, the same command goes on where it stopped.
+    """
+    from fsmux.cli import transfer as command
+
+    level = verbosity(verbose, quiet)
+    options = command.TransferOptions(
+        tuple(paths), dry_run, level, json, progress.value, tuple(exclude or ()), tuple(include or ()), streams,
+        chunk_size, not no_resume, timeout, durability.value, token_file,
+    )  # fmt: skip
+    raise typer.Exit(guard(lambda: command.run(ctx, options), level))
+
+
+@app.command("ls")
+def ls(
+    ctx: typer.Context,
+    url: Url,
+    long: Annotated[bool, option("--long", "-l", help="Mode, size and time, too.")] = False,
+    recursive: Annotated[bool, option("--recursive", "-R", help="Everything beneath.")] = False,
+    json: Json = False,
+    timeout: Timeout = CONNECT_SECONDS,
+    token_file: TokenFile = None,
+    verbose: Verbose = 0,
+) -> None:
+    """List a directory on a server."""
+    from fsmux.cli import files
+
+    raise typer.Exit(
+        guard(lambda: files.ls(files.target(ctx, url, timeout, token_file, verbose), long, recursive, json), verbose)
+    )
+
+
+@app.command("stat")
+def stat(
+    ctx: typer.Context,
+    url: Url,
+    json: Json = False,
+    timeout: Timeout = CONNECT_SECONDS,
+    token_file: TokenFile = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Show what stands under a name on a server."""
+    from fsmux.cli import files
+
+    raise typer.Exit(guard(lambda: files.stat(files.target(ctx, url, timeout, token_file, verbose), json), verbose))
+
+
+@app.command("rm")
+def rm(
+    ctx: typer.Context,
+    url: Url,
+    recursive: Annotated[bool, option("--recursive", "-r", help="A directory with all that is in it.")] = False,
+    timeout: Timeout = CONNECT_SECONDS,
+    token_file: TokenFile = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Remove a file, or a directory, on a server."""
+    from fsmux.cli import files
+
+    raise typer.Exit(guard(lambda: files.rm(files.target(ctx, url, timeout, token_file, verbose), recursive), verbose))
+
+
+@app.command("mkdir")
+def mkdir(
+    ctx: typer.Context,
+    url: Url,
+    parents: Annotated[
+        bool, option("--parents", "-p", help="And those above it, and no error if it is there.")
+    ] = False,
+    timeout: Timeout = CONNECT_SECONDS,
+    token_file: TokenFile = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Make a directory on a server."""
+    from fsmux.cli import files
+
+    raise typer.Exit(guard(lambda: files.mkdir(files.target(ctx, url, timeout, token_file, verbose), parents), verbose))
+
+
+@app.command("mv")
+def mv(
+    ctx: typer.Context,
+    url: Url,
+    new: Annotated[str, typer.Argument(metavar="URL", show_default=False, help="The new name, on the same server.")],
+    force: Annotated[bool, option("--force", "-f", help="Replace what stands there.")] = False,
+    timeout: Timeout = CONNECT_SECONDS,
+    token_file: TokenFile = None,
+    verbose: Verbose = 0,
+) -> None:
+    """Rename a file or a directory on a server."""
+    from fsmux.cli import files
+
+    raise typer.Exit(guard(lambda: files.mv(files.target(ctx, url, timeout, token_file, verbose), new, force), verbose))
+
+
+@token_app.command("new")
+def token_new(
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="NAME", help="Also print the stored key for the user NAME of a users file."),
+    ] = None,
+) -> None:
+    """Make a token of 192 random bits and print it."""
+    from fsmux.cli import token
+
+    raise typer.Exit(guard(lambda: token.new(key), 0))
+
+
+def main(args: list[str]) -> None:
+    """Run a command line; leaves by SystemExit."""
+    command: Any = typer.main.get_command(app)
+    names = {
+        name: frozenset(param.name for param in sub.params if param.param_type_name == "option")
+        for name, sub in command.commands.items()
+        if name != "token"
+    }
+    try:
+        asks_for_help = not args or any(arg in ("-h", "--help") for arg in args)
+        config = Config() if asks_for_help else load_config(config_path(os.environ), names)
+    except FsmuxError as error:
+        sys.exit(report(error, 0))
+    command.main(args=args, prog_name="fsmux", default_map=config.defaults, obj={"token": config.token, "args": args})

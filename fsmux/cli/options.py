@@ -1,0 +1,126 @@
+"""The options that commands share, and what is worth doing to them before a command sees them."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand
+
+from fsmux.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsmux.plan.filters import Rule
+
+
+class Progress(StrEnum):
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class DurabilityName(StrEnum):
+    NONE = "none"
+    BATCH = "batch"
+    FILE = "file"
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+def option(name: str, *more: str, help: str, **settings: Any) -> Any:
+    """A long option that ``FSMUX_<NAME>`` sets as well."""
+    return typer.Option(name, *more, help=help, envvar=env_name(name), **settings)
+
+
+def env_name(name: str) -> str:
+    return "FSMUX_" + name.lstrip("-").replace("-", "_").upper()
+
+
+Verbose = Annotated[
+    int, option("--verbose", "-v", count=True, show_default=False, help="Say more; -vv for tracebacks.")
+]
+Quiet = Annotated[bool, option("--quiet", "-q", help="Say nothing but errors.")]
+Json = Annotated[bool, option("--json", help="Objects on stdout, one a line.")]
+Timeout = Annotated[
+    float, option("--timeout", min=0.1, metavar="SECONDS", help="How long a silent or unreachable peer is waited for.")
+]
+TokenFile = Annotated[
+    str | None,
+    option("--token-file", metavar="FILE", help="A file with the token, readable by nobody else. Or set FSMUX_TOKEN."),
+]
+
+FILTERS: Final = "fsmux.filters"
+
+
+class OrderedFilters(TyperCommand):
+    """A command that remembers in which order ``--exclude`` and ``--include`` were written.
+
+    The parser collects each option by itself, but the first rule that matches decides, so their order is their meaning.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[FILTERS] = filter_order(args)
+        return super().parse_args(ctx, args)
+
+
+def filter_order(args: Sequence[str]) -> list[tuple[bool, str]]:
+    """(include, pattern) of every filter on a command line."""
+    found = []
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--":
+            break
+        name, equals, value = arg.partition("=")
+        if name in ("--exclude", "--include"):
+            found.append((name == "--include", value if equals else next(rest, "")))
+    return found
+
+
+def filter_rules(ctx: typer.Context, exclude: Sequence[str], include: Sequence[str]) -> list[Rule]:
+    """The rules in order: those of the command line first, then what environment and configuration let in or out."""
+    from fsmux.plan.filters import Rule
+
+    ordered = [Rule(*item) for item in ctx.meta.get(FILTERS, [])]
+    typed = {rule.include for rule in ordered}
+    return [
+        *ordered,
+        *(Rule(True, pattern) for pattern in include if True not in typed),
+        *(Rule(False, pattern) for pattern in exclude if False not in typed),
+    ]
+
+
+def verbosity(verbose: int, quiet: bool) -> int:
+    return -1 if quiet else verbose
+
+
+def find_token(ctx: typer.Context, token_file: str | None) -> str | None:
+    """The token: from ``--token-file``, FSMUX_TOKEN, FSMUX_TOKEN_FILE or the configuration, in this order."""
+    from fsmux.auth import check_token, read_token_file
+
+    source = ctx.get_parameter_source("token_file")
+    typed = source is not None and source.name == "COMMANDLINE"
+    if not typed and (token := os.environ.get("FSMUX_TOKEN")):
+        return check_token(token.strip(), "FSMUX_TOKEN")
+    configured: str | None = (ctx.find_root().obj or {}).get("token")
+    if token_file and (typed or not configured or (source is not None and source.name == "ENVIRONMENT")):
+        return read_token_file(token_file)
+    return configured
+
+
+def chunk_size(text: str) -> int:
+    """A chunk size, which must be one that the protocol allows."""
+    from fsmux.limits import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
+    from fsmux.units import format_exact, parse_size
+
+    size = parse_size(text)
+    if size & (size - 1) or not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE:
+        low, high = format_exact(MIN_CHUNK_SIZE), format_exact(MAX_CHUNK_SIZE)
+        raise UsageError(f"--chunk-size {text}: a chunk is a power of two from {low} to {high}")
+    return size

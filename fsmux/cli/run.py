@@ -1,0 +1,165 @@
+"""From a coroutine to an exit code: signals, errors, and the thread that draws.
+
+Theory: there is one way out of a command.  Whatever happens inside is an int (the command knows its exit code), a
+:class:`FsmuxError` (one sentence, the code of its class), a signal (130 or 143, after everything inside has had its
+chance to save its state), or a bug (1, and how to see more).  A second signal does not wait: what is on the disk then
+is what a power cut would have left, which a later run can go on from as well.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fsmux.cli.wording import DEBUG
+from fsmux.errors import ExitCode, FsmuxError
+from fsmux.records import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+TICK_SECONDS: Final = 0.2
+"""Between two drawings: smooth enough for a bar, and a few ms of drawing each cost the transfer little."""
+
+UNFINISHED: Final = -1
+
+PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+"""What a shell sees of a program whose reader has gone (``fsmux ls … | head``)."""
+
+
+class Reporter(Protocol):
+    """Whoever shows what goes on.  None of it but ``tick`` and ``close`` may block."""
+
+    def tick(self) -> None:
+        """Write what is queued, draw what is shown."""
+
+    def say(self, text: str) -> None:
+        """Queue a line for stderr."""
+
+    def fail(self, error: FsmuxError) -> None:
+        """The whole ended with ``error``."""
+
+    def close(self) -> None:
+        """The last words."""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors themselves, without the groups that nurseries put around them."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def culprit(error: BaseException) -> BaseException:
+    """The one to be reported: a bug before anything else, so that it is not hidden by what it caused."""
+    found = list(leaves(error))
+    return next((leaf for leaf in found if not isinstance(leaf, FsmuxError)), found[0])
+
+
+def report(error: BaseException, verbosity: int, reporter: Reporter | None = None) -> int:
+    """Say what went wrong, on stderr (and as JSON, if the reporter does that), and return the exit code."""
+    leaf = culprit(error)
+    if verbosity >= DEBUG:
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(leaf, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(leaf, BrokenPipeError):
+        # The interpreter would complain once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    if not isinstance(leaf, FsmuxError):
+        hint = "" if verbosity >= DEBUG else "; run it again with -vv to see where"
+        wrapped = FsmuxError(f"unexpected {type(leaf).__name__}: {leaf}{hint}")
+        return _say(wrapped, ExitCode.UNEXPECTED, reporter)
+    return _say(leaf, leaf.exit_code, reporter)
+
+
+def _say(error: FsmuxError, code: int, reporter: Reporter | None) -> int:
+    if reporter is None:
+        print(f"fsmux: {printable(str(error))}", file=sys.stderr)
+    else:
+        reporter.fail(error)
+    return int(code)
+
+
+def guard(command: Callable[[], int], verbosity: int) -> int:
+    """Run a blocking command."""
+    try:
+        return command()
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error, verbosity)
+
+
+def execute(
+    command: Callable[[], Awaitable[int]], verbosity: int, *, reporter: Reporter | None = None, resume: str = ""
+) -> int:
+    """Run an async command in a Trio loop of its own and return the exit code.
+
+    ``reporter`` is ticked while it runs and closed at the end.  ``resume`` is the command that goes on after a signal.
+    """
+    import trio
+
+    caught: list[signal.Signals] = []
+    scope = trio.CancelScope()
+
+    async def watch(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            task_status.started()
+            async for number in signals:
+                if caught:
+                    os._exit(128 + number)
+                caught.append(signal.Signals(number))
+                scope.cancel()
+
+    async def main() -> int:
+        code = UNFINISHED
+        async with trio.open_nursery() as outer:
+            await outer.start(watch)  # outside of the scope, so that a second signal is heard while it unwinds
+            with scope:
+                async with trio.open_nursery() as inner:
+                    if reporter is not None:
+                        inner.start_soon(draw, reporter)
+                    code = await command()
+                    inner.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
+        return code
+
+    try:
+        code = trio.run(main)
+    except (Exception, KeyboardInterrupt) as error:
+        code = UNFINISHED if caught else report(error, verbosity, reporter)
+    if caught and code == UNFINISHED:  # and not a signal that came when all was done
+        code = 128 + caught[0]
+        _say_interrupted(caught[0], resume, reporter)
+    if reporter is not None:
+        try:
+            reporter.close()
+        except OSError as error:
+            return report(error, verbosity)
+    return code
+
+
+def _say_interrupted(number: signal.Signals, resume: str, reporter: Reporter | None) -> None:
+    text = f"fsmux: stopped by {number.name}"
+    if resume:
+        text += f"; what has arrived is kept, and this goes on from there:\n  {resume}"
+    if reporter is None:
+        print(text, file=sys.stderr)
+    else:
+        reporter.say(text)
+
+
+async def draw(reporter: Reporter) -> None:
+    """Tick for ever, in a thread, because a terminal may block; a tick that blocks is left behind on the way out."""
+    import trio
+
+    while True:
+        await trio.sleep(TICK_SECONDS)
+        await trio.to_thread.run_sync(reporter.tick, abandon_on_cancel=True)

@@ -1,0 +1,146 @@
+"""``fsmux serve``: what the options allow, then the server, its log, and the words for whoever wants to connect."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from fsmux.cli.log import Log
+from fsmux.cli.options import find_token
+from fsmux.cli.run import execute
+from fsmux.errors import UsageError, from_os_error
+from fsmux.records import Durability, printable
+from fsmux.urls import TCP, UNIX, Listen, Remote, parse_listen
+
+if TYPE_CHECKING:
+    import typer
+
+    from fsmux.auth import User
+    from fsmux.server import Listening
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What was typed, in the order of the command's options."""
+
+    directory: str
+    listen: str
+    port_file: str | None
+    write: bool
+    token_file: str | None
+    users: str | None
+    no_auth: bool
+    plaintext: bool
+    durability: str
+    log_format: str
+    verbosity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who is let in.  ``made`` if the token was made for this run, and has to be told to somebody."""
+
+    token: str | None = None
+    users: dict[str, User] | None = None
+    made: bool = False
+
+
+def run(ctx: typer.Context, options: ServeOptions) -> int:
+    address = parse_listen(options.listen)
+    if not address.is_loopback and not options.plaintext:
+        raise UsageError(
+            f"{address} can be reached from other machines and nothing would be encrypted; "
+            "add --plaintext if you trust the network, or listen on 127.0.0.1 behind a tunnel"
+        )
+    access = find_access(ctx, options)
+    log = Log(sys.stderr, options.verbosity, json=options.log_format == "json")
+    if options.port_file:
+        with contextlib.suppress(OSError):
+            os.unlink(options.port_file)  # of an earlier run: nobody must connect to that port
+
+    async def main() -> int:
+        import trio
+
+        from fsmux.server import serve
+
+        async with trio.open_nursery() as nursery:
+            server = partial(
+                serve, options.directory, listen=options.listen, token=access.token, users=access.users,
+                write=options.write, durability=Durability[options.durability.upper()], observer=log,
+            )  # fmt: skip
+            listening: Listening = await nursery.start(server)
+            announce(listening.addresses, options, access, log)
+        return 0
+
+    return execute(main, options.verbosity, reporter=log)
+
+
+def find_access(ctx: typer.Context, options: ServeOptions) -> Access:
+    """Who may come in, from what was typed or else from what is configured.  Raises UsageError or AuthError."""
+    from fsmux.auth import make_token, read_users_file
+
+    def typed(name: str) -> bool:
+        source = ctx.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    values = {"token_file": options.token_file, "users": options.users, "no_auth": options.no_auth}
+    chosen = {name for name, value in values.items() if value and typed(name)}
+    if len(chosen) > 1:
+        raise UsageError("choose one of --token-file, --users and --no-auth")
+    if not chosen and not os.environ.get("FSMUX_TOKEN"):
+        chosen = {name for name, value in values.items() if value}
+        if len(chosen) > 1:
+            raise UsageError("environment and configuration name several of token_file, users and no_auth; keep one")
+    if "no_auth" in chosen:
+        return Access()
+    if "users" in chosen and options.users is not None:
+        return Access(users=read_users_file(options.users))
+    token = find_token(ctx, options.token_file)
+    return Access(token) if token is not None else Access(make_token(), made=True)
+
+
+def announce(addresses: tuple[str, ...], options: ServeOptions, access: Access, log: Log) -> None:
+    """Write the port file; say where the server is and what a client has to type."""
+    listens = [parse_listen(address) for address in addresses]
+    if options.port_file:
+        _write_port_file(options.port_file, addresses[0])
+    if options.verbosity < 0:
+        return
+    how = "for reading and writing" if options.write else "read-only"
+    log.say(f"fsmux: serving {printable(options.directory)} {how} on {', '.join(map(str, listens))}")
+    if access.users is None and access.token is None:
+        log.say("fsmux: without authentication: everybody who can connect is let in")
+    url = shlex.quote(str(client_url(listens[0])))
+    prefix = f"FSMUX_TOKEN={access.token} " if access.made else ""
+    shared = access.token is not None and not access.made and options.token_file
+    flags = f" --token-file {shlex.quote(shared)}" if shared else ""
+    log.say(f"  to download:  {prefix}fsmux transfer{flags} {url} .")
+    if options.write:
+        log.say(f"  to upload:    {prefix}fsmux transfer{flags} FILE {url}")
+
+
+def client_url(listen: Listen) -> Remote:
+    """How a client calls this address; a wildcard is not an address that one can connect to."""
+    if listen.socket_path:
+        return Remote(UNIX, port=0, socket_path=os.path.abspath(listen.socket_path))
+    host = socket.gethostname() if listen.host in ("", "0.0.0.0", "::") else listen.host
+    return Remote(TCP, host=host, port=listen.port)
+
+
+def _write_port_file(path: str, address: str) -> None:
+    """Appears whole or not at all, for those who wait for it."""
+    try:
+        fd, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".")
+        with open(fd, "w") as file:
+            file.write(f"{address}\n")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise from_os_error(error, printable(path)) from None

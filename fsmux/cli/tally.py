@@ -1,0 +1,121 @@
+"""What the events of a transfer add up to: the numbers that bars, lines and JSON all show.
+
+Theory: an observer is called in the middle of the transfer's work, so it may only count.  Whoever draws reads the
+counts at its own pace, possibly from another thread; every field is replaced whole, never half-changed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from fsmux import events
+from fsmux.errors import ErrorCode, ExitCode, from_code
+
+RATE_SECONDS: Final = 10.0
+"""The window of the shown rate: long enough not to flicker, short enough to show that a link has got slower."""
+
+
+@dataclass(slots=True)
+class Active:
+    """A file that is on its way."""
+
+    size: int
+    done: int
+
+
+class Tally:
+    """Counts events; also an observer that only counts."""
+
+    def __init__(self, now: float) -> None:
+        self.started = now
+        self.scanning = True
+        self.found_files = 0
+        self.found_bytes = 0
+        self.files = 0
+        self.bytes = 0
+        self.done_bytes = 0
+        self.sent = 0
+        self.resumed = 0
+        self.skipped = 0
+        self.failed = 0
+        self.retries = 0
+        self.active: dict[str, Active] = {}
+        self.failures: set[str] = set()
+        self.summary: events.Summary | None = None
+        self._moved = 0
+        self._samples: deque[tuple[float, int]] = deque([(now, 0)])
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.FileProgress(path, count):
+                self._moved += count
+                self.done_bytes += count
+                if active := self.active.get(path):
+                    active.done += count
+            case events.FileStarted(path, size, resumed):
+                known = self.active.get(path)  # a second attempt, whose first one may be counted
+                self.done_bytes += resumed - (known.done if known else 0)
+                self.active[path] = Active(size, resumed)
+            case events.FileDone(path, size, sent, resumed):
+                known = self.active.pop(path, None)
+                # What was reported on the way may miss, or count twice, what was reused or sent again.
+                self.done_bytes += size - (known.done if known else 0)
+                self.files += 1
+                self.bytes += size
+                self.sent += sent
+                self.resumed += resumed
+            case events.Scanning(files, count):
+                self.found_files, self.found_bytes = files, count
+            case events.Planned(files, count):
+                self.scanning = False
+                self.found_files, self.found_bytes = files, count
+            case events.FileSkipped():
+                self.skipped += 1
+            case events.FileFailed(path, code):
+                if known := self.active.pop(path, None):
+                    self.done_bytes -= known.done
+                self.failed += 1
+                self.failures.add(code)
+            case events.Retrying() | events.ChunkHealed():
+                self.retries += 1
+            case events.Summary():
+                self.summary = event
+
+    def rate(self, now: float) -> float:
+        """Bytes per second of late; called whenever something is drawn."""
+        samples = self._samples
+        if now - samples[-1][0] >= RATE_SECONDS / 50:
+            samples.append((now, self._moved))
+        while len(samples) > 2 and samples[1][0] <= now - RATE_SECONDS:
+            samples.popleft()
+        then, moved = samples[0]
+        return (self._moved - moved) / (now - then) if now > then else 0.0
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds to go, or None as long as nobody can know."""
+        rate = self.rate(now)
+        left = self.found_bytes - self.done_bytes
+        return max(left, 0) / rate if rate > 0 and not self.scanning else None
+
+    def total(self, now: float) -> events.Summary:
+        """The summary that the job made, or, if it did not get so far, the same from what was counted."""
+        return self.summary or events.Summary(
+            files=self.files,
+            bytes=self.bytes,
+            bytes_sent=self._moved,
+            bytes_resumed=self.resumed,
+            skipped=self.skipped,
+            failed=self.failed,
+            retries=self.retries,
+            seconds=now - self.started,
+        )
+
+
+def exit_code(failures: set[str]) -> ExitCode:
+    """What to tell the shell about the files that failed: their common reason if they have one, else "some failed"."""
+    codes = {from_code(ErrorCode[name], "").exit_code if name in ErrorCode.__members__ else None for name in failures}
+    if not codes:
+        return ExitCode.OK
+    return (codes.pop() or ExitCode.SOME_FAILED) if len(codes) == 1 else ExitCode.SOME_FAILED

@@ -1,0 +1,96 @@
+"""``fsmux transfer``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fsmux.cli.options import chunk_size, filter_rules, find_token
+from fsmux.cli.render import Reporter, choose_painter
+from fsmux.cli.run import execute
+from fsmux.cli.tally import exit_code
+from fsmux.errors import ExitCode, UsageError
+from fsmux.plan.filters import Filters
+from fsmux.records import Durability
+from fsmux.urls import Local, Remote, Stdio, parse
+
+if TYPE_CHECKING:
+    import typer
+
+    from fsmux.job import Job
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOptions:
+    """What was typed, in the order of the command's options."""
+
+    paths: tuple[str, ...]
+    dry_run: bool
+    verbosity: int
+    json: bool
+    progress: str
+    exclude: tuple[str, ...]
+    include: tuple[str, ...]
+    streams: int
+    chunk_size: str
+    resume: bool
+    timeout: float
+    durability: str
+    token_file: str | None
+
+
+def run(ctx: typer.Context, options: TransferOptions) -> int:
+    job = make_job(ctx, options)
+    now = time.monotonic()
+    painter = choose_painter(
+        options.progress, sys.stderr, now,
+        quiet=options.verbosity < 0, json=options.json, dry_run=options.dry_run,
+        dumb=os.environ.get("TERM", "dumb") == "dumb",
+    )  # fmt: skip
+    reporter = Reporter(
+        painter, sys.stdout, time.monotonic,
+        verbosity=options.verbosity, json=options.json, dry_run=options.dry_run,
+    )  # fmt: skip
+
+    async def main() -> int:
+        from fsmux.job import run as run_job
+
+        summary = await run_job(job, reporter)
+        return exit_code(reporter.tally.failures) or (ExitCode.SOME_FAILED if summary.failed else ExitCode.OK)
+
+    resume = shlex.join(["fsmux", *ctx.find_root().obj["args"]])
+    return execute(main, options.verbosity, reporter=reporter, resume="" if options.dry_run else resume)
+
+
+def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
+    """The job that the options describe.  Raises :class:`UsageError` or AuthError before anything is done."""
+    from fsmux.job import Job, Options
+
+    if len(options.paths) < 2:
+        raise UsageError("name at least one source and a destination: fsmux transfer SRC... DST")
+    places = tuple(map(_place, options.paths))
+    return Job(
+        sources=places[:-1],
+        destination=places[-1],
+        token=find_token(ctx, options.token_file),
+        timeout=options.timeout,
+        options=Options(
+            streams=options.streams,
+            chunk_size=chunk_size(options.chunk_size),
+            resume=options.resume,
+            durability=Durability[options.durability.upper()],
+            dry_run=options.dry_run,
+            filters=Filters(filter_rules(ctx, options.exclude, options.include)),
+        ),
+    )
+
+
+def _place(text: str) -> Local | Remote:
+    place = parse(text)
+    if isinstance(place, Stdio):
+        raise UsageError("- (stdin or stdout) is not available in this version; name a file, ./- if it is called so")
+    return place
