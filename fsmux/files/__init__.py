@@ -2,11 +2,13 @@
 
 Everything here blocks and is called from worker threads; nothing here knows of Trio, of the wire, or of a peer.
 
-    syscalls   the only module that asks the kernel for anything    lease    descriptors that threads may share
-    names      which names a peer may say at all                    resolve  from components to a descriptor
-    root       the served directory and what can be done in it      source   one file to be read
-    chunks     arithmetic of chunks and checksums                   manifest what of a file has arrived
-    journal    the manifest, persisted                              lock     one writer per file
-    state      the reserved directory for unfinished files          resume   what of an unfinished file still holds
-    basis      an earlier version, to take unchanged ranges from    sink     one file to be written
+    syscalls   the only module that asks the kernel        lease      descriptors that threads may share
+    names      which names a peer may say at all           resolve    from components to a descriptor
+    root       the served directory, by components         tree       steps on whole directories
+    landing    where new files go                          state      the reserved directory of unfinished files
+    source     one file to be read                         handle     random access to one file in place
+    chunks     arithmetic of chunks and checksums          manifest   what of a file has arrived
+    journal    the manifest, persisted                     lock       one writer per file
+    resume     what of an unfinished file still holds      basis      an earlier version, to take ranges from
+    sink       one file to be written                      ranges     loops over ranges of bytes
 """

@@ -68,13 +68,14 @@ class ChunkMap:
         return -(-self.size // self.chunk_size)
 
     def extent(self, index: int) -> Extent:
-        if not 0 <= index < self.count:
-            raise IndexError(f"chunk {index} of {self.count}")
-        offset = index * self.chunk_size
-        return Extent(offset, min(self.chunk_size, self.size - offset))
+        length = self.length(index)
+        return Extent(index * self.chunk_size, length)
 
     def length(self, index: int) -> int:
-        return self.extent(index).length
+        rest = self.size - index * self.chunk_size
+        if index < 0 or rest <= 0:
+            raise IndexError(f"chunk {index} of {self.count}")
+        return min(self.chunk_size, rest)
 
     def run(self, first: int, stop: int) -> Extent:
         """The range from chunk ``first`` up to, not including, chunk ``stop``."""

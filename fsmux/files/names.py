@@ -52,7 +52,7 @@ def check(parts: Parts) -> None:
         total += size + 1
         if not 0 < size <= MAX_NAME or name == b".." or name == b"." or b"/" in name or b"\0" in name:
             raise BadName(f"{printable(name[:MAX_NAME])!r} cannot be the name of a file")
-        if is_reserved(name):
+        if (_CORE in name.lower() or not name.isascii()) and is_reserved(name):
             raise BadName(f"{printable(parts)}: the name {RESERVED.decode()} is reserved")
     if total > MAX_PATH_BYTES:
         raise BadName(f"{printable(parts[0])}/…: the path is longer than {MAX_PATH_BYTES} bytes")

@@ -318,13 +318,17 @@ class Sink:
             sync = self.durability != Durability.NONE
             if sync:
                 self._sync_part(whole=True)
-            with self._root.entering(self.parts) as directory:
-                self.publish(directory)
-                try:
-                    if sync:
-                        self._root.settle(self.parts[:-1], directory)
-                finally:
-                    self._end(keep=False)
+            directory = self._root.enter(self.parts)
+            try:
+                with directory.hold() as fd:
+                    self.publish(fd)
+                    try:
+                        if sync:
+                            self._root.settle(self.parts[:-1], fd)
+                    finally:
+                        self._end(keep=False)
+            finally:
+                self._root.leave(directory)
         return sync
 
     def prepare(self, mode: int | None = None, mtime_ns: int | None = None) -> None:
