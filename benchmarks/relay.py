@@ -1,0 +1,111 @@
+"""A relay between a client and a server that counts bytes, stops at a chosen one, or damages a chosen one.
+
+Theory: to end a process at a random point of a transfer, the point must be one of the transfer and not of the clock.
+The relay forwards exactly so many bytes in one direction and then holds back the rest until it is told to go on, so
+the process can be ended at that byte, however fast or slow the machine is.  Its address stays the same while servers
+behind it come and go, so the client's command does not change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Literal, Self, TypeAlias
+
+Direction: TypeAlias = Literal["up", "down"]
+"""``up`` is from the client to the server."""
+
+_PIECE = 256 * 1024
+_CONNECT_SECONDS = 10.0
+
+
+class Relay:
+    """Forwards connections to ``target`` (HOST:PORT, may be set anew at any time)."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.passed: dict[Direction, int] = {"up": 0, "down": 0}
+        self.connections = 0
+        self.reached = threading.Event()
+        """Set once the byte that :meth:`stop_after` named has been forwarded."""
+        self._limit: dict[Direction, int | None] = {"up": None, "down": None}
+        self._damage: dict[Direction, int | None] = {"up": None, "down": None}
+        self._go_on = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def stop_after(self, direction: Direction, count: int) -> None:
+        """Forward ``count`` more bytes in this direction, then set ``reached`` and hold back what follows."""
+        self.reached.clear()
+        self._go_on.clear()
+        self._limit[direction] = self.passed[direction] + count
+
+    def go_on(self) -> None:
+        """Hold back nothing any more."""
+        self._limit = {"up": None, "down": None}
+        self._go_on.set()
+
+    def damage(self, direction: Direction, count: int) -> None:
+        """Change one byte: the one that passes after ``count`` more in this direction."""
+        self._damage[direction] = self.passed[direction] + count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self.go_on()
+        with self._lock:
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            host, _, port = self.target.rpartition(":")
+            try:
+                server = socket.create_connection((host, int(port)), _CONNECT_SECONDS)
+            except OSError:  # the server is gone: so is what the client connected to
+                client.close()
+                continue
+            server.settimeout(None)
+            self.connections += 1
+            with self._lock:
+                self._sockets += [client, server]
+            for pair in (("up", client, server), ("down", server, client)):
+                threading.Thread(target=self._forward, args=pair, daemon=True).start()
+
+    def _forward(self, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
+        buffer = bytearray(_PIECE)
+        try:
+            while got := source.recv_into(buffer):
+                self._pass(direction, memoryview(buffer)[:got], sink)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:  # one side is gone, so the other one has nobody to talk to
+            for sock in (source, sink):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def _pass(self, direction: Direction, data: memoryview, sink: socket.socket) -> None:
+        at = self._damage[direction]
+        if at is not None and at < self.passed[direction] + len(data):
+            data[at - self.passed[direction]] ^= 0x10
+            self._damage[direction] = None
+        limit = self._limit[direction]
+        if limit is not None and self.passed[direction] + len(data) >= limit:
+            allowed = max(0, limit - self.passed[direction])
+            sink.sendall(data[:allowed])
+            self.passed[direction] += allowed
+            data = data[allowed:]
+            self.reached.set()
+            self._go_on.wait()
+        sink.sendall(data)
+        self.passed[direction] += len(data)
