@@ -10,7 +10,7 @@ from typing import Final
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
-# ---- frames -----------------------------------------------------------------------------------------------------
+# ---- frames --------------------------------------------------------------------------------------------------------
 
 MAX_CONTROL_PAYLOAD: Final = 64 * KIB
 """Bytes. The largest message; a page of a listing fits, and a peer can make us buffer no more per frame."""
@@ -25,9 +25,9 @@ MIN_FRAME: Final = 64 * KIB
 """Bytes. Below it the cost of a frame in Python (about 40 µs on both sides, measured) outweighs its bytes."""
 
 FRAME_SECONDS: Final = 0.005
-"""Seconds that one DATA frame may occupy the link: what a small request waits for at most, beside the kernel's queue."""
+"""Seconds that one DATA frame may occupy the link: what a small request waits for, beside the kernel's queue."""
 
-# ---- files ------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------------------------
 
 CHUNK_SIZE: Final = 4 * MIB
 """Bytes. Unit of CRC and of resume: 1 GiB has 256 of them, and a lost one costs 0.3 s at 100 Mbit/s."""
@@ -50,7 +50,7 @@ MAX_PATH_BYTES: Final = 4095
 MAX_PATH_PARTS: Final = 255
 """Components of a path."""
 
-# ---- streams and credit -----------------------------------------------------------------------------------------
+# ---- streams and credit --------------------------------------------------------------------------------------------
 
 MAX_STREAMS: Final = 16_384
 """Streams that a peer may have open at once on one connection. An idle one costs less than 8 KiB (measured by
@@ -82,7 +82,7 @@ STREAM_BACKLOG: Final = 256
 MAX_QUEUED_CONTROL: Final = 4 * MIB
 """Bytes of control frames waiting for a peer that does not read. Beyond it the connection ends."""
 
-# ---- input and output -------------------------------------------------------------------------------------------
+# ---- input and output ----------------------------------------------------------------------------------------------
 
 HOP_BYTES: Final = 4 * MIB
 """Bytes moved per hop to a worker thread. A hop costs 70 to 100 µs, so 256 KiB a hop would cost half the throughput
@@ -92,7 +92,7 @@ NOTSENT_LOWAT: Final = 1 * MIB
 """Bytes of unsent data that the kernel may queue (TCP_NOTSENT_LOWAT). Trio's own 16 KiB makes one sendfile call move
 0.27 MB instead of 2 MB (measured)."""
 
-# ---- time -------------------------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------------------------
 
 HANDSHAKE_SECONDS: Final = 10.0
 """Seconds from accepting a connection to its authentication, whatever the peer sends meanwhile."""

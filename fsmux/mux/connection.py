@@ -33,11 +33,24 @@ from fsmux.errors import (
 from fsmux.mux.buffers import BufferPool, Data
 from fsmux.mux.outbox import Outbox, SendQueue
 from fsmux.mux.service import serving
-from fsmux.mux.stream import Stream
+from fsmux.mux.stream import Charged, Stream
 from fsmux.wire.credit import CreditBudget, EagerBudget, SendCredit
 from fsmux.wire.decoder import Decoder
 from fsmux.wire.frames import CREDITED, VERSION, Cmd, Flags, Frame, Header
-from fsmux.wire.messages import Auth, Credit, Goaway, Hello, Message, Ping, Pong, Reset, decode, encode
+from fsmux.wire.messages import (
+    COMMANDS,
+    Auth,
+    Credit,
+    Error,
+    Goaway,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Reset,
+    decode,
+    encode,
+)
 from fsmux.wire.state import ConnectionPhase, Role, first_id, legal, opened_by
 
 if TYPE_CHECKING:
@@ -77,6 +90,7 @@ class Connection:
         self._handshake = handshake
         self._phase = ConnectionPhase.GREETING
         self._greeted = trio.Event()
+        self._opened = trio.Event()
         self._streams: dict[int, Stream] = {}
         self._next_id = first_id(role)
         self._highest_peer_id = 0
@@ -104,7 +118,7 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.role.name.lower()} with {self.transport.peer}>"
 
-    # ---- for users --------------------------------------------------------------------------------------------------
+    # ---- for users -------------------------------------------------------------------------------------------------
 
     def open_stream(self) -> Stream:
         """A new stream; the peer learns of it by the first message. Not a checkpoint.
@@ -178,7 +192,7 @@ class Connection:
             "received": self._received_bytes,
         }
 
-    # ---- for streams --------------------------------------------------------------------------------------------------
+    # ---- for streams -----------------------------------------------------------------------------------------------
 
     def run_soon(self, fn: Callable[[], None]) -> None:
         """Run ``fn`` in the event loop; may be called from any thread."""
@@ -190,9 +204,6 @@ class Connection:
         if not stream.in_budget and not stream.remote_ended:
             stream.in_budget = True
             self._budget.add(stream.id, stream.receive_credit)
-            self._release_eager(stream.id)
-            if remaining is None or remaining > 0:  # said at once, even if no larger: it ends the early phase
-                self.outbox.grant(stream.id, stream.receive_credit.granted)
         self._grant()
 
     def consumed(self, stream: Stream, data: Data) -> None:
@@ -202,7 +213,7 @@ class Connection:
             self.consumed_bytes(stream, length)
 
     def consumed_bytes(self, stream: Stream, count: int) -> None:
-        stream.receive_credit.on_consumed(count, trio.current_time(), self.rtt or 0.0)
+        stream.receive_credit.on_consumed(count, trio.current_time(), self.rtt)
         if stream.in_budget:
             self._grant()
 
@@ -213,7 +224,8 @@ class Connection:
             self._budget.remove(stream.id)
             self._release_eager(stream.id)
             self._grant()
-        if stream.local_ended and stream.remote_ended and stream.left and self._streams.pop(stream.id, None):
+        if stream.local_ended and stream.remote_ended and stream.left and stream.id in self._streams:
+            del self._streams[stream.id]
             self._release_eager(stream.id)
             self.outbox.finish(stream.queue)
             if opened_by(stream.id) is not self.role:
@@ -223,6 +235,7 @@ class Connection:
 
     def _grant(self) -> None:
         for stream_id, limit in self._budget.pump():
+            self._release_eager(stream_id)
             self.outbox.grant(stream_id, limit)
 
     def _release_eager(self, stream_id: int) -> None:
@@ -237,7 +250,7 @@ class Connection:
         self._streams[stream_id] = stream
         return stream
 
-    # ---- handshake ------------------------------------------------------------------------------------------------------
+    # ---- handshake -------------------------------------------------------------------------------------------------
 
     async def send_auth(self, message: Auth) -> None:
         """Send one SASL step; the server's ``done`` opens the connection. For handshakes only."""
@@ -261,8 +274,9 @@ class Connection:
         if self._handshake is not None:
             self.user = await self._handshake(self)
             self._phase = ConnectionPhase.OPEN
+        self._opened.set()
 
-    # ---- reader ---------------------------------------------------------------------------------------------------------
+    # ---- reader ----------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
         since_checkpoint = 0
@@ -306,7 +320,7 @@ class Connection:
     def _charge(self, stream: Stream, size: int) -> None:
         credit = stream.receive_credit
         credit.on_received(size)
-        if not stream.in_budget:
+        if not credit.announced:
             if not self._eager.take(size):
                 raise FlowControlError("more early data than allowed over all streams")
             self._eager_taken[stream.id] = self._eager_taken.get(stream.id, 0) + size
@@ -315,7 +329,12 @@ class Connection:
         if frame.stream_id == 0:
             self._on_connection_frame(frame)
             return
-        stream = self._streams.get(frame.stream_id) or self._new_peer_stream(frame)
+        stream = self._streams.get(frame.stream_id)
+        if frame.cmd != Cmd.DATA and frame.cmd != Cmd.RESET and frame.cmd not in COMMANDS:
+            self._on_unknown(stream, frame)
+            return
+        if stream is None:
+            stream = self._new_peer_stream(frame)
         data = self._placed.pop(0) if frame.cmd == Cmd.DATA and frame.length else None
         if stream is None or stream.left or stream.remote_ended:
             self._on_stray(stream, frame, data)
@@ -343,7 +362,7 @@ class Connection:
         except FsmuxError as exc:
             stream.reset(exc.code, str(exc))
             return
-        if not stream.deliver(message):
+        if not stream.deliver(Charged(message, frame.length) if frame.cmd in CREDITED else message):
             stream.reset(ErrorCode.FLOW_CONTROL, "more frames than anybody reads")
 
     def _new_peer_stream(self, frame: Frame) -> Stream | None:
@@ -354,9 +373,11 @@ class Connection:
             return None
         if stream_id <= self._highest_peer_id:
             return None
-        if frame.cmd in (Cmd.DATA, Cmd.RESET):
-            raise ProtocolError(f"stream {stream_id} begins with {Cmd(frame.cmd).name}")
+        if frame.cmd == Cmd.DATA:
+            raise ProtocolError(f"stream {stream_id} begins with DATA")
         self._highest_peer_id = stream_id
+        if frame.cmd == Cmd.RESET:  # it overtook the message that was to open the stream
+            return None
         if self._leaving or self._peer_streams >= self.hello.max_streams:
             text = "going away" if self._leaving else "too many streams at once"
             self.outbox.urgent(Frame(Cmd.RESET, stream_id, encode(Reset(ErrorCode.REFUSED, text))))
@@ -369,6 +390,16 @@ class Connection:
             stream.reset(ErrorCode.REFUSED, "too many streams at once")
             stream.close()
         return stream
+
+    def _on_unknown(self, stream: Stream | None, frame: Frame) -> None:
+        """A command of a later version: it fails on its own stream, and the connection lives."""
+        if stream is None and opened_by(frame.stream_id) is not self.role and frame.stream_id > self._highest_peer_id:
+            self._highest_peer_id = frame.stream_id
+        error = Error(ErrorCode.UNSUPPORTED, f"this peer does not know command {frame.cmd}")
+        if stream is None:
+            self.outbox.urgent(Frame(Cmd.ERROR, frame.stream_id, encode(error), Flags.END_STREAM))
+        elif not stream.local_ended:
+            stream.send_nowait(error, end=True)
 
     def _on_stray(self, stream: Stream | None, frame: Frame, data: Data | None) -> None:
         """A frame for a stream that is over here: the peer may not have known. Its END or RESET ends the stream."""
@@ -426,7 +457,7 @@ class Connection:
         self._phase = ConnectionPhase.OPEN if self._handshake is None else ConnectionPhase.AUTHENTICATING
         self._greeted.set()
 
-    # ---- writer and keepalive -------------------------------------------------------------------------------------------
+    # ---- writer and keepalive --------------------------------------------------------------------------------------
 
     def _wake_writer(self) -> None:
         if not self._sendable.is_set():
@@ -452,6 +483,7 @@ class Connection:
 
     async def _keep_alive(self) -> None:
         received = -1
+        await self._opened.wait()
         while True:
             busy = self._received_bytes != received
             received = self._received_bytes
@@ -480,7 +512,7 @@ class Connection:
 
         return [guarded(task) for task in (self._read, self._write, self._keep_alive)]
 
-    # ---- the end --------------------------------------------------------------------------------------------------------
+    # ---- the end ---------------------------------------------------------------------------------------------------
 
     def _fail(self, error: FsmuxError) -> None:
         if self.failure is not None:

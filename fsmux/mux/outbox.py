@@ -40,7 +40,7 @@ class _Item:
     """One queued frame, or a payload that becomes several; ``done`` of its bytes went out already."""
 
     cmd: int
-    payload: Payload | bytes
+    payload: Payload | bytes | tuple[memoryview, ...]
     flags: int
     length: int
     done: int = 0
@@ -92,7 +92,7 @@ class Outbox:
         self._control_bytes = 0
         self._ring: deque[SendQueue] = deque()
 
-    # ---- pushing --------------------------------------------------------------------------------------------------
+    # ---- pushing ---------------------------------------------------------------------------------------------------
 
     def set_eager_credit(self, total: int) -> None:
         """Take the peer's bound on early DATA from its HELLO; call before any stream is opened."""
@@ -101,8 +101,7 @@ class Outbox:
 
     def urgent(self, frame: Frame) -> None:
         """Queue a control frame before everything else."""
-        header, payload = encode(frame)
-        self._push(self._urgent, header + bytes(payload))
+        self._push(self._urgent, _whole(frame))
 
     def grant(self, stream_id: int, limit: int) -> None:
         """Queue credit; only the newest limit of a stream is ever sent."""
@@ -119,13 +118,12 @@ class Outbox:
         with self._lock:
             behind = bool(queue.items)
             if behind:
-                queue.items.append(_Item(frame.cmd, bytes(frame.payload), frame.flags, frame.length))
+                queue.items.append(_Item(frame.cmd, frame.payload, frame.flags, frame.length))
                 self._activate(queue)
         if behind:
             self._wake()
         else:
-            header, payload = encode(frame)
-            self._push(self._messages, header + bytes(payload))
+            self._push(self._messages, _whole(frame))
 
     def data(self, queue: SendQueue, cmd: int, payload: Payload, flags: int = 0) -> None:
         """Queue a payload that credit governs; it is cut into frames as credit and fairness allow."""
@@ -159,7 +157,7 @@ class Outbox:
         with self._lock:
             self._leave_eager(queue)
 
-    # ---- pulling --------------------------------------------------------------------------------------------------
+    # ---- pulling ---------------------------------------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
@@ -200,10 +198,11 @@ class Outbox:
                 header, payload = encode(frame)
                 if isinstance(payload, bytes):
                     return Batch(prefix + header + payload, None, queue)
+                assert not isinstance(payload, tuple)  # only received payloads are
                 return Batch(prefix + header, payload, queue)
             return Batch(prefix, None, None) if prefix else None
 
-    # ---- inside the lock --------------------------------------------------------------------------------------------
+    # ---- inside the lock -------------------------------------------------------------------------------------------
 
     def _push(self, lane: deque[bytes], frame: bytes) -> None:
         with self._lock:
@@ -220,8 +219,7 @@ class Outbox:
             chosen = list(self._grants.items())[:GRANTS_PER_FRAME]
             for stream_id, _ in chosen:
                 del self._grants[stream_id]
-            header, payload = encode(Frame(Cmd.CREDIT, 0, encode_message(Credit(tuple(chosen)))))
-            frames.append(header + bytes(payload))
+            frames.append(_whole(Frame(Cmd.CREDIT, 0, encode_message(Credit(tuple(chosen))))))
         for lane in (self._urgent, self._messages):
             while lane and size < MAX_CONTROL_PAYLOAD:
                 frame = lane.popleft()
@@ -266,7 +264,7 @@ class Outbox:
         if size != item.length:
             if isinstance(payload, FileSpan):
                 payload = FileSpan(payload.source, payload.offset + start, size)
-            else:
+            elif not isinstance(payload, tuple):
                 payload = payload[start : start + size]
         return Frame(item.cmd, queue.stream_id, payload, flags)
 
@@ -281,6 +279,12 @@ class Outbox:
             waiting = self._eager_waiting.popleft()
             if waiting.items:
                 self._activate(waiting)
+
+
+def _whole(frame: Frame) -> bytes:
+    header, payload = encode(frame)
+    assert isinstance(payload, bytes)
+    return header + payload
 
 
 class FrameSizer:

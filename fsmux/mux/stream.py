@@ -10,12 +10,12 @@ normal exit, RESET after an exception.  Nothing has to be awaited for that, so c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import trio
 
 from fsmux.errors import ConnectionLost, ErrorCode, FsmuxError, StreamReset, from_code
-from fsmux.limits import INITIAL_CREDIT, STREAM_BACKLOG
+from fsmux.limits import INITIAL_CREDIT, INITIAL_WINDOW, STREAM_BACKLOG
 from fsmux.mux.buffers import Data
 from fsmux.wire.credit import ReceiveCredit
 from fsmux.wire.frames import CREDITED, Cmd, FileSpan, Flags, Frame
@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 SEND_BACKLOG = 3
 """Payloads a stream may have queued before ``send_data`` waits: the one being sent, and two so that the writer never
 finds the queue empty while the sending task is scheduled."""
+
+
+class Charged(NamedTuple):
+    """A message that took ``size`` bytes of credit, which come back when it is received."""
+
+    message: Message
+    size: int
 
 
 class Stream:
@@ -47,7 +54,7 @@ class Stream:
     def __init__(self, connection: Connection, stream_id: int, queue: SendQueue) -> None:
         self.id = stream_id
         self.queue = queue
-        self.receive_credit = ReceiveCredit(INITIAL_CREDIT)
+        self.receive_credit = ReceiveCredit(INITIAL_CREDIT, INITIAL_WINDOW)
         self.in_budget = False
         self.local_ended = False
         self.remote_ended = False
@@ -56,14 +63,14 @@ class Stream:
         self._connection = connection
         self._waiting = False
         self._room: trio.Event | None = None
-        self._in: trio.MemorySendChannel[Message | Data]
-        self._out: trio.MemoryReceiveChannel[Message | Data]
+        self._in: trio.MemorySendChannel[Message | Data | Charged]
+        self._out: trio.MemoryReceiveChannel[Message | Data | Charged]
         self._in, self._out = trio.open_memory_channel(STREAM_BACKLOG)
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} of {self._connection!r}>"
 
-    # ---- sending ----------------------------------------------------------------------------------------------------
+    # ---- sending ---------------------------------------------------------------------------------------------------
 
     def send_nowait(self, message: Message, *, end: bool = False) -> None:
         """Queue a message; with ``end`` it is the last thing sent on this stream."""
@@ -133,7 +140,7 @@ class Stream:
         self.local_ended = True
         self._connection.settle(self)
 
-    # ---- receiving --------------------------------------------------------------------------------------------------
+    # ---- receiving -------------------------------------------------------------------------------------------------
 
     async def receive(self) -> Message | Data | None:
         """The next message or DATA payload; None when the peer has ended its side. Always a checkpoint.
@@ -143,14 +150,16 @@ class Stream:
         try:
             return self._checked(await self._out.receive())
         except trio.EndOfChannel:
-            return self._ended()
+            self._raise_if_failed()
+            return None
 
     def receive_nowait(self) -> Message | Data | None:
         """Like :meth:`receive`, but raises ``trio.WouldBlock`` instead of waiting."""
         try:
             return self._checked(self._out.receive_nowait())
         except trio.EndOfChannel:
-            return self._ended()
+            self._raise_if_failed()
+            return None
 
     async def expect_message(self, *kinds: type[Any]) -> Any:
         """The next message, which must be one of ``kinds``; anything else is the peer's protocol error."""
@@ -173,22 +182,21 @@ class Stream:
         """A payload has reached where it belongs: its buffer is free and its bytes become credit. Not a checkpoint."""
         self._connection.consumed(self, data)
 
-    def consumed_bytes(self, count: int) -> None:
-        """The same for a message under credit, which holds no buffer."""
-        self._connection.consumed_bytes(self, count)
-
-    def _checked(self, item: Message | Data) -> Message | Data:
+    def _checked(self, item: Message | Data | Charged) -> Message | Data:
+        if isinstance(item, Charged):
+            self._connection.consumed_bytes(self, item.size)
+            return item.message
         if isinstance(item, Error):
             raise from_code(item.code, item.text)
         return item
 
-    def _ended(self) -> None:
+    def _raise_if_failed(self) -> None:
         if self.error is not None:
             raise self.error
 
-    # ---- called by the connection -----------------------------------------------------------------------------------
+    # ---- called by the connection ----------------------------------------------------------------------------------
 
-    def deliver(self, item: Message | Data) -> bool:
+    def deliver(self, item: Message | Data | Charged) -> bool:
         """Hand over what arrived. False if there is no room, which is the peer's fault, or nobody reads any more."""
         try:
             self._in.send_nowait(item)
@@ -221,10 +229,10 @@ class Stream:
             if isinstance(item, Data):
                 self._connection.consumed(self, item)
 
-    # ---- scope --------------------------------------------------------------------------------------------------------
+    # ---- scope -----------------------------------------------------------------------------------------------------
 
     def close(self, exc: BaseException | None = None) -> None:
-        """Leave the stream: END_STREAM without ``exc``, RESET with it. Not a checkpoint; the second call does nothing."""
+        """Leave the stream: END_STREAM without ``exc``, RESET with it. Not a checkpoint; twice is no more than once."""
         if self.left:
             return
         try:

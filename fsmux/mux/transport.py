@@ -67,7 +67,8 @@ class Transport(ABC):
     async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
         """Send until the outbox has nothing more to send.
 
-        ``on_short(stream_id)`` is called, in whatever thread, when a span's file ended early and zeros filled the frame.
+        ``on_short(stream_id)`` is called, in whatever thread, when a span's file ended early and zeros filled its
+        frame.
         Raises :class:`ConnectionLost` if the connection breaks; cancellation inside a frame breaks it.
         """
 

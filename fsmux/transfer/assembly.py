@@ -8,7 +8,7 @@ wrong ``MAX_ATTEMPTS`` times; each time all of it is asked for again, because no
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from fsmux.errors import ProtocolError
 from fsmux.files.chunks import combine_all
@@ -21,7 +21,8 @@ MAX_ATTEMPTS = 3
 """Times a chunk may arrive damaged. TCP misses 1 damaged segment in 65,536; three in one chunk are no accident."""
 
 
-class Verdict(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Verdict:
     """What a whole chunk came to: ``expected`` is what its sender said, ``found`` what was received."""
 
     index: int

@@ -20,7 +20,7 @@ from fsmux.mux.buffers import Data
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS, Assembly
 from fsmux.transfer.session import Outcome, Report
-from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Keep, Message, Offer, Span, Want
+from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Keep, Message, Offer, Span, Want, pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,13 +33,8 @@ if TYPE_CHECKING:
 HAVES_PAGE = 1000
 """Ranges in one Haves message: about 34 KiB."""
 
-WANT_PAGE = 2000
-"""Extents in one Want message: at most 40 KiB."""
 
-
-async def receive_file(
-    stream: Stream, open_sink: Callable[[Offer], Sink], *, disk: Disk, report: Report
-) -> Outcome:
+async def receive_file(stream: Stream, open_sink: Callable[[Offer], Sink], *, disk: Disk, report: Report) -> Outcome:
     """Receive the file that the peer offers next on ``stream`` and commit it.
 
     ``open_sink`` (blocking, run in a thread) makes the sink for the offer.  The caller sends nothing on the stream
@@ -70,14 +65,13 @@ class _Receiver:
         self._received = 0
         self._promised = 0  # bytes that are still to come under credit
         self._position = Extent(0, 0)  # what the current span has left
-        self._basis_crcs: dict[int, int] = {}
+        self._named: set[Extent] = set()  # ranges of an earlier version that were offered to the sender
         self._finish: Finish | None = None
 
     async def run(self) -> Outcome:
         size = self._offer.identity.size
         missing = self._sink.manifest.missing()
         self._report.observer(FileStarted(self._report.name, size, self._resumed))
-        self._report.progress(self._resumed)
         if self._offer.eager:
             self._promise(size)
         else:
@@ -95,13 +89,12 @@ class _Receiver:
         await self._stream.send(Committed(crc, durable, self._resumed))
         return Outcome(size, self._received, self._resumed, crc, durable)
 
-    # ---- asking ---------------------------------------------------------------------------------------------------------
+    # ---- asking ----------------------------------------------------------------------------------------------------
 
     async def _want(self, missing: list[Extent]) -> None:
         have = self._sink.basis is not None and bool(missing)
-        for start in range(0, max(len(missing), 1), WANT_PAGE):
-            more = start + WANT_PAGE < len(missing)
-            await self._stream.send(Want(tuple(missing[start : start + WANT_PAGE]), have=have, more=more))
+        for message in pages(Want(tuple(missing), have=have)):
+            await self._stream.send(message)
         self._promise(sum(extent.length for extent in missing))
         if have:
             await self._offer_basis()
@@ -113,8 +106,8 @@ class _Receiver:
         while True:
             found = await self._disk.read(next, basis, None)
             if found is not None:
-                page.append(Have(found.offset, found.length, found.digest))
-                self._basis_crcs[found.offset] = found.crc32
+                page.append(Have(*found))
+                self._named.add(Extent(*found[:2]))
             if found is None or len(page) == HAVES_PAGE:
                 await self._stream.send(Haves(tuple(page), more=found is not None))
                 await self._take_keeps()
@@ -128,15 +121,12 @@ class _Receiver:
             keep = await self._stream.expect_message(Keep)
             more = keep.more
             for extent in keep.ranges:
+                if extent not in self._named:
+                    raise ProtocolError("the sender keeps a range that was never named")
                 await self._keep(extent)
 
     async def _keep(self, extent: Extent) -> None:
-        expected = self._basis_crcs.get(extent.offset)
-        if expected is None:
-            raise ProtocolError("the sender keeps a range that was never named")
         crc = await self._disk.read(self._sink.copy_from_basis, extent)
-        if crc != expected:
-            raise IntegrityError(f"{self._report.name}: the earlier version changed while it was being reused")
         self._resumed += extent.length
         self._promise(-extent.length)
         self._report.progress(extent.length)
@@ -146,7 +136,7 @@ class _Receiver:
         if verdict is not None:
             self._sink.received(verdict.index, verdict.found)
 
-    # ---- taking ---------------------------------------------------------------------------------------------------------
+    # ---- taking ----------------------------------------------------------------------------------------------------
 
     async def _take(self, item: Message | Data | None) -> None:
         match item:
@@ -174,22 +164,21 @@ class _Receiver:
         """Write this payload and all that arrived behind it, in one hop."""
         batch = [first]
         after: Message | Data | None = first
-        while True:
-            try:
-                after = self._stream.receive_nowait()
-            except trio.WouldBlock:
-                break
-            if not isinstance(after, Data):
-                break
-            batch.append(after)
         try:
+            while isinstance(after, Data):
+                try:
+                    after = self._stream.receive_nowait()
+                except trio.WouldBlock:
+                    break
+                if isinstance(after, Data):
+                    batch.append(after)
             await self._write_batch(batch)
         finally:
             for data in batch:
                 self._stream.consumed(data)
         if self._sink.checkpoint_due():
             await self._disk.meta(self._sink.checkpoint)
-        if after is None or not isinstance(after, Data):
+        if not isinstance(after, Data):
             await self._take(after)
 
     async def _write_batch(self, batch: list[Data]) -> None:

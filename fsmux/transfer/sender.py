@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from fsmux.errors import IntegrityError, ProtocolError
+from fsmux.events import FileStarted
 from fsmux.files.chunks import ChunkMap, effective_chunk_size
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.session import Outcome, Report
 from fsmux.wire.frames import FileSpan
-from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Keep, Offer, Span, Want
+from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Keep, Offer, Span, Want, pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from fsmux.mux.stream import Stream
     from fsmux.transfer.digests import DigestCache
     from fsmux.transfer.disk import Disk
-
-KEEP_PAGE = 2000
-"""Ranges in one Keep message: at most 40 KiB."""
 
 
 async def send_file(
@@ -81,6 +79,8 @@ class _Sender:
             missing = [Extent(0, identity.size)] if identity.size else []
         else:
             missing = await self._what_is_missing()
+        resumed = identity.size - sum(extent.length for extent in missing)
+        self._report.observer(FileStarted(self._report.name, identity.size, resumed))
         for extent in missing:
             await self._send_extent(extent)
         await self._resend()
@@ -94,7 +94,7 @@ class _Sender:
         done = self._committed
         return Outcome(identity.size, self._sent, done.bytes_resumed, done.crc32, done.durable)
 
-    # ---- what to send -----------------------------------------------------------------------------------------------
+    # ---- what to send ----------------------------------------------------------------------------------------------
 
     async def _what_is_missing(self) -> list[Extent]:
         want = await self._stream.expect_message(Want)
@@ -116,9 +116,8 @@ class _Sender:
             more = page.more
             kept = await self._disk.read(self._matching, page.ranges)
             missing = subtract(missing, kept)
-            for start in range(0, max(len(kept), 1), KEEP_PAGE):
-                last = not more and start + KEEP_PAGE >= len(kept)
-                await self._stream.send(Keep(tuple(kept[start : start + KEEP_PAGE]), not last))
+            for message in pages(Keep(tuple(kept))):
+                await self._stream.send(message)
         return missing
 
     def _matching(self, ranges: Iterable[Have]) -> list[Extent]:
@@ -126,11 +125,10 @@ class _Sender:
         return [
             Extent(have.offset, have.length)
             for have in ranges
-            if have.offset + have.length <= size
-            and self._source.range_digest(have.offset, have.length) == have.digest
+            if have.offset + have.length <= size and self._source.range_digest(have.offset, have.length) == have.digest
         ]
 
-    # ---- sending --------------------------------------------------------------------------------------------------------
+    # ---- sending ---------------------------------------------------------------------------------------------------
 
     async def _send_extent(self, extent: Extent) -> None:
         self._stream.send_nowait(Span(extent.offset, extent.length))
@@ -158,7 +156,7 @@ class _Sender:
             return None
         return self._map.crc32([self._crcs[index] for index in range(self._map.count)])
 
-    # ---- what the receiver says meanwhile -------------------------------------------------------------------------------
+    # ---- what the receiver says meanwhile --------------------------------------------------------------------------
 
     def _poll(self) -> None:
         while True:

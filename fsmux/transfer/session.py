@@ -35,9 +35,3 @@ class Outcome:
     bytes_resumed: int
     crc32: int
     durable: bool
-
-
-EAGER_SIZE = 256 * 1024
-"""Bytes. An upload up to this size is sent along with its offer: all of it fits the initial credit, and it is less
-than a chunk, so nothing of it can have been kept from an earlier attempt. Larger files wait for what is missing."""
-

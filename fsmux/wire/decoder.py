@@ -13,7 +13,7 @@ Rule 3: after a fault there is no way back; every call raises it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from zlib_ng.zlib_ng import crc32
@@ -72,21 +72,17 @@ class Decoder:
             raise self._error
         return [*self._rest, self._buffer[self._have :]]
 
-    def advance(self, n: int) -> list[Frame]:
-        """The frames that are whole now that ``n`` bytes were put into :meth:`buffers`."""
+    def advance(self, n: int) -> Iterator[Frame]:
+        """The frames that are whole now that ``n`` bytes were put into :meth:`buffers`.
+
+        To be exhausted before anything else is asked of the decoder.  A frame is handed out before the header behind
+        it is looked at, so that acting on it may change what the next one may be and where its payload goes.
+        """
         if self._error is not None:
             raise self._error
-        frames: list[Frame] = []
-        try:
-            if self._rest:
-                n -= self._filled(min(n, self._left), frames)
-            if n:
-                self._parse(n, frames)
-        except Exception as error:
-            self._error = error
-            if not frames:
-                raise
-        return frames
+        if n > READ_AHEAD - self._have + (self._left if self._rest else 0):
+            raise ValueError(f"advance by more than the buffers hold ({n} bytes)")
+        return self._advance(n)
 
     def feed(self, data: Buffer) -> list[Frame]:
         """The frames that are whole now that ``data`` has arrived; ``advance`` for bytes that are at hand."""
@@ -104,13 +100,27 @@ class Decoder:
             if done == start:
                 return frames
             try:
-                frames += self.advance(done - start)
+                frames.extend(self.advance(done - start))
             except Exception:
                 if not frames:
                     raise
 
-    def _filled(self, n: int, frames: list[Frame]) -> int:
-        """Account for ``n`` bytes that now stand in the payload's own memory."""
+    def _advance(self, n: int) -> Iterator[Frame]:
+        try:
+            if self._rest:
+                filled = min(n, self._left)
+                frame = self._filled(filled)
+                if frame is not None:
+                    yield frame
+                n -= filled
+            if n:
+                yield from self._parse(n)
+        except Exception as error:
+            self._error = error
+            raise
+
+    def _filled(self, n: int) -> Frame | None:
+        """Account for ``n`` bytes that now stand in the payload's own memory; its frame if that was all."""
         self._left -= n
         rest, skip = self._rest, n
         while skip:
@@ -120,19 +130,19 @@ class Decoder:
                 break
             skip -= len(first)
             del rest[0]
-        if not self._left:
-            self._finish(frames)
-        return n
+        return None if self._left else self._finish()
 
-    def _parse(self, n: int, frames: list[Frame]) -> None:
+    def _parse(self, n: int) -> Iterator[Frame]:
         """Go through the read-ahead buffer, into which ``n`` more bytes came."""
         buffer, position, end = self._buffer, 0, self._have + n
-        if end > READ_AHEAD:
-            raise ValueError(f"advance by more than the buffers hold ({n} bytes)")
         self._have = 0
         while position < end:
             if self._header is not None:
-                position += self._take(buffer[position:end], frames)
+                taken = min(end - position, self._left)
+                frame = self._take(buffer[position : position + taken])
+                position += taken
+                if frame is not None:
+                    yield frame
                 continue
             body = position + HEADER_SIZE
             if body > end:
@@ -148,7 +158,10 @@ class Decoder:
                 raise ProtocolError(f"command {cmd} on stream {stream_id} has {length} bytes where {most} are allowed")
             position = body
             if cmd == _DATA:
-                self._begin_data(header, frames)
+                if length:
+                    self._begin_data(header)
+                else:
+                    yield Frame(_DATA, stream_id, (), header.flags)
                 continue
             crc = header_crc(head)
             if length <= end - body:  # the common case: a whole message, nothing to keep
@@ -156,15 +169,13 @@ class Decoder:
                 payload = bytes(buffer[body:position])
                 if fold(crc32(payload, crc) if length else crc) != checksum:
                     raise _damaged(header)
-                frames.append(Frame(cmd, stream_id, payload, header.flags))
+                yield Frame(cmd, stream_id, payload, header.flags)
             else:
                 self._begin(header, crc, (memoryview(bytearray(length)),))
 
-    def _begin_data(self, header: Header, frames: list[Frame]) -> None:
+    def _begin_data(self, header: Header) -> None:
         length = header.length
-        if not length:
-            frames.append(Frame(_DATA, header.stream_id, (), header.flags))
-        elif self._place is None:
+        if self._place is None:
             self._begin(header, 0, (memoryview(bytearray(length)),))
         else:
             views = tuple(self._place(header) or ())
@@ -179,14 +190,12 @@ class Decoder:
         self._views = views
         self._rest = [view for view in views if len(view)]
 
-    def _take(self, data: memoryview, frames: list[Frame]) -> int:
-        """Move payload bytes from the read-ahead buffer to where they belong; how many."""
-        n = min(len(data), self._left)
+    def _take(self, data: memoryview) -> Frame | None:
+        """Move payload bytes from the read-ahead buffer to where they belong; the frame if those were the last."""
+        n = len(data)
         if not self._rest:  # dropped
             self._left -= n
-            if not self._left:
-                self._finish(frames)
-            return n
+            return None if self._left else self._finish()
         done = 0
         for view in self._rest:
             piece = data[done : min(done + len(view), n)]
@@ -194,19 +203,18 @@ class Decoder:
             done += len(piece)
             if done == n:
                 break
-        return self._filled(n, frames)
+        return self._filled(n)
 
-    def _finish(self, frames: list[Frame]) -> None:
+    def _finish(self) -> Frame:
         header, views = self._header, self._views
         assert header is not None
         self._header, self._views, self._rest = None, (), []
         if header.cmd == _DATA:
-            frames.append(Frame(_DATA, header.stream_id, views, header.flags))
-            return
+            return Frame(_DATA, header.stream_id, views, header.flags)
         payload = bytes(views[0])
         if fold(crc32(payload, self._crc)) != header.checksum:
             raise _damaged(header)
-        frames.append(Frame(header.cmd, header.stream_id, payload, header.flags))
+        return Frame(header.cmd, header.stream_id, payload, header.flags)
 
 
 def _damaged(header: Header) -> ProtocolError:

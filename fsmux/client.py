@@ -1,0 +1,261 @@
+"""The Trio API of a client: one connection, and everything that can be asked for over it.
+
+Theory: each request is a stream of its own, so any number of tasks may use one client at once.  What a method waits
+for may be cancelled; the server is told at once and the connection goes on.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from fsmux import events, job
+from fsmux.auth import ClientAuth
+from fsmux.errors import ConnectFailed, ErrorCode, IntegrityError, ProtocolError
+from fsmux.files.chunks import crc32_of
+from fsmux.greeting import hello, prove_to_server
+from fsmux.limits import CONNECT_SECONDS, MAX_DATA_PAYLOAD, MIB
+from fsmux.mux.buffers import Data
+from fsmux.mux.connection import Connection, open_connection
+from fsmux.mux.transport import dial_tcp, dial_unix
+from fsmux.records import Attrs, Parts
+from fsmux.transfer.digests import DigestCache
+from fsmux.transfer.disk import Disk, open_disk
+from fsmux.urls import Remote, parse_remote
+from fsmux.wire.messages import (
+    Close,
+    Entries,
+    Entry,
+    List,
+    Mkdir,
+    Ok,
+    Open,
+    Read,
+    ReadDone,
+    Remove,
+    Rename,
+    SetAttrs,
+    Stat,
+    Symlink,
+    Write,
+)
+from fsmux.wire.state import Role
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator
+
+    from fsmux.events import Observer, Summary
+    from fsmux.mux.stream import Stream
+
+READ_PIECE = 16 * MIB
+"""Bytes of one READ. Its answer is held in memory and checked as a whole before it is handed out."""
+
+
+@asynccontextmanager
+async def connect(
+    url: str | Remote,
+    *,
+    token: str | None = None,
+    timeout: float = CONNECT_SECONDS,  # noqa: ASYNC109  # of one phase, where a caller's scope would bound all
+) -> AsyncIterator[Client]:
+    """A connection to the server of ``url`` (``fsmux://HOST:PORT``, ``fsmux+unix:///SOCKET``) for the block.
+
+    ``token`` proves who the user of the URL is.  ``timeout`` bounds connecting, in seconds.  Leaving the block closes
+    the connection; requests still under way in other tasks end with :class:`ConnectionLost`.
+
+    Raises:
+        UsageError, ConnectFailed, VersionMismatch, AuthError: the URL is none, nobody answers, it is not an fsmux
+            server of this version, or the token is not right.
+    """
+    remote = parse_remote(url) if isinstance(url, str) else url
+    auth = ClientAuth(remote.user, token)
+
+    async def authenticate(connection: Connection) -> None:
+        await prove_to_server(connection, auth)
+
+    try:
+        with trio.fail_after(timeout):
+            if remote.socket_path:
+                transport = await dial_unix(remote.socket_path)
+            else:
+                transport = await dial_tcp(remote.host, remote.port)
+    except trio.TooSlowError:
+        raise ConnectFailed(f"{remote.server}: no answer within {timeout:g} s") from None
+    async with open_disk() as disk, open_connection(transport, Role.CLIENT, hello(), authenticate) as connection:
+        yield Client(connection, remote, disk)
+
+
+class Client:
+    """What can be asked of a server. Made by :func:`connect`.
+
+    Paths are texts relative to what the server serves (``docs/a.txt``), or tuples of bytes for names that are no text.
+    Every method raises the typed error that the server answers with, or the connection's.
+    """
+
+    def __init__(self, connection: Connection, remote: Remote, disk: Disk) -> None:
+        self.connection = connection
+        self.remote = remote
+        self.disk = disk
+        self.digests = DigestCache()
+
+    async def stat(self, path: str | Parts = (), *, follow: bool = True) -> Attrs:
+        """Kind, size, time and mode of what stands at ``path``; of the link itself unless ``follow``."""
+        result: Attrs = await self._ask(Stat(parts_of(path), follow), Attrs)
+        return result
+
+    @asynccontextmanager
+    async def list(self, path: str | Parts = (), *, recursive: bool = False) -> AsyncIterator[AsyncIterator[Entry]]:
+        """The entries of a directory, streamed: ``async with client.list("docs") as entries: async for e in entries``.
+
+        An entry's path is relative to the listed directory; one that could not be read carries a fault.
+        """
+        async with self.pages(path, recursive=recursive) as pages:
+            yield _entries(pages)
+
+    @asynccontextmanager
+    async def pages(
+        self, path: str | Parts = (), *, recursive: bool = False
+    ) -> AsyncIterator[AsyncIterator[tuple[Entry, ...]]]:
+        """The same, as pages of entries, the way they come."""
+        async with self.connection.open_stream() as stream:
+            await stream.send(List(parts_of(path), recursive), end=True)
+            stream.expect(None)
+            yield _pages(stream)
+
+    async def mkdir(self, path: str | Parts, *, parents: bool = False, mode: int = 0o777) -> None:
+        """Make a directory; with ``parents`` those above it too, and one that exists is fine."""
+        await self._ask(Mkdir(parts_of(path), parents, mode), Ok)
+
+    async def rename(self, source: str | Parts, target: str | Parts, *, replace: bool = False) -> None:
+        """Give something another name; what has that name is replaced only with ``replace``."""
+        await self._ask(Rename(parts_of(source), parts_of(target), replace), Ok)
+
+    async def remove(self, path: str | Parts, *, recursive: bool = False) -> None:
+        """Remove a file, a link or an empty directory; with ``recursive`` all that is in it."""
+        await self._ask(Remove(parts_of(path), recursive), Ok)
+
+    async def symlink(self, path: str | Parts, target: bytes, attrs: Attrs | None = None) -> None:
+        """Make a symbolic link, replacing a file or link that has the name."""
+        await self._ask(Symlink(parts_of(path), target, attrs), Ok)
+
+    async def set_attrs(self, path: str | Parts, attrs: Attrs) -> None:
+        """Set mode and modification time; zero leaves one alone."""
+        await self._ask(SetAttrs(parts_of(path), attrs), Ok)
+
+    @asynccontextmanager
+    async def open(
+        self, path: str | Parts, *, write: bool = False, create: bool = False, truncate: bool = False
+    ) -> AsyncIterator[RemoteFile]:
+        """Random access to a file, for the block. Writes go to the file itself, in place."""
+        async with self.connection.open_stream() as stream:
+            await stream.send(Open(parts_of(path), write, create, truncate))
+            attrs = await stream.expect_message(Attrs)
+            file = RemoteFile(stream, attrs.size)
+            yield file
+            if not stream.local_ended:
+                await stream.send(Close(False))
+                await stream.expect_message(Ok)
+
+    async def download(
+        self,
+        path: str | Parts,
+        destination: str | os.PathLike[str],
+        *,
+        observer: Observer = events.ignore,
+        **options: Any,
+    ) -> Summary:
+        """Copy a file or a whole directory from the server, resuming what an earlier attempt left.
+
+        ``options`` are fields of :class:`fsmux.job.Options`.  Single files that fail are reported to ``observer`` and
+        counted in the summary's ``failed``; they do not stop the others.
+        """
+        return await job.download(self, parts_of(path), destination, job.Options(**options), observer)
+
+    async def upload(
+        self, source: str | os.PathLike[str], path: str | Parts, *, observer: Observer = events.ignore, **options: Any
+    ) -> Summary:
+        """Copy a file or a whole directory to the server; otherwise like :meth:`download`."""
+        return await job.upload(self, source, parts_of(path), job.Options(**options), observer)
+
+    async def _ask(self, request: Any, answer: type[Any]) -> Any:
+        async with self.connection.open_stream() as stream:
+            await stream.send(request, end=True)
+            return await stream.expect_message(answer)
+
+
+async def _pages(stream: Stream) -> AsyncIterator[tuple[Entry, ...]]:
+    while not isinstance(page := await stream.expect_message(Entries, Ok), Ok):
+        yield page.entries
+
+
+async def _entries(pages: AsyncIterator[tuple[Entry, ...]]) -> AsyncIterator[Entry]:
+    async for page in pages:
+        for entry in page:
+            yield entry
+
+
+class RemoteFile:
+    """An open file on the server. One task at a time may use it; open it twice for two."""
+
+    def __init__(self, stream: Stream, size: int) -> None:
+        self.size = size
+        self._stream = stream
+
+    async def pread(self, length: int, offset: int) -> bytes:
+        """``length`` bytes from ``offset``; fewer only where the file ends. Checked by CRC-32."""
+        parts: list[bytes] = []
+        while length > 0:
+            piece = await self._read(min(length, READ_PIECE), offset)
+            parts.append(piece)
+            if len(piece) < min(length, READ_PIECE):
+                break
+            length -= len(piece)
+            offset += len(piece)
+        return b"".join(parts)
+
+    async def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
+        """Write all of ``data`` at ``offset`` and return how many bytes that were."""
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), MAX_DATA_PAYLOAD):
+            piece = bytes(view[start : start + MAX_DATA_PAYLOAD])
+            await self._stream.send(Write(offset + start, len(piece), crc32_of([piece])))
+            await self._stream.send_data(piece)
+            await self._stream.expect_message(Ok)
+        return len(view)
+
+    async def close(self, *, sync: bool = False) -> None:
+        """End the handle; with ``sync`` what was written is on stable storage first."""
+        await self._stream.send(Close(sync))
+        await self._stream.expect_message(Ok)
+        self._stream.end()
+
+    async def _read(self, length: int, offset: int) -> bytes:
+        stream = self._stream
+        pieces: list[bytes] = []
+        have = 0
+        try:
+            stream.expect(length)
+            await stream.send(Read(offset, length))
+            while isinstance(item := await stream.receive(), Data):
+                pieces.append(bytes(item))
+                have += item.length
+                stream.consumed(item)
+        except trio.Cancelled:
+            stream.reset(ErrorCode.CANCELLED)  # the rest of the answer would be taken for the next one's
+            raise
+        if not isinstance(item, ReadDone) or item.length != have:
+            raise ProtocolError("the server's answer to READ does not add up")
+        found = crc32_of(pieces)
+        if found != item.crc32:
+            raise IntegrityError(f"the range at {offset} arrived damaged ({found:08x}, expected {item.crc32:08x})")
+        return b"".join(pieces)
+
+
+def parts_of(path: str | Parts) -> Parts:
+    """A path as components; leading and double slashes and ``.`` vanish."""
+    if isinstance(path, tuple):
+        return path
+    return tuple(part for part in path.encode("utf-8", "surrogateescape").split(b"/") if part not in (b"", b"."))

@@ -1,0 +1,303 @@
+"""What a server does for each request: a table from command to handler, and the dispatcher that uses it.
+
+Theory: a stream's first message says what is asked; its handler owns the stream from there on.  A handler raises typed
+errors, and :func:`dispatch` is the one place that turns them into an ERROR message, so that a request can fail in one
+way only and never takes the connection with it.  What is unknown fails as UNSUPPORTED on its own stream.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from fsmux.errors import AccessError, ErrorCode, FsmuxError, IntegrityError, ProtocolError, Unsupported
+from fsmux.events import Observer, RequestFailed
+from fsmux.files.chunks import combine
+from fsmux.files.handle import Handle
+from fsmux.files.sink import Sink, open_sink
+from fsmux.files.source import Source
+from fsmux.limits import CHUNK_SIZE, MAX_DATA_PAYLOAD
+from fsmux.mux.buffers import Data
+from fsmux.plan.walk import Listed, walk
+from fsmux.records import Attrs, Durability, Extent, Kind
+from fsmux.transfer.receiver import receive_file
+from fsmux.transfer.sender import send_file
+from fsmux.transfer.session import Report
+from fsmux.wire.frames import FileSpan
+from fsmux.wire.messages import (
+    Close,
+    Entries,
+    Entry,
+    Error,
+    Fault,
+    Get,
+    List,
+    Mkdir,
+    Offer,
+    Ok,
+    Open,
+    Put,
+    Read,
+    ReadDone,
+    Remove,
+    Rename,
+    SetAttrs,
+    Stat,
+    Symlink,
+    Write,
+    pages,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterator
+
+    from fsmux.files.root import Root
+    from fsmux.mux.stream import Stream
+    from fsmux.records import Parts
+    from fsmux.transfer.digests import DigestCache
+    from fsmux.transfer.disk import Disk
+
+logger = logging.getLogger("fsmux.server")
+
+MAX_READ = 1 << 30
+"""Bytes of one READ. More is asked for in several, so that CLOSE does not wait behind an endless one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What handlers of one connection work with."""
+
+    root: Root
+    disk: Disk
+    digests: DigestCache
+    owner: bytes
+    read_only: bool
+    durability: Durability
+    peer: str
+    observer: Observer
+
+    def check_write(self) -> None:
+        if self.read_only:
+            raise AccessError("the server does not allow writing here; it is read-only unless started with --write")
+
+
+async def dispatch(stream: Stream, context: Context) -> None:
+    """Serve one stream that the peer opened. Never raises but for cancellation."""
+    async with stream:
+        request = "?"
+        try:
+            message: Any = await stream.receive()
+            if message is None:
+                return
+            request = type(message).__name__.upper()
+            handler = HANDLERS.get(type(message))
+            if handler is None:
+                raise Unsupported(f"{request} does not begin a conversation")
+            await handler(context, stream, message)
+        except FsmuxError as exc:
+            _refuse(stream, context, request, exc.code, str(exc))
+        except Exception:
+            logger.exception("a request failed unexpectedly (%s from %s)", request, context.peer)
+            _refuse(stream, context, request, ErrorCode.INTERNAL, "the server failed unexpectedly; its log says more")
+
+
+def _refuse(stream: Stream, context: Context, request: str, code: ErrorCode, text: str) -> None:
+    if stream.error is not None:
+        return  # the peer or the connection ended it: nobody is there to be told
+    context.observer(RequestFailed(context.peer, request, code.name, text))
+    if not stream.local_ended:
+        stream.send_nowait(Error(code, text[:1000]), end=True)
+
+
+# ---- names and attributes -----------------------------------------------------------------------------------------
+
+
+async def _stat(context: Context, stream: Stream, request: Stat) -> None:
+    attrs = await context.disk.meta(context.root.stat, request.path, request.follow)
+    await stream.send(attrs, end=True)
+
+
+async def _list(context: Context, stream: Stream, request: List) -> None:
+    with closing(_listing(context.root, request.path, request.recursive)) as listing:
+        while (page := await context.disk.meta(next, listing, None)) is not None:
+            entries = tuple(_entry(listed) for listed in page)
+            for message in pages(Entries(entries)):
+                await stream.send(message)
+    await stream.send(Ok(), end=True)
+
+
+def _listing(root: Root, path: Parts, recursive: bool) -> Generator[list[Listed], None, None]:
+    if recursive:
+        yield from walk(root.scan, path)
+    else:
+        for page in root.scan(path):
+            yield [Listed((name,), attrs) for name, attrs in page]
+
+
+def _entry(listed: Listed) -> Entry:
+    fault = None if listed.error is None else Fault(listed.error.code, str(listed.error)[:1000])
+    return Entry(listed.parts, listed.attrs, fault)
+
+
+async def _mkdir(context: Context, stream: Stream, request: Mkdir) -> None:
+    context.check_write()
+    await context.disk.meta(context.root.mkdir, request.path, request.parents, request.mode)
+    await stream.send(Ok(), end=True)
+
+
+async def _rename(context: Context, stream: Stream, request: Rename) -> None:
+    context.check_write()
+    await context.disk.meta(context.root.rename, request.source, request.target, request.replace)
+    await stream.send(Ok(), end=True)
+
+
+async def _remove(context: Context, stream: Stream, request: Remove) -> None:
+    context.check_write()
+    await context.disk.meta(context.root.remove, request.path, request.recursive)
+    await stream.send(Ok(), end=True)
+
+
+async def _set_attrs(context: Context, stream: Stream, request: SetAttrs) -> None:
+    context.check_write()
+    await context.disk.meta(context.root.set_attrs, request.path, request.attrs)
+    await stream.send(Ok(), end=True)
+
+
+async def _symlink(context: Context, stream: Stream, request: Symlink) -> None:
+    context.check_write()
+    await context.disk.meta(context.root.symlink, request.path, request.target, request.attrs)
+    await stream.send(Ok(), end=True)
+
+
+# ---- random access: the stream is the handle ----------------------------------------------------------------------
+
+
+async def _open(context: Context, stream: Stream, request: Open) -> None:
+    writing = request.write or request.create or request.truncate
+    if writing:
+        context.check_write()
+    handle = await context.disk.meta(
+        Handle.open, context.root, request.path, write=writing, create=request.create, truncate=request.truncate
+    )
+    with handle:
+        await stream.send(Attrs(Kind.FILE, await context.disk.meta(handle.size)))
+        while True:
+            message = await stream.receive()
+            match message:
+                case Read():
+                    await _read(context, stream, handle, message)
+                case Write():
+                    await _write(context, stream, handle, message)
+                case Close(sync=sync):
+                    if sync and handle.writable:
+                        await context.disk.meta(handle.sync)
+                    await stream.send(Ok(), end=True)
+                    return
+                case None:
+                    return
+                case _:
+                    if isinstance(message, Data):
+                        stream.consumed(message)
+                    raise ProtocolError(f"a handle cannot be asked for {type(message).__name__}")
+
+
+async def _read(context: Context, stream: Stream, handle: Handle, request: Read) -> None:
+    size = await context.disk.meta(handle.size)
+    length = max(0, min(request.length, size - request.offset, MAX_READ))
+    crc = 0
+    for offset, count in _steps(request.offset, length):
+        await stream.send_data(FileSpan(handle.lease, offset, count))
+        crc = combine(crc, await context.disk.read(handle.range_crc, offset, count), count)
+    await stream.send(ReadDone(length, crc))
+
+
+def _steps(offset: int, length: int) -> Iterator[Extent]:
+    end = offset + length
+    while offset < end:
+        count = min(CHUNK_SIZE, end - offset)
+        yield Extent(offset, count)
+        offset += count
+
+
+async def _write(context: Context, stream: Stream, handle: Handle, request: Write) -> None:
+    """Take one range; nothing is written unless all of it came and its CRC-32 is right."""
+    if request.length > MAX_DATA_PAYLOAD:
+        raise ProtocolError(f"WRITE of {request.length} bytes; the most is {MAX_DATA_PAYLOAD}")
+    stream.expect(request.length)
+    received: list[Data] = []
+    try:
+        have = 0
+        while have < request.length:
+            data = await stream.receive()
+            if not isinstance(data, Data):
+                raise ProtocolError("WRITE was not followed by its data")
+            received.append(data)
+            have += data.length
+            stream.expect(max(request.length - have, 0))
+        if have > request.length:
+            raise ProtocolError("more data than WRITE announced")
+        views = [view for data in received for view in data.views]
+        found = await context.disk.read(handle.crc32, views)
+        if found != request.crc32:
+            raise IntegrityError(f"the range at {request.offset} arrived damaged; nothing was written, write it again")
+        with trio.CancelScope(shield=True):  # the buffers are the thread's until it is done: one write of 4 MiB
+            await context.disk.meta(handle.write, views, request.offset)
+    finally:
+        for data in received:
+            stream.consumed(data)
+    await stream.send(Ok())
+
+
+# ---- transfers ----------------------------------------------------------------------------------------------------
+
+
+async def _get(context: Context, stream: Stream, request: Get) -> None:
+    source = await context.disk.meta(Source.open, context.root, request.path)
+    with source:
+        await send_file(
+            stream,
+            source,
+            disk=context.disk,
+            digests=context.digests,
+            report=Report(source.name),
+            chunk_size=request.chunk_size or CHUNK_SIZE,
+            eager=request.fresh,
+        )
+
+
+async def _put(context: Context, stream: Stream, request: Put) -> None:
+    context.check_write()
+
+    def open_for(offer: Offer) -> Sink:
+        return open_sink(
+            context.root,
+            request.path,
+            offer.identity,
+            offer.mode,
+            offer.chunk_size,
+            owner=context.owner,
+            resume=not (request.no_resume or offer.eager),
+            durability=max(context.durability, request.durability),  # each side gets at least what it asks for
+            clock=time.monotonic,
+        )
+
+    await receive_file(stream, open_for, disk=context.disk, report=Report("upload"))
+
+
+HANDLERS: dict[type, Callable[[Context, Stream, Any], Awaitable[None]]] = {
+    Stat: _stat,
+    List: _list,
+    Mkdir: _mkdir,
+    Rename: _rename,
+    Remove: _remove,
+    SetAttrs: _set_attrs,
+    Symlink: _symlink,
+    Open: _open,
+    Get: _get,
+    Put: _put,
+}

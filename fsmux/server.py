@@ -1,0 +1,216 @@
+"""A server: listeners, and for each connection its greeting, its streams and its end.
+
+The nursery tree, outermost first: connections, each with a nursery of its own for its streams; inside of them the
+listeners, which are cancelled first when the server stops.  Nothing of it is stored or returned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux import events
+from fsmux.auth import ServerAuth, User, single_user
+from fsmux.errors import FsmuxError, UsageError
+from fsmux.files.root import Root
+from fsmux.greeting import hello, prove_to_client
+from fsmux.handlers import Context, dispatch
+from fsmux.mux.connection import Connection, open_connection
+from fsmux.mux.transport import accepted
+from fsmux.records import Durability
+from fsmux.transfer.digests import DigestCache
+from fsmux.transfer.disk import Disk, open_disk
+from fsmux.urls import Listen, parse_listen
+from fsmux.wire.state import Role
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from fsmux.events import Observer
+
+MAX_CONNECTIONS = 1024
+"""Connections at once. More are closed as they come, well before descriptors run out."""
+
+BACKLOG = 512
+"""Connections that the kernel may hold before they are accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a server accepts connections: texts that ``fsmux`` takes after ``fsmux://``, or ``unix:PATH``."""
+
+    addresses: tuple[str, ...]
+
+
+async def serve(
+    root: str | os.PathLike[str],
+    *,
+    listen: str = "127.0.0.1:9000",
+    token: str | None = None,
+    users: Mapping[str, User] | None = None,
+    write: bool = False,
+    durability: Durability = Durability.BATCH,
+    observer: Observer = events.ignore,
+    task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the directory ``root`` until cancelled; ``task_status.started`` gets a :class:`Listening`.
+
+    Whoever proves to know ``token`` is served, or whoever is in ``users``; with neither, everybody who can connect is.
+    Writing is refused unless ``write``.  Cancellation ends open transfers; what they received is kept for resuming.
+
+    Raises:
+        UsageError: ``listen`` is no address, or it cannot be listened on.
+        NotFound, NotADirectory, AccessError: ``root`` is not a directory that can be opened.
+    """
+    if token is not None and users is not None:
+        raise UsageError("give a server a token or users, not both")
+    address = parse_listen(listen)
+    known = single_user(token) if token is not None else dict(users or {})
+    server = _Server(ServerAuth(known), write, durability, observer)
+    with contextlib.ExitStack() as roots:
+        server.root = roots.enter_context(_open_root(root))
+        server.roots = {
+            user.root: roots.enter_context(_open_root(user.root)) for user in known.values() if user.root is not None
+        }
+        async with open_disk() as disk, _listening(address) as listeners:
+            server.disk = disk
+            async with trio.open_nursery() as connections:
+                for listener in listeners:
+                    connections.start_soon(server.accept_from, listener, connections)
+                task_status.started(Listening(tuple(map(_address_of, listeners))))
+
+
+class _Server:
+    root: Root
+    roots: Mapping[str, Root]
+    disk: Disk
+
+    def __init__(self, auth: ServerAuth, write: bool, durability: Durability, observer: Observer) -> None:
+        self._auth = auth
+        self._write = write
+        self._durability = durability
+        self._observer = observer
+        self._digests = DigestCache()
+        self._connections = 0
+
+    async def accept_from(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
+        await trio.serve_listeners(self._serve_connection, [listener], handler_nursery=connections)
+
+    async def _serve_connection(self, stream: trio.SocketStream) -> None:
+        if self._connections >= MAX_CONNECTIONS:
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections += 1
+        transport = accepted(stream)
+        peer, started, reason, user = transport.peer, time.monotonic(), "", ""
+        self._observer(events.ConnectionOpened(peer))
+        try:
+            mechanisms = self._auth.mechanisms
+            greeting = hello(mechanisms, read_only=not self._write)
+            handshake = self._authenticate if mechanisms else None
+            async with open_connection(transport, Role.SERVER, greeting, handshake) as connection:
+                user = connection.user.name if connection.user else ""
+                self._observer(events.Authenticated(peer, user))
+                await self._serve_streams(connection)
+                if connection.failure is not None and not connection.orderly:
+                    reason = str(connection.failure)
+        except FsmuxError as exc:
+            reason = str(exc)
+        finally:
+            self._connections -= 1
+            self._observer(events.ConnectionClosed(peer, user, time.monotonic() - started, reason))
+
+    async def _authenticate(self, connection: Connection) -> User:
+        return await prove_to_client(connection, self._auth)
+
+    async def _serve_streams(self, connection: Connection) -> None:
+        user: User | None = connection.user
+        context = Context(
+            root=self.roots[user.root] if user is not None and user.root is not None else self.root,
+            disk=self.disk,
+            digests=self._digests,
+            owner=b"user " + user.name.encode() if user is not None else b"anybody",
+            read_only=not self._write or (user is not None and user.read_only),
+            durability=self._durability,
+            peer=connection.transport.peer,
+            observer=self._observer,
+        )
+        async with trio.open_nursery() as streams:
+            while (stream := await connection.accept()) is not None:
+                streams.start_soon(dispatch, stream, context)
+
+
+def _open_root(path: str | os.PathLike[str]) -> Root:
+    try:
+        return Root.open(path)
+    except FsmuxError as exc:
+        raise type(exc)(f"{os.fspath(path)}: {str(exc).partition(': ')[2] or exc}") from exc
+
+
+@contextlib.asynccontextmanager
+async def _listening(address: Listen) -> AsyncIterator[list[trio.SocketListener]]:
+    """Listeners for the block. A Unix socket that nobody serves any more is replaced; it is removed at the end."""
+    try:
+        listeners = [_listen_unix(address.socket_path)] if address.socket_path else await _listen_tcp(address)
+    except OSError as exc:
+        reason = (exc.strerror or str(exc)).lower()
+        raise UsageError(f"cannot listen on {address}: {reason}; choose another address with --listen") from exc
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+        if address.socket_path:
+            with contextlib.suppress(OSError):
+                os.unlink(address.socket_path)
+
+
+async def _listen_tcp(address: Listen) -> list[trio.SocketListener]:
+    return await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+
+
+def _listen_unix(path: str) -> trio.SocketListener:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            sock.bind(path)
+        except OSError:
+            if not _stale(path):
+                raise
+            os.unlink(path)
+            sock.bind(path)
+        os.chmod(path, 0o600)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _stale(path: str) -> bool:
+    """Whether ``path`` is a socket that nobody listens on."""
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _address_of(listener: trio.SocketListener) -> str:
+    name = listener.socket.getsockname()
+    if isinstance(name, tuple):
+        return str(Listen(name[0], name[1]))
+    return f"unix:{os.fsdecode(name)}"

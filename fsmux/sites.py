@@ -1,0 +1,178 @@
+"""The two sides of a transfer, the local tree and the remote one, behind one set of questions.
+
+A *site* can say what stands under a name and what is beneath it, and can make what is not a file.  Files move between
+a local site and the server by the two halves of ``fsmux.transfer``: :meth:`LocalSite.push` has the file,
+:meth:`LocalSite.fetch` lacks it.  The local site is confined to its root as strictly as a server is to its own.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager, closing
+from typing import TYPE_CHECKING, Protocol
+
+from fsmux.errors import NotFound, from_code
+from fsmux.files.root import Root
+from fsmux.files.sink import Sink, open_sink
+from fsmux.files.source import Source
+from fsmux.plan.walk import Listed, walk
+from fsmux.records import Attrs, Kind, Parts
+from fsmux.transfer.receiver import receive_file
+from fsmux.transfer.sender import send_file
+from fsmux.transfer.session import Outcome, Report
+from fsmux.wire.messages import Get, Offer, Put
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager, ExitStack
+
+    from fsmux.client import Client
+    from fsmux.events import Observer
+    from fsmux.job import Options
+    from fsmux.wire.messages import Entry
+
+    Keep = Callable[[Parts, bool], bool]
+    Pages = AsyncIterator[list[Listed]]
+
+OWNER = b"local"
+"""Whose partial files a client keeps: those of the account that runs it."""
+
+
+class Site(Protocol):
+    """What can be asked of either side; all raise typed errors."""
+
+    async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs: ...
+    def walk(self, parts: Parts, keep: Keep) -> AbstractAsyncContextManager[Pages]: ...
+    async def mkdir(self, parts: Parts, mode: int) -> None: ...
+    async def symlink(self, parts: Parts, attrs: Attrs) -> None: ...
+    async def set_attrs(self, parts: Parts, attrs: Attrs) -> None: ...
+
+
+class RemoteSite:
+    """The server's side."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs:
+        return await self._client.stat(parts, follow=follow)
+
+    @asynccontextmanager
+    async def walk(self, parts: Parts, keep: Keep) -> AsyncIterator[Pages]:
+        async with self._client.pages(parts, recursive=True) as pages:
+            yield _kept(pages, keep)
+
+    async def mkdir(self, parts: Parts, mode: int) -> None:
+        await self._client.mkdir(parts, parents=True, mode=mode)
+
+    async def symlink(self, parts: Parts, attrs: Attrs) -> None:
+        await self._client.symlink(parts, attrs.link_target, attrs)
+
+    async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
+        await self._client.set_attrs(parts, attrs)
+
+
+async def _kept(pages: AsyncIterator[tuple[Entry, ...]], keep: Keep) -> Pages:
+    """Listed entries of a server's pages, without those that are left out, and what is beneath them."""
+    dropped: set[Parts] = set()
+    async for page in pages:
+        result: list[Listed] = []
+        for entry in page:
+            parts, attrs, fault = entry.path, entry.attrs, entry.fault
+            if parts[:-1] in dropped or not keep(parts, attrs is not None and attrs.kind is Kind.DIRECTORY):
+                dropped.add(parts)
+                continue
+            result.append(Listed(parts, attrs, from_code(fault.code, fault.text) if fault is not None else None))
+        yield result
+
+
+class LocalSite:
+    """A directory on this machine, held open. Without a root it is one that does not exist yet."""
+
+    def __init__(self, client: Client, root: Root | None) -> None:
+        self._client = client
+        self._disk = client.disk
+        self._held = root
+
+    @property
+    def _root(self) -> Root:
+        if self._held is None:
+            raise NotFound("no such directory")
+        return self._held
+
+    async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs:
+        root = self._root
+        return await self._disk.meta(root.stat, parts, follow)
+
+    @asynccontextmanager
+    async def walk(self, parts: Parts, keep: Keep) -> AsyncIterator[Pages]:
+        with closing(walk(self._root.scan, parts, keep=keep)) as found:
+
+            async def pages() -> Pages:
+                while (page := await self._disk.meta(next, found, None)) is not None:
+                    yield page
+
+            yield pages()
+
+    async def mkdir(self, parts: Parts, mode: int) -> None:
+        await self._disk.meta(self._root.mkdir, parts, True, mode)
+
+    async def symlink(self, parts: Parts, attrs: Attrs) -> None:
+        await self._disk.meta(self._root.symlink, parts, attrs.link_target, attrs)
+
+    async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
+        await self._disk.meta(self._root.set_attrs, parts, attrs)
+
+    async def push(
+        self, parts: Parts, target: Parts, name: str, observer: Observer, options: Options, *, fresh: bool
+    ) -> Outcome:
+        """Upload a file. ``fresh``: nothing is known to stand at its destination."""
+        source = await self._disk.meta(Source.open, self._root, parts)
+        with source:
+            async with self._client.connection.open_stream() as stream:
+                await stream.send(Put(target, not options.resume, options.durability))
+                return await send_file(
+                    stream,
+                    source,
+                    disk=self._disk,
+                    digests=self._client.digests,
+                    report=Report(name, observer),
+                    chunk_size=options.chunk_size,
+                    eager=fresh and _single_chunk(source.identity.size, options),
+                )
+
+    async def fetch(
+        self, source: Parts, parts: Parts, name: str, observer: Observer, options: Options, *, fresh: bool, size: int
+    ) -> Outcome:
+        """Download a file of ``size`` bytes. ``fresh``: nothing stands at its destination."""
+        root = self._root
+
+        def open_for(offer: Offer) -> Sink:
+            return open_sink(
+                root,
+                parts,
+                offer.identity,
+                offer.mode,
+                offer.chunk_size,
+                owner=OWNER,
+                resume=options.resume and not offer.eager,
+                durability=options.durability,
+                clock=time.monotonic,
+            )
+
+        async with self._client.connection.open_stream() as stream:
+            eager = fresh and _single_chunk(size, options)
+            await stream.send(Get(source, fresh=eager, chunk_size=options.chunk_size))
+            return await receive_file(stream, open_for, disk=self._disk, report=Report(name, observer))
+
+
+def _single_chunk(size: int, options: Options) -> bool:
+    """Whether nothing of a file can have been kept by an earlier attempt, so that nobody needs to be asked for it."""
+    return size <= options.chunk_size
+
+
+async def local_site(client: Client, path: str, open_roots: ExitStack) -> LocalSite:
+    """The site at ``path``, closed with ``open_roots``. Raises the typed error if it is no directory."""
+    root = await client.disk.meta(Root.open, path)
+    open_roots.enter_context(root)
+    return LocalSite(client, root)
