@@ -21,27 +21,15 @@ SCHEMA = Path(__file__).resolve().parent
 TARGET = SCHEMA.parent / "fsmux" / "wire" / "_pb2"
 
 
-def protoc(*outputs: str) -> None:
-    """Compile the schema; ``outputs`` are protoc's own options that say into what and where."""
-    from grpc_tools import protoc as compiler  # type: ignore[import-untyped]  # it has no stubs
-
-    if compiler.main(["protoc", f"--proto_path={SCHEMA}", *outputs, "fsmux.proto"]) != 0:
-        raise SystemExit("schema/fsmux.proto: protoc failed; what it said is above")
-
-
 def generate(target: Path) -> None:
     """Write ``fsmux_pb2.py`` and ``fsmux_pb2.pyi`` into ``target``, which must exist."""
-    protoc(f"--python_out={target}", f"--pyi_out={target}")
+    from grpc_tools import protoc  # type: ignore[import-untyped]  # it has no stubs
+
+    outputs = [f"--python_out={target}", f"--pyi_out={target}"]
+    if protoc.main(["protoc", f"--proto_path={SCHEMA}", *outputs, "fsmux.proto"]) != 0:
+        raise SystemExit("schema/fsmux.proto: protoc failed; what it said is above")
     stub = target / "fsmux_pb2.pyi"  # protoc writes a bare Mapping, which strict type checking objects to
     stub.write_text("# mypy: disable-error-code=type-arg\n" + stub.read_text())
-
-
-def descriptor() -> bytes:
-    """The schema as a serialised FileDescriptorSet: the same whichever compiler made it."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "schema.bin"
-        protoc(f"--descriptor_set_out={path}")
-        return path.read_bytes()
 
 
 def main(target: Path) -> None:

@@ -6,8 +6,8 @@ first and the read-ahead buffer second, so that one ``recvmsg_into`` fills the e
 the headers behind it as well.  Only payload bytes that arrived together with their header are copied.
 
 Rule 1: a length is checked against its limit before any memory is set aside for it.
-Rule 2: how the bytes were cut up makes no difference to the frames.  Hence a fault behind good frames waits until
-those have been handed out: it is raised by the next call, whichever method that is.
+Rule 2: how the bytes were cut up makes no difference to the frames.  Hence a fault behind good frames is raised only
+when those have been handed out.
 Rule 3: after a fault there is no way back; every call raises it again.
 """
 
