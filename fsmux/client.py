@@ -120,8 +120,7 @@ class Client:
         self, path: str | Parts = (), *, recursive: bool = False
     ) -> AsyncIterator[AsyncIterator[tuple[Entry, ...]]]:
         """The same, as pages of entries, the way they come."""
-        async with self.connection.open_stream() as stream:
-            await stream.send(List(parts_of(path), recursive), end=True)
+        async with self.connection.open_stream(List(parts_of(path), recursive), end=True) as stream:
             stream.expect(None)
             yield _pages(stream)
 
@@ -150,8 +149,7 @@ class Client:
         self, path: str | Parts, *, write: bool = False, create: bool = False, truncate: bool = False
     ) -> AsyncIterator[RemoteFile]:
         """Random access to a file, for the block. Writes go to the file itself, in place."""
-        async with self.connection.open_stream() as stream:
-            await stream.send(Open(parts_of(path), write, create, truncate))
+        async with self.connection.open_stream(Open(parts_of(path), write, create, truncate)) as stream:
             attrs = await stream.expect_message(Attrs)
             file = RemoteFile(stream, attrs.size)
             yield file
@@ -181,8 +179,7 @@ class Client:
         return await job.upload(self, source, parts_of(path), job.Options(**options), observer)
 
     async def _ask(self, request: Any, answer: type[Any]) -> Any:
-        async with self.connection.open_stream() as stream:
-            await stream.send(request, end=True)
+        async with self.connection.open_stream(request, end=True) as stream:
             return await stream.expect_message(answer)
 
 

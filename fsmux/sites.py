@@ -129,8 +129,8 @@ class LocalSite:
         """Upload a file. ``fresh``: nothing is known to stand at its destination."""
         source = await self._disk.meta(Source.open, self._root, parts)
         with source:
-            async with self._client.connection.open_stream() as stream:
-                await stream.send(Put(target, not options.resume, options.durability))
+            request = Put(target, not options.resume, options.durability)
+            async with self._client.connection.open_stream(request) as stream:
                 return await send_file(
                     stream,
                     source,
@@ -160,9 +160,8 @@ class LocalSite:
                 clock=time.monotonic,
             )
 
-        async with self._client.connection.open_stream() as stream:
-            eager = fresh and _single_chunk(size, options)
-            await stream.send(Get(source, fresh=eager, chunk_size=options.chunk_size))
+        request = Get(source, fresh=fresh and _single_chunk(size, options), chunk_size=options.chunk_size)
+        async with self._client.connection.open_stream(request) as stream:
             return await receive_file(stream, open_for, disk=self._disk, report=Report(name, observer))
 
 

@@ -97,7 +97,7 @@ class Connection:
         self._peer_streams = 0
         self._stray = 0
         self._pool = BufferPool()
-        self._placed: list[Data | None] = []
+        self._placed: Data | None = None
         self._decoder = Decoder(self._max_payload, self._place)
         self._budget = CreditBudget(limits.RECEIVE_BUDGET, limits.MIN_WINDOW, limits.MAX_WINDOW)
         self._eager = EagerBudget(limits.EAGER_CREDIT)
@@ -120,8 +120,10 @@ class Connection:
 
     # ---- for users -------------------------------------------------------------------------------------------------
 
-    def open_stream(self) -> Stream:
-        """A new stream; the peer learns of it by the first message. Not a checkpoint.
+    def open_stream(self, first: Message, *, end: bool = False) -> Stream:
+        """A new stream, opened by its first message. Not a checkpoint.
+
+        Both at once, because ids must reach the peer in the order in which they were given out.
 
         Raises:
             PeerShutdown: the peer said that it is going away.
@@ -134,8 +136,12 @@ class Connection:
             raise PeerShutdown("the peer is going away")
         if len(self._streams) - self._peer_streams >= self.peer_hello.max_streams:
             raise RefusedError(f"the peer allows {self.peer_hello.max_streams} streams at once")
+        payload = encode(first)  # before the id is taken: a message that cannot be encoded opens nothing
         stream = self._add_stream(self._next_id)
         self._next_id += 2
+        flags = Flags.END_STREAM if end else 0
+        self.outbox.message(stream.queue, Frame(first.CMD, stream.id, payload, flags))
+        stream.local_ended = end
         return stream
 
     async def accept(self) -> Stream | None:
@@ -305,16 +311,13 @@ class Connection:
     def _place(self, header: Header) -> list[memoryview] | None:
         stream = self._streams.get(header.stream_id)
         if stream is None or stream.left or stream.remote_ended:
-            self._placed.append(None)
             return None
         try:
             self._charge(stream, header.length)
         except FlowControlError as exc:
             stream.reset(exc.code, str(exc))
-            self._placed.append(None)
             return None
-        data = self._pool.place(header.length)
-        self._placed.append(data)
+        self._placed = data = self._pool.place(header.length)
         return data.views
 
     def _charge(self, stream: Stream, size: int) -> None:
@@ -335,7 +338,7 @@ class Connection:
             return
         if stream is None:
             stream = self._new_peer_stream(frame)
-        data = self._placed.pop(0) if frame.cmd == Cmd.DATA and frame.length else None
+        data, self._placed = (self._placed, None) if frame.cmd == Cmd.DATA else (None, self._placed)
         if stream is None or stream.left or stream.remote_ended:
             self._on_stray(stream, frame, data)
             return

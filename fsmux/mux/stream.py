@@ -110,8 +110,10 @@ class Stream:
     def reset(self, code: ErrorCode, text: str = "") -> None:
         """End the stream at once in both directions; the peer learns why. Not a checkpoint."""
         if self.error is None and not (self.local_ended and self.remote_ended):
-            self._connection.outbox.urgent(Frame(Cmd.RESET, self.id, encode(Reset(code, text[:1000]))))
             self.fail(from_code(code, text) if text else StreamReset("the transfer was cancelled"))
+            # After fail(), which empties the queue: RESET keeps its place among messages, so that it can overtake
+            # neither what opened this stream nor what opens older ones.
+            self._connection.outbox.message(self.queue, Frame(Cmd.RESET, self.id, encode(Reset(code, text))))
 
     async def _wait_room(self) -> None:
         self._waiting = True  # before the look, because the queue empties in another thread

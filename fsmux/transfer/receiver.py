@@ -16,6 +16,7 @@ import trio
 
 from fsmux.errors import IntegrityError, ProtocolError
 from fsmux.events import ChunkHealed, FileStarted
+from fsmux.limits import INITIAL_CREDIT
 from fsmux.mux.buffers import Data
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS, Assembly
@@ -64,6 +65,8 @@ class _Receiver:
         self._resumed = sink.manifest.bytes_held
         self._received = 0
         self._promised = 0  # bytes that are still to come under credit
+        # What the initial credit covers needs no grant, unless something has to come twice.
+        self._needs_credit = not (offer.eager and offer.identity.size <= INITIAL_CREDIT)
         self._position = Extent(0, 0)  # what the current span has left
         self._named: set[Extent] = set()  # ranges of an earlier version that were offered to the sender
         self._finish: Finish | None = None
@@ -226,13 +229,15 @@ class _Receiver:
                 f"(CRC-32 {verdict.found:08x}, expected {verdict.expected:08x}); check the network and the disks"
             )
         self._report.observer(ChunkHealed(self._report.name, verdict.index, attempt))
+        self._needs_credit = True
         self._promise(self._assembly.map.length(verdict.index))
         self._stream.send_nowait(Again(verdict.index, verdict.found))
 
     def _promise(self, count: int) -> None:
         """So many more bytes are to come; credit follows."""
         self._promised += count
-        self._stream.expect(max(self._promised, 0))
+        if self._needs_credit:
+            self._stream.expect(max(self._promised, 0))
 
 
 def _take_views(views: list[memoryview], length: int) -> list[memoryview]:
