@@ -104,18 +104,21 @@ def stat(where: Target, json: bool) -> int:
 
 
 def rm(where: Target, recursive: bool) -> int:
-    return where.ask(lambda client: client.remove(_named(where.remote), recursive=recursive))
+    parts = _named(where.remote)
+    return where.ask(lambda client: client.remove(parts, recursive=recursive))
 
 
 def mkdir(where: Target, parents: bool) -> int:
-    return where.ask(lambda client: client.mkdir(_named(where.remote), parents=parents))
+    parts = _named(where.remote)
+    return where.ask(lambda client: client.mkdir(parts, parents=parents))
 
 
 def mv(where: Target, new: str, force: bool) -> int:
     remote = parse_remote(new)
     if remote.server != where.remote.server:
         raise UsageError("both names must be on the same server; use fsmux transfer to copy between places")
-    return where.ask(lambda client: client.rename(_named(where.remote), _named(remote), replace=force))
+    old_parts, new_parts = _named(where.remote), _named(remote)
+    return where.ask(lambda client: client.rename(old_parts, new_parts, replace=force))
 
 
 def _named(remote: Remote) -> Parts:

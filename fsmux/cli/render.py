@@ -200,10 +200,13 @@ class Reporter:
             if self._json and (content := as_object(total)):
                 self._out.write(json_line(content) + "\n")
                 self._out.flush()
-            if self._verbosity >= NORMAL:
-                tally = self.tally
-                dry = dry_run_line(tally.found_files, tally.found_bytes, total.skipped) if self._dry_run else ""
-                self._painter.line(dry or summary_line(total))
+            if self._verbosity >= NORMAL and self.tally.moved_on:
+                self._painter.line(self._last_line(total))
+
+    def _last_line(self, total: events.Summary) -> str:
+        if self._dry_run:
+            return dry_run_line(self.tally.found_files, self.tally.found_bytes, total.skipped)
+        return summary_line(total)
 
     def _flush(self, now: float) -> None:
         while self._lines:
@@ -247,13 +250,13 @@ def bars(tally: Tally, now: float, *, limit: int) -> RenderableType:
     active = list(tally.active.items())
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    grid.add_column(width=24)
+    grid.add_column(width=16)
     for _ in range(3):
         grid.add_column(justify="right", no_wrap=True)
     head = "scanning" if tally.scanning else "total"
     total = None if tally.scanning else max(tally.found_bytes, 1)  # an unknown total pulses: filling up would lie
     grid.add_row(
-        Text(f"{head}: {tally.files:,} of {count_files(tally.found_files)}", style="bold"),
+        Text(f"{head}: {tally.files:,}/{count_files(tally.found_files)}", style="bold"),
         ProgressBar(total=total, completed=_within(tally), pulse=tally.scanning),
         _amount(tally),
         format_rate(tally.rate(now)),

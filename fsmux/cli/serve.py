@@ -107,12 +107,15 @@ def find_access(ctx: typer.Context, options: ServeOptions) -> Access:
 
 
 def announce(addresses: tuple[str, ...], options: ServeOptions, access: Access, log: Log) -> None:
-    """Write the port file; say where the server is and what a client has to type."""
-    listens = [parse_listen(address) for address in addresses]
+    """Say where the server is and what a client has to type; then write the port file, for who waits for it."""
+    if options.verbosity >= 0:
+        _tell_people([parse_listen(address) for address in addresses], options, access, log)
+    log.tick()
     if options.port_file:
         _write_port_file(options.port_file, addresses[0])
-    if options.verbosity < 0:
-        return
+
+
+def _tell_people(listens: list[Listen], options: ServeOptions, access: Access, log: Log) -> None:
     how = "for reading and writing" if options.write else "read-only"
     log.say(f"fsmux: serving {printable(options.directory)} {how} on {', '.join(map(str, listens))}")
     if access.users is None and access.token is None:

@@ -83,6 +83,11 @@ class Tally:
             case events.Summary():
                 self.summary = event
 
+    @property
+    def moved_on(self) -> bool:
+        """Whether there is anything to sum up: not if nobody could be reached, say."""
+        return self.summary is not None or not self.scanning or self.failed > 0
+
     def rate(self, now: float) -> float:
         """Bytes per second of late; called whenever something is drawn."""
         samples = self._samples

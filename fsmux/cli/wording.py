@@ -105,4 +105,4 @@ def json_line(content: dict[str, Any]) -> str:
 
 def _naming(path: str, message: str) -> str:
     path, message = printable(path), printable(message)
-    return message if not path or path in message else f"{path}: {message}"
+    return message if not path or f"{path}:" in message else f"{path}: {message}"

@@ -17,7 +17,7 @@ from fsmux.limits import MAX_PATH_BYTES, MAX_PATH_PARTS
 from fsmux.records import Attrs, Kind, Parts, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
     Scan: TypeAlias = Callable[[Parts], Iterable[Iterable[tuple[bytes, Attrs]]]]
     Keep: TypeAlias = Callable[[Parts, bool], bool]
@@ -44,7 +44,9 @@ def keep_all(parts: Parts, is_directory: bool) -> bool:
     return True
 
 
-def walk(scan: Scan, top: Parts = (), *, keep: Keep = keep_all, page_size: int = PAGE) -> Iterator[list[Listed]]:
+def walk(
+    scan: Scan, top: Parts = (), *, keep: Keep = keep_all, page_size: int = PAGE
+) -> Generator[list[Listed], None, None]:
     """Everything beneath the directory ``top``, in non-empty pages; ``parts`` are relative to ``top``.
 
     ``keep`` is asked about every entry before it is reported; a directory that is not kept is not read either.

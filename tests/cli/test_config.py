@@ -1,0 +1,72 @@
+"""``config.toml``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsmux.cli.config import Config, config_path, load_config
+from fsmux.errors import FsmuxError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = {
+    "transfer": frozenset({"streams", "chunk_size", "exclude", "write_all"}),
+    "ls": frozenset({"timeout", "streams"}),
+}
+TOKEN = "x" * 20
+
+
+def load(tmp_path: Path, text: str, mode: int = 0o644) -> Config:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    path.chmod(mode)
+    return load_config(str(path), COMMANDS)
+
+
+def test_no_file_is_an_empty_file(tmp_path: Path) -> None:
+    assert load_config(str(tmp_path / "missing"), COMMANDS) == Config()
+    assert load(tmp_path, "").token is None
+
+
+def test_options_for_all_commands_and_for_one(tmp_path: Path) -> None:
+    config = load(
+        tmp_path, 'streams = 4\n[transfer]\nchunk-size = "8MiB"\nexclude = ["*.o"]\nstreams = 5\nwrite_all = true'
+    )
+    assert config.defaults == {
+        "transfer": {"streams": "5", "chunk_size": "8MiB", "exclude": ["*.o"], "write_all": True},
+        "ls": {"streams": "4"},
+    }
+
+
+def test_a_token_only_in_a_private_file(tmp_path: Path) -> None:
+    config = load(tmp_path, f'token = "{TOKEN}"', 0o600)
+    assert config.token == TOKEN
+    assert TOKEN not in repr(config)
+    with pytest.raises(FsmuxError, match="chmod 600"):
+        load(tmp_path, f'token = "{TOKEN}"', 0o644)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[", "is not TOML"),
+        ("stream = 4", "stream is no option of any command"),
+        ("[transfer]\nstream = 4", "stream is no option of transfer"),
+        ("[tranfser]\nstreams = 4", r"\[tranfser\] is no command"),
+        ("[transfer]\nexclude = [1]", "wrong kind"),
+        ("streams = 2026-01-01", "wrong kind"),
+        ('"\\u001b" = 1', "is no option"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(FsmuxError, match=says) as caught:
+        load(tmp_path, text)
+    assert str(caught.value).isprintable()
+
+
+def test_where_it_is() -> None:
+    assert config_path({"FSMUX_CONFIG": "/x"}) == "/x"
+    assert config_path({}).endswith("fsmux/config.toml")
