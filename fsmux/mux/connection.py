@@ -435,6 +435,9 @@ class Connection:
             case Hello():
                 self._on_hello(message)
             case Auth():
+                if message.done and self.role is Role.CLIENT:
+                    # The server goes on at once. Its own proof is still to be checked, before anything is asked of it.
+                    self._phase = ConnectionPhase.OPEN
                 try:
                     self._auth_in.send_nowait(message)
                 except trio.WouldBlock:
@@ -457,7 +460,8 @@ class Connection:
         self.peer_hello = hello
         self.outbox.set_eager_credit(hello.eager_credit)
         # Here and not in the greeting task: the peer's next frame may be behind this one in the same buffer.
-        self._phase = ConnectionPhase.OPEN if self._handshake is None else ConnectionPhase.AUTHENTICATING
+        authenticating = self._handshake is not None and (self.role is Role.SERVER or hello.mechanisms)
+        self._phase = ConnectionPhase.AUTHENTICATING if authenticating else ConnectionPhase.OPEN
         self._greeted.set()
 
     # ---- writer and keepalive --------------------------------------------------------------------------------------
