@@ -82,7 +82,11 @@ class Process:
         while not self.ended(SAMPLE_SECONDS):
             if time.monotonic() > limit:
                 self.send_signal(signal.SIGKILL)
-                raise Failed(f"{self} was still running after {deadline:.0f} s")
+                self._collect()
+                raise Failed(f"{self} was still running after {deadline:.0f} s; it said:\n{self.errors}{self.output}")
+        return self._collect()
+
+    def _collect(self) -> tuple[int, Usage]:
         seconds = time.perf_counter() - self._started
         _, status, rusage = os.wait4(self.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)  # it was waited for behind its back

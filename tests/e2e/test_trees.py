@@ -1,0 +1,110 @@
+"""Files and directories, both ways, by the command."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .kit import MIB, Url, good, inventory, make_tree, visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.relay import Relay
+
+
+@pytest.mark.parametrize("size", [0, 1, 4 * MIB, 4 * MIB + 1, 21 * MIB])
+def test_one_file_goes_up_and_comes_back(url: Url, served: Path, there: Path, size: int) -> None:
+    content = os.urandom(size)
+    (there / "a").write_bytes(content)
+    summary = good("transfer", "--json", there / "a", url("b")).summary
+    assert (served / "b").read_bytes() == content
+    assert (summary["files"], summary["bytes"], summary["bytes_sent"], summary["bytes_resumed"]) == (1, size, size, 0)
+    good("transfer", url("b"), there / "c")
+    assert (there / "c").read_bytes() == content
+    assert visible(served) == {"b"}
+    assert not (served / ".fsmux").exists()
+    assert not (there / ".fsmux").exists()
+
+
+def test_a_tree_goes_up_and_comes_back_with_everything_that_is_kept(url: Url, served: Path, there: Path) -> None:
+    tree = make_tree(there / "tree")
+    good("transfer", f"{tree}/", url("copy"))
+    assert inventory(served / "copy") == inventory(tree)
+    good("transfer", url("copy/"), there / "back")
+    assert inventory(there / "back") == inventory(tree)
+
+
+def test_a_tree_moves_over_one_connection(relay: Relay, there: Path, served: Path) -> None:
+    tree = make_tree(there / "tree")
+    good("transfer", "--streams", "64", f"{tree}/", Url(relay.address)("copy"))
+    assert relay.connections == 1
+    assert inventory(served / "copy") == inventory(tree)
+
+
+def test_without_a_slash_a_directory_is_copied_by_name(url: Url, served: Path, there: Path) -> None:
+    (there / "tree").mkdir()
+    (there / "tree/a").write_text("a")
+    (there / "single").write_text("s")
+    good("transfer", there / "tree", there / "single", url("into/"))
+    assert visible(served) == {"into", "into/tree", "into/tree/a", "into/single"}
+    (there / "back").mkdir()
+    good("transfer", url("into/tree"), url("into/single"), there / "back")
+    assert visible(there / "back") == {"tree", "tree/a", "single"}
+
+
+def test_what_is_there_already_is_not_sent_again(url: Url, there: Path) -> None:
+    tree = make_tree(there / "tree")
+    first = good("transfer", "--json", f"{tree}/", url("copy")).summary
+    second = good("transfer", "--json", f"{tree}/", url("copy")).summary
+    assert (second["files"], second["bytes_sent"]) == (0, 0)
+    assert second["skipped"] >= first["files"]
+
+
+def test_a_thousand_small_files_arrive(url: Url, served: Path, there: Path) -> None:
+    tree = there / "tree"
+    tree.mkdir()
+    for number in range(1000):
+        (tree / f"{number}").write_bytes(f"{number}\n".encode() * (number % 50))
+    summary = good("transfer", "--json", "--streams", "1000", f"{tree}/", url("copy")).summary
+    assert summary["files"] == 1000
+    assert inventory(served / "copy") == inventory(tree)
+
+
+def test_a_dry_run_shows_the_mapping_and_does_nothing(url: Url, served: Path, there: Path) -> None:
+    (there / "a").write_text("a")
+    outcome = good("transfer", "-n", there / "a", url("new/"))
+    assert "new/a" in outcome.out
+    assert visible(served) == set()
+
+
+def test_json_speaks_of_every_file(url: Url, there: Path) -> None:
+    (there / "tree").mkdir()
+    for name in "abc":
+        (there / "tree" / name).write_text(name)
+    events = good("transfer", "--json", f"{there}/tree/", url("t")).events
+    assert {event["v"] for event in events} == {1}
+    plan = next(event for event in events if event["event"] == "plan")
+    assert (plan["files"], plan["bytes"]) == (3, 3)
+    done = {event["path"]: event for event in events if event["event"] == "file_done"}
+    assert set(done) == {"a", "b", "c"}
+    assert done["a"]["digest"] == "e8b7be43"
+    assert [event["path"] for event in events if event["event"] == "file_start"]
+
+
+def test_excluded_names_stay_at_home(url: Url, served: Path, there: Path) -> None:
+    tree = make_tree(there / "tree")
+    good("transfer", "--exclude", "deep", "--exclude", "*.txt", f"{tree}/", url("copy"))
+    names = visible(served / "copy")
+    assert "plain.txt" not in names
+    assert "deep" not in names
+    assert "empty" in names
+
+
+def test_bars_are_drawn_when_asked_for(url: Url, there: Path) -> None:
+    (there / "a").write_bytes(bytes(64 * MIB))
+    outcome = good("transfer", "--progress", "always", there / "a", url("a"))
+    assert "total" in outcome.err
+    assert "1 file, 64.0 MiB: sent 64.0 MiB" in outcome.err.splitlines()[-1]
