@@ -198,6 +198,8 @@ class Reporter:
             self._painter.stop()
             total = self.tally.total(now)
             if self._json and (content := as_object(total)):
+                if not self.tally.scanning:
+                    self._out.write(json_line(progress_object(self.tally, now)) + "\n")
                 self._out.write(json_line(content) + "\n")
                 self._out.flush()
             if self._verbosity >= NORMAL and self.tally.moved_on:

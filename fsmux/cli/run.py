@@ -14,7 +14,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fsmux.cli.wording import DEBUG
+from fsmux.cli.wording import DEBUG, NORMAL
 from fsmux.errors import ExitCode, FsmuxError
 from fsmux.records import printable
 
@@ -137,7 +137,8 @@ def execute(
         code = UNFINISHED if caught else report(error, verbosity, reporter)
     if caught and code == UNFINISHED:  # and not a signal that came when all was done
         code = 128 + caught[0]
-        _say_interrupted(caught[0], resume, reporter)
+        if resume or verbosity >= NORMAL:
+            _say_interrupted(caught[0], resume, reporter)
     if reporter is not None:
         try:
             reporter.close()

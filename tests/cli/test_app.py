@@ -61,7 +61,8 @@ def test_the_defaults_of_a_transfer(jobs: list[Job]) -> None:
 
 
 def test_options_of_a_transfer(jobs: list[Job]) -> None:
-    flags = ["--streams", "3", "--chunk-size", "1MiB", "--no-resume", "--timeout", "2.5", "--durability", "file", "-n", "-q", "--progress", "never"]
+    values = ["--streams", "3", "--chunk-size", "1MiB", "--timeout", "2.5", "--durability", "file"]
+    flags = ["--no-resume", "-n", "-q", "--progress", "never", *values]
     assert call("transfer", *flags, "host:a", ".") == 0
     (job,) = jobs
     options = job.options
