@@ -112,7 +112,7 @@ def single_user(token: str) -> dict[str, User]:
     return {DEFAULT_USER: User(DEFAULT_USER, Keys.from_token(DEFAULT_USER, token))}
 
 
-# ---- the exchange ---------------------------------------------------------------------------------------------------
+# ---- the exchange -------------------------------------------------------------------------------------------------
 
 
 class ServerAuth:
@@ -241,7 +241,7 @@ def _text(data: bytes) -> str:
         raise AuthError("an authentication message was not text") from None
 
 
-# ---- tokens and users on disk ---------------------------------------------------------------------------------------
+# ---- tokens and users on disk -------------------------------------------------------------------------------------
 
 
 def make_token() -> str:
