@@ -1,0 +1,260 @@
+"""Transfers that are cut short, and the same command again; sources that grow or change between two runs."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.journals import recorded_bytes
+from benchmarks.processes import fsmux_server
+
+from .kit import DEADLINE, MIB, Outcome, Url, finish, good, run, start, visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.processes import Process, Server
+    from benchmarks.relay import Direction, Relay
+
+SIZE = 24 * MIB + 12_345
+CHUNK = 1 * MIB
+BEHIND = 3 * CHUNK
+"""What had passed the relay and is not on record: a chunk cut by the stop, one whose checksum had not passed."""
+
+
+def start_until(
+    relay: Relay, direction: Direction, count: int, *words: str | os.PathLike[str], into: Path | None = None
+) -> Process:
+    """Start a command, and return when so many bytes have passed the relay, which holds back the rest.
+
+    With ``into``, not before the receiver has recorded there what had passed, but for the last chunks.
+    """
+    relay.stop_after(direction, count)
+    process = start(*words)
+    limit = time.monotonic() + DEADLINE
+    while not relay.reached.is_set() or (into and recorded_bytes(into) < count - BEHIND):
+        assert not process.ended(0.01), finish(process)
+        assert time.monotonic() < limit, (relay.passed, into and recorded_bytes(into))
+    return process
+
+
+def end(process: Process, relay: Relay, number: int) -> Outcome:
+    """End a command that :func:`start_until` has started."""
+    process.send_signal(number)
+    outcome = finish(process)
+    relay.go_on()
+    return outcome
+
+
+@pytest.fixture
+def source(there: Path) -> Path:
+    path = there / "source"
+    path.write_bytes(os.urandom(SIZE))
+    return path
+
+
+@pytest.mark.parametrize("at", [SIZE // 4, SIZE - CHUNK])
+def test_an_upload_whose_client_is_killed_goes_on(relay: Relay, served: Path, source: Path, at: int) -> None:
+    words = ("transfer", "--json", "--chunk-size", "1MiB", source, Url(relay.address)("copy"))
+    killed = end(start_until(relay, "up", at, *words, into=served), relay, signal.SIGKILL)
+    assert killed.status == -signal.SIGKILL
+    assert visible(served) == set(), "nothing stands under the final name before it is whole"
+    recorded = recorded_bytes(served)
+    summary = good(*words).summary
+    assert (served / "copy").read_bytes() == source.read_bytes()
+    assert summary["bytes_sent"] + summary["bytes_resumed"] == SIZE
+    assert summary["bytes_resumed"] >= recorded >= at - BEHIND, "nothing that was recorded is sent again"
+    assert not (served / ".fsmux").exists()
+
+
+@pytest.mark.parametrize("at", [SIZE // 4, SIZE - CHUNK])
+def test_a_download_whose_client_is_killed_goes_on(relay: Relay, served: Path, there: Path, at: int) -> None:
+    content = os.urandom(SIZE)
+    (served / "a").write_bytes(content)
+    words = ("transfer", "--json", "--chunk-size", "1MiB", Url(relay.address)("a"), there / "copy")
+    end(start_until(relay, "down", at, *words, into=there), relay, signal.SIGKILL)
+    assert visible(there) == set()
+    recorded = recorded_bytes(there)
+    summary = good(*words).summary
+    assert (there / "copy").read_bytes() == content
+    assert summary["bytes_sent"] + summary["bytes_resumed"] == SIZE
+    assert summary["bytes_resumed"] >= recorded >= at - BEHIND
+    assert not (there / ".fsmux").exists()
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_killed_server_is_a_network_error_and_the_next_one_goes_on(
+    relay: Relay, server: Server, served: Path, there: Path, source: Path, direction: Direction
+) -> None:
+    (served / "given").write_bytes(source.read_bytes())
+    url = Url(relay.address)
+    pair = (source, url("copy")) if direction == "up" else (url("given"), there / "copy")
+    words = ("transfer", "--json", "--chunk-size", "1MiB", *pair)
+    client = start_until(relay, direction, SIZE // 2, *words, into=served if direction == "up" else there)
+    server.process.send_signal(signal.SIGKILL)
+    relay.go_on()
+    lost = finish(client)
+    assert lost.status == 5
+    assert lost.sentence
+    with fsmux_server(served) as second:
+        relay.target = second.address
+        summary = good(*words).summary
+    assert (served / "copy" if direction == "up" else there / "copy").read_bytes() == source.read_bytes()
+    assert summary["bytes_sent"] + summary["bytes_resumed"] == SIZE
+    assert summary["bytes_resumed"] >= SIZE // 2 - BEHIND
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_state_and_says_how_to_go_on(
+    relay: Relay, served: Path, source: Path, number: signal.Signals, status: int
+) -> None:
+    words = ("transfer", "--json", "--chunk-size", "1MiB", source, Url(relay.address)("copy"))
+    stopped = end(start_until(relay, "up", SIZE // 2, *words, into=served), relay, number)
+    assert stopped.status == status, stopped.err
+    assert "Traceback" not in stopped.err
+    assert f"{source}" in stopped.err.splitlines()[-1] or f"{source}" in stopped.err.splitlines()[-2]
+    assert "fsmux transfer --json --chunk-size 1MiB" in stopped.err
+    assert visible(served) == set()
+    assert good(*words).summary["bytes_resumed"] >= SIZE // 2 - BEHIND
+    assert (served / "copy").read_bytes() == source.read_bytes()
+
+
+def test_a_tree_goes_on_where_it_stopped(relay: Relay, served: Path, there: Path) -> None:
+    tree = there / "tree"
+    tree.mkdir()
+    for number in range(40):
+        (tree / f"{number}").write_bytes(os.urandom(MIB // 2))
+    words = ("transfer", "--json", f"{tree}/", Url(relay.address)("copy"))
+    end(start_until(relay, "up", 10 * MIB, *words), relay, signal.SIGKILL)
+    before = visible(served / "copy") if (served / "copy").exists() else set()
+    for name in before:
+        assert (served / "copy" / name).read_bytes() == (tree / name).read_bytes()
+    summary = good(*words).summary
+    assert summary["skipped"] >= len(before)
+    assert summary["files"] + summary["skipped"] == 40
+    assert all((served / "copy" / f"{n}").read_bytes() == (tree / f"{n}").read_bytes() for n in range(40))
+
+
+def test_no_resume_sends_everything(relay: Relay, served: Path, source: Path) -> None:
+    words = ("transfer", "--json", "--chunk-size", "1MiB", source, Url(relay.address)("copy"))
+    end(start_until(relay, "up", SIZE // 2, *words, into=served), relay, signal.SIGKILL)
+    summary = good(*words, "--no-resume").summary
+    assert (summary["bytes_sent"], summary["bytes_resumed"]) == (SIZE, 0)
+    assert (served / "copy").read_bytes() == source.read_bytes()
+
+
+def test_a_source_that_changed_while_the_transfer_was_down_is_sent_as_it_is_now(
+    relay: Relay, served: Path, source: Path
+) -> None:
+    words = ("transfer", "--json", "--chunk-size", "1MiB", source, Url(relay.address)("copy"))
+    end(start_until(relay, "up", SIZE // 2, *words, into=served), relay, signal.SIGKILL)
+    content = bytearray(source.read_bytes())
+    content[3 * MIB : 3 * MIB + 100] = os.urandom(100)
+    source.write_bytes(content)
+    summary = good(*words).summary
+    assert (served / "copy").read_bytes() == bytes(content)
+    assert summary["bytes_sent"] + summary["bytes_resumed"] == SIZE
+
+
+def test_a_source_that_grew_sends_what_was_appended(url: Url, served: Path, there: Path) -> None:
+    note = there / "note.txt"
+    note.write_text("a first line\n")
+    good("transfer", note, url("note.txt"))
+    with note.open("a") as file:
+        file.write("a second line\n")
+    summary = good("transfer", "--json", note, url("note.txt")).summary
+    assert (served / "note.txt").read_text() == "a first line\na second line\n"
+    assert summary["bytes_sent"] == len("a second line\n")
+    assert summary["bytes_resumed"] == len("a first line\n")
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_large_source_that_grew_sends_little_more(url: Url, served: Path, there: Path, direction: Direction) -> None:
+    near, far = (there, served) if direction == "up" else (served, there)
+    pair = (there / "log", url("log")) if direction == "up" else (url("log"), there / "log")
+    words = ("transfer", "--json", "--chunk-size", "1MiB", *pair)
+    (near / "log").write_bytes(os.urandom(9 * MIB + 500_000))
+    good(*words)
+    with (near / "log").open("ab") as file:
+        file.write(os.urandom(700_000))
+    summary = good(*words).summary
+    assert (far / "log").read_bytes() == (near / "log").read_bytes()
+    assert summary["bytes_sent"] <= 700_000 + MIB
+    assert summary["bytes_sent"] + summary["bytes_resumed"] == 9 * MIB + 1_200_000
+
+
+def test_a_source_edited_in_place_arrives_as_it_is_now(url: Url, served: Path, source: Path) -> None:
+    words = ("transfer", "--json", "--chunk-size", "1MiB", source, url("copy"))
+    good(*words)
+    content = bytearray(source.read_bytes())
+    content[5 * MIB] ^= 1
+    source.write_bytes(content)
+    good(*words)
+    assert (served / "copy").read_bytes() == bytes(content)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_byte_damaged_on_the_way_is_healed(
+    relay: Relay, served: Path, there: Path, source: Path, direction: Direction
+) -> None:
+    (served / "given").write_bytes(source.read_bytes())
+    url = Url(relay.address)
+    pair = (source, url("copy")) if direction == "up" else (url("given"), there / "copy")
+    relay.damage(direction, SIZE // 2)
+    summary = good("transfer", "--json", "--chunk-size", "1MiB", *pair).summary
+    assert (served / "copy" if direction == "up" else there / "copy").read_bytes() == source.read_bytes()
+    assert summary["retries"] == 1
+    assert SIZE <= summary["bytes_sent"] <= SIZE + CHUNK
+
+
+JOURNALS = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2 + 3],
+    "header cut": lambda data: data[:20],
+    "garbage": lambda data: random.Random(1).randbytes(len(data)),
+    "zeros at the end": lambda data: data[:-40] + bytes(40),
+    "a bit in the header": lambda data: data[:30] + bytes([data[30] ^ 4]) + data[31:],
+    "a bit in a record": lambda data: data[:-50] + bytes([data[-50] ^ 4]) + data[-49:],
+    "more than there was": lambda data: data + data[-100:],
+}
+
+
+@pytest.mark.parametrize("damage", JOURNALS)
+def test_a_damaged_journal_costs_time_and_nothing_else(relay: Relay, served: Path, source: Path, damage: str) -> None:
+    words = ("transfer", "--json", "--chunk-size", "1MiB", source, Url(relay.address)("copy"))
+    end(start_until(relay, "up", SIZE // 2, *words, into=served), relay, signal.SIGKILL)
+    (journal,) = (served / ".fsmux").glob("*.journal")
+    journal.write_bytes(JOURNALS[damage](journal.read_bytes()))
+    summary = good(*words).summary
+    assert (served / "copy").read_bytes() == source.read_bytes()
+    assert summary["bytes_sent"] + summary["bytes_resumed"] == SIZE
+    assert not (served / ".fsmux").exists()
+
+
+def test_a_damaged_part_is_noticed(relay: Relay, served: Path, source: Path) -> None:
+    words = ("transfer", "--json", "--chunk-size", "1MiB", source, Url(relay.address)("copy"))
+    end(start_until(relay, "up", SIZE // 2, *words, into=served), relay, signal.SIGKILL)
+    (part,) = (served / ".fsmux").glob("*.part")
+    with part.open("r+b") as file:
+        file.seek(2 * MIB + 5)
+        file.write(b"damage")
+    good(*words)
+    assert (served / "copy").read_bytes() == source.read_bytes()
+
+
+def test_two_uploads_to_one_name_do_not_mix(relay: Relay, served: Path, source: Path, there: Path) -> None:
+    words = ("transfer", "--json", source, Url(relay.address)("copy"))
+    first = start_until(relay, "up", SIZE // 2, *words)
+    other = there / "other"
+    other.write_bytes(os.urandom(SIZE))
+    second = run("transfer", "--json", other, Url(relay.target)("copy"))
+    relay.go_on()
+    finished = finish(first)
+    assert finished.status == 0, finished.err
+    winner = source if second.status else other
+    assert (served / "copy").read_bytes() in (source.read_bytes(), winner.read_bytes())
