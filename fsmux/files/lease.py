@@ -90,5 +90,6 @@ class Lease:
 
     def __del__(self) -> None:
         if not self._closing:
-            warnings.warn(f"descriptor {self._fd} was never closed", ResourceWarning, source=self, stacklevel=1)
-            self.close()
+            number = self._fd
+            self.close()  # first: where warnings are errors, nothing after one is reached
+            warnings.warn(f"descriptor {number} was never closed", ResourceWarning, source=self, stacklevel=1)

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 _RETRIES: Final = 100
 
 
-def acquire(sys: Syscalls, state: StateDir, name: bytes, shown: str) -> Lease:
-    """The locked journal ``name``, made if it is missing.  :class:`Busy` if somebody else has it."""
+def acquire(sys: Syscalls, state: StateDir, name: bytes, shown: str) -> tuple[Lease, bool]:
+    """The locked journal ``name`` and whether it was made for us.  :class:`Busy` if somebody else has it."""
     for _ in range(_RETRIES):
         lease, made = _open(sys, state, name)
         try:
             with lease.hold() as fd:
                 sys.lock(fd)
                 if _leads_to(sys, state, name, fd):
-                    return lease
+                    return lease, made
         except BlockingIOError:
             lease.close()
             raise Busy(f"{shown}: it is being received by another session") from None

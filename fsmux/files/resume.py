@@ -70,8 +70,8 @@ def open_journaled(
     whose = hashlib.blake2b(owner, digest_size=16).digest()
     stem = hashlib.blake2b(whose + where, digest_size=16).hexdigest().encode()
     journal_name, part_name = stem + b".journal", stem + b".part"
-    journal = Journal(sys, lock.acquire(sys, state, journal_name, printable(parts)))
-    made = False
+    locked, made = lock.acquire(sys, state, journal_name, printable(parts))
+    journal = Journal(sys, locked)
     try:
         log = journal.load()
         if log is not None and resume and (log.header.owner, log.header.destination) == (whose, where):

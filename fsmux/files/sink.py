@@ -29,7 +29,7 @@ from fsmux.errors import (
     NotRegular,
     StorageError,
 )
-from fsmux.files import names, ranges
+from fsmux.files import commit, names, ranges
 from fsmux.files import resume as places
 from fsmux.files.basis import Basis, pieces_of_final, pieces_of_part
 from fsmux.files.chunks import effective_chunk_size
@@ -101,7 +101,10 @@ def open_sink(
 
 
 class Sink:
-    """A file being received.  Made by :func:`open_sink`; ended by ``commit``, ``suspend`` or ``discard``."""
+    """A file being received.  Made by :func:`open_sink`; ended by ``commit``, ``suspend`` or ``discard``.
+
+    ``place``, ``pin``, ``mode`` and the methods named in :mod:`.commit` are for this package only.
+    """
 
     def __init__(
         self,
@@ -118,11 +121,11 @@ class Sink:
         self.parts = parts
         self.manifest = place.manifest
         self.durability = durability
-        self._root = root
-        self._sys = root.sys
-        self._place = place
-        self._pin = pin
-        self._mode = mode
+        self.root = root
+        self.sys = root.sys
+        self.place = place
+        self.pin = pin
+        self.mode = mode
         self._clock = clock
         self._reuse = reuse
         self._basis: Basis | None = None
@@ -131,9 +134,9 @@ class Sink:
         self._changing = threading.Lock()  # take-over and checkpoints; held during system calls
         self._dirty = 0
         self._checkpointed = clock()
-        self._poisoned = False
+        self.poisoned = False
         self._worthless = False
-        self._ended = False
+        self.ended = False
 
     @property
     def identity(self) -> Identity:
@@ -156,10 +159,10 @@ class Sink:
             crc = zlib_ng.crc32(view, crc)
             size += len(view)
         self._check_range(offset, size)
-        if self._place.header is not None:
-            self._take_over()
-        with named(self.parts), self._place.part.hold() as fd:
-            ranges.write_all(self._sys, fd, views, offset)
+        if self.place.header is not None:
+            self.take_over()
+        with named(self.parts), self.place.part.hold() as fd:
+            ranges.write_all(self.sys, fd, views, offset)
         with self._mutex:
             self._dirty += size
         self.flush_records()
@@ -174,27 +177,27 @@ class Sink:
             for index in range(offset // chunk_size, (offset + size - 1) // chunk_size + 1):
                 if self.manifest.holds(index):
                     raise InternalError(f"{self.name}: chunk {index} is here already")
-        if self._poisoned:
-            raise self._lost()
+        if self.poisoned:
+            raise self.lost()
 
     def received(self, index: int, crc: int) -> None:
         """Record that a chunk is whole and has the CRC-32 that its sender says.
 
         Never blocks for long: the record is buffered until the next ``write``, ``flush_records`` or checkpoint.
         """
-        if self._ended:
+        if self.ended:
             raise Busy(f"{self.name}: this session has ended")
-        if self._place.header is not None:
-            self._take_over()
+        if self.place.header is not None:
+            self.take_over()
         with self._mutex:
             new = self.manifest.add(index, crc)
-            if new and self._place.journal is not None:
-                self._place.journal.append(Type.RECEIVED, index, crc)
+            if new and self.place.journal is not None:
+                self.place.journal.append(Type.RECEIVED, index, crc)
 
     def flush_records(self) -> None:
         """Hand buffered records to the kernel in one write, so that they outlive the process."""
-        journal = self._place.journal
-        if journal is not None and journal.pending and self._place.header is None:
+        journal = self.place.journal
+        if journal is not None and journal.pending and self.place.header is None:
             with named(self.parts):
                 journal.flush()
 
@@ -202,8 +205,8 @@ class Sink:
         """CRC-32 of a chunk as it is in the part now."""
         extent = self.manifest.map.extent(index)
         try:
-            with named(self.parts), self._place.part.hold() as fd:
-                return ranges.crc32(self._sys, fd, extent.offset, extent.length, poll)
+            with named(self.parts), self.place.part.hold() as fd:
+                return ranges.crc32(self.sys, fd, extent.offset, extent.length, poll)
         except ranges.ShortFile:
             raise IntegrityError(f"{self.name}: its unfinished file was cut by somebody else") from None
 
@@ -218,20 +221,20 @@ class Sink:
         return self._basis
 
     def _find_basis(self) -> Basis | None:
-        if self._ended or self.manifest.complete:
+        if self.ended or self.manifest.complete:
             return None
-        pieces = [] if self._place.old is None else pieces_of_part(self._place.old, self.manifest)
+        pieces = [] if self.place.old is None else pieces_of_part(self.place.old, self.manifest)
         final = None
         if self._reuse:
             with suppress(FsmuxError):  # whatever is wrong with it, it is no help
-                final, facts = self._root.open_regular(self.parts, links=False)
+                final, facts = self.root.open_regular(self.parts, links=False)
                 pieces += pieces_of_final(facts.st_size, self.manifest, pieces)
         if not pieces:
             if final is not None:
                 final.close()
             return None
         pieces.sort()
-        return Basis(self._sys, self.name, self._place.part, final, pieces)
+        return Basis(self.sys, self.name, self.place.part, final, pieces)
 
     def basis_digests(self, poll: Poll | None = None) -> Iterator[Known]:
         """Ranges of the basis with their digests, in order, each within one chunk."""
@@ -243,41 +246,42 @@ class Sink:
         if self.basis is None:
             raise InternalError(f"{self.name}: there is no earlier version to reuse")
         self._check_range(*extent)
-        if self._place.header is not None:
-            self._take_over()
+        if self.place.header is not None:
+            self.take_over()
         with named(self.parts):
             crc = self.basis.reuse(extent, poll)
         with self._mutex:
             self._dirty += extent.length
         return crc
 
-    def _take_over(self) -> None:
+    def take_over(self) -> None:
+        """From here on the place belongs to the new version."""
         with self._changing, named(self.parts):
-            if self._place.header is not None:
-                places.take_over(self._sys, self._pin.state, self._place)
+            if self.place.header is not None:
+                places.take_over(self.sys, self.pin.state, self.place)
 
     # ---- surviving -----------------------------------------------------------------------------------------------
 
     def checkpoint_due(self) -> bool:
         """Whether enough was written since the last checkpoint, by bytes or by time."""
-        if self.durability == Durability.NONE or self._place.journal is None or not self._dirty:
+        if self.durability == Durability.NONE or self.place.journal is None or not self._dirty:
             return False
         return self._dirty >= CHECKPOINT_BYTES or self._clock() - self._checkpointed >= CHECKPOINT_SECONDS
 
     def checkpoint(self) -> None:
         """Make what was recorded until now survive a power failure.  Others may write meanwhile."""
-        journal = self._place.journal
-        if journal is None or self._place.header is not None:
+        journal = self.place.journal
+        if journal is None or self.place.header is not None:
             return
         with named(self.parts), self._changing:
-            if self._poisoned:
-                raise self._lost()
+            if self.poisoned:
+                raise self.lost()
             with self._mutex:
                 covered, dirty = journal.count, self._dirty
             journal.flush()
             if self.durability == Durability.NONE:
                 return
-            self._sync_part()
+            self.sync_part()
             # Only now: DURABLE must never be on the disk before what it speaks of.
             journal.append(Type.DURABLE, covered)
             journal.flush()
@@ -286,23 +290,28 @@ class Sink:
                 self._dirty -= dirty
             self._checkpointed = self._clock()
 
-    def _sync_part(self, *, whole: bool = False) -> None:
+    def sync_part(self, *, whole: bool = False) -> None:
+        """Sync the part, its attributes too if ``whole``; :class:`StorageError`, once and for all, if it fails."""
         try:
-            with self._place.part.hold() as fd:
+            with self.place.part.hold() as fd:
                 if whole:
-                    self._sys.fsync(fd)
+                    self.sys.fsync(fd)
                 else:
-                    self._sys.fdatasync(fd)
+                    self.sys.fdatasync(fd)
         except OSError as error:
-            self._poisoned = True
-            if self._place.journal is not None:
-                try:
-                    places.revoke(self._pin.state, self._place.journal, self._place.journal_name)
-                except OSError:
-                    self._worthless = True
-            raise self._lost() from error
+            self.poison()
+            raise self.lost() from error
 
-    def _lost(self) -> StorageError:
+    def poison(self) -> None:
+        """A sync failed: whatever was written may be lost, whatever later syncs say."""
+        self.poisoned = True
+        if self.place.journal is not None:
+            try:
+                places.revoke(self.pin.state, self.place.journal, self.place.journal_name)
+            except OSError:
+                self._worthless = True
+
+    def lost(self) -> StorageError:
         return StorageError(f"{self.name}: the disk could not keep what was written; run it again to check and go on")
 
     # ---- ending --------------------------------------------------------------------------------------------------
@@ -313,71 +322,18 @@ class Sink:
         On an error before the rename the sink is as it was, to be suspended.  On one after it the file is there and
         whole, only not known to be durable.
         """
-        with named(self.parts):
-            self.prepare(mode, mtime_ns)
-            sync = self.durability != Durability.NONE
-            if sync:
-                self._sync_part(whole=True)
-            directory = self._root.enter(self.parts)
-            try:
-                with directory.hold() as fd:
-                    self.publish(fd)
-                    try:
-                        if sync:
-                            self._root.settle(self.parts[:-1], fd)
-                    finally:
-                        self._end(keep=False)
-            finally:
-                self._root.leave(directory)
-        return sync
-
-    def prepare(self, mode: int | None = None, mtime_ns: int | None = None) -> None:
-        """First half of a commit: see that the file is whole, set its mode and times."""
-        if self._ended or self._poisoned:
-            raise Busy(f"{self.name}: this session has ended") if self._ended else self._lost()
-        if not self.manifest.complete:
-            raise InternalError(f"{self.name}: is to be committed before it is complete")
-        part = self._place.part
-        if part.users:
-            raise InternalError(f"{self.name}: is to be committed while it is being written")
-        if self._place.header is not None:
-            self._take_over()
-        with named(self.parts), part.hold() as fd:
-            if self._sys.fstat(fd).st_size != self.identity.size:
-                raise IntegrityError(f"{self.name}: its unfinished file was changed by somebody else")
-            self._sys.fchmod(fd, (self._mode if mode is None else mode) & 0o777)
-            self._sys.futime(fd, self.identity.mtime_ns if mtime_ns is None else mtime_ns)
-
-    def publish(self, directory: int) -> None:
-        """The rename.  From here on the place is empty."""
-        place = self._place
-        with self._pin.state.hold() as here:
-            if place.journal is not None:
-                self._check_name(here)
-            self._sys.rename(here, place.part_name, directory, self.parts[-1])
-        place.part_name = b""
-
-    def _check_name(self, directory: int) -> None:
-        """The part has a name that others of our kind know; it must still be our file that is renamed."""
-        with self._place.part.hold() as fd:
-            mine = self._sys.fstat(fd)
-        try:
-            found = self._sys.stat(directory, self._place.part_name)
-        except FileNotFoundError:
-            found = None
-        if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
-            raise StorageError(f"{self.name}: its unfinished file was removed by somebody else")
+        return commit.commit(self, mode, mtime_ns)
 
     def suspend(self) -> None:
         """End the session and keep what was received, for another one.  Nothing happens after the end."""
-        if self._ended:
+        if self.ended:
             return
         with suppress(FsmuxError):
-            if self._poisoned or not self.checkpoint_wanted():
+            if self.poisoned or not self.checkpoint_wanted():
                 self.flush_records()
             else:
                 self.checkpoint()
-        self._end(keep=True)
+        self.end(keep=True)
 
     def checkpoint_wanted(self) -> bool:
         """Whether a checkpoint would make anything more durable than it is."""
@@ -385,15 +341,15 @@ class Sink:
 
     def close(self) -> None:
         """As :meth:`suspend`, without waiting for the disk."""
-        if self._ended:
+        if self.ended:
             return
         with suppress(FsmuxError):
             self.flush_records()
-        self._end(keep=True)
+        self.end(keep=True)
 
     def discard(self) -> None:
         """End the session and remove what was received."""
-        self._end(keep=False)
+        self.end(keep=False)
 
     def __enter__(self) -> Sink:
         return self
@@ -401,25 +357,25 @@ class Sink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _end(self, *, keep: bool) -> None:
+    def end(self, *, keep: bool) -> None:
         with self._mutex:
-            if self._ended:
+            if self.ended:
                 return
-            self._ended = True
-        place = self._place
-        worth_keeping = place.journal is not None and (self.manifest.chunks_held or place.old is not None)
+            self.ended = True
+        place = self.place
+        worth_keeping = place.journal is not None and (self.manifest.chunks_held or place.header is not None)
         if not keep or not worth_keeping or self._worthless:
             # The journal first: a part without a journal is garbage, a journal without its part would be read first.
             for name in (place.journal_name, place.part_name):
                 if name:
                     with suppress(OSError):
-                        self._pin.state.unlink(name)
+                        self.pin.state.unlink(name)
         if self._basis is not None:
             self._basis.close()
         # The lock ends last: a thread that is still writing must not meet the next session's writes.
         place.part.close(after=self._release)
 
     def _release(self) -> None:
-        if self._place.journal is not None:
-            self._place.journal.close()
-        self._pin.release()
+        if self.place.journal is not None:
+            self.place.journal.close()
+        self.pin.release()

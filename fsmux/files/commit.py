@@ -1,0 +1,160 @@
+"""From an unfinished file that is complete to a finished one.
+
+Theory: everything that must be durable is made so in one order: the part with its mode and times, then the rename, then
+the directory that got the name, then the directories above it that were made for it.  For many small files each step
+is done for all of them before the next: that shares the journal commits of the file system, and no promise depends on
+a sync being made for one file alone.
+
+``syncfs`` may go first, as a hint that lets the syncs that follow find little to do.  It proves nothing by itself: an
+error is reported once per open file description, perhaps to another batch than the one it concerns.  What counts is
+the ``fsync`` of each part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError, from_os_error
+from fsmux.files.naming import named
+from fsmux.records import Durability
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsmux.files.sink import Sink
+    from fsmux.records import Parts
+
+
+def commit(sink: Sink, mode: int | None, mtime_ns: int | None) -> bool:
+    """One file; see :meth:`.Sink.commit`."""
+    sync = sink.durability != Durability.NONE
+    with named(sink.parts):
+        _prepare(sink, mode, mtime_ns)
+        if sync:
+            sink.sync_part(whole=True)
+        directory = sink.root.enter(sink.parts)
+        try:
+            with directory.hold() as fd:
+                _publish(sink, fd)
+                try:
+                    if sync:
+                        sink.root.settle(sink.parts[:-1], fd)
+                finally:
+                    sink.end(keep=False)
+        finally:
+            sink.root.leave(directory)
+    return sync
+
+
+def commit_all(items: Sequence[tuple[Sink, int | None, int | None]]) -> list[bool | FsmuxError]:
+    """Many files of one root, given as (sink, mode, mtime_ns), together.
+
+    The result has for each what :func:`commit` would return, or the error it would raise; one that fails does not keep
+    the others.  Sinks that failed before their rename are as they were, the others have ended.
+    """
+    errors: dict[Sink, FsmuxError] = {}
+    for sink, mode, mtime_ns in items:
+        with _noting(errors, sink):
+            _prepare(sink, mode, mtime_ns)
+    synced = [sink for sink, _, _ in items if sink not in errors and sink.durability != Durability.NONE]
+    if len(synced) > 1:
+        for state in {sink.pin.state for sink in synced}:
+            state.hint_sync()
+    for sink in synced:
+        with _noting(errors, sink):
+            sink.sync_part(whole=True)
+    by_directory: dict[Parts, list[Sink]] = {}
+    for sink, _, _ in items:
+        if sink not in errors:
+            by_directory.setdefault(sink.parts[:-1], []).append(sink)
+    for group in by_directory.values():
+        _publish_group(errors, group)
+    return [errors.get(sink, sink.durability != Durability.NONE) for sink, _, _ in items]
+
+
+def _publish_group(errors: dict[Sink, FsmuxError], group: list[Sink]) -> None:
+    """Rename the files of one directory, then sync it once."""
+    first = group[0]
+    published: list[Sink] = []
+    try:
+        with named(first.parts):
+            directory = first.root.enter(first.parts)
+            try:
+                with directory.hold() as fd:
+                    for sink in group:
+                        with _noting(errors, sink):
+                            _publish(sink, fd)
+                            published.append(sink)
+                    if any(sink.durability != Durability.NONE for sink in published):
+                        first.root.settle(first.parts[:-1], fd)
+            finally:
+                first.root.leave(directory)
+    except FsmuxError as error:
+        # Nothing was renamed, or all was and only their durability is not known.
+        for sink in group:
+            if not published or sink.durability != Durability.NONE:
+                errors.setdefault(sink, error)
+    finally:
+        for sink in published:
+            sink.end(keep=False)
+
+
+class _noting:
+    """Keep the typed error of one file, and go on with the next."""
+
+    def __init__(self, errors: dict[Sink, FsmuxError], sink: Sink) -> None:
+        self._errors = errors
+        self._sink = sink
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, OSError):
+            error = from_os_error(error, self._sink.name)
+        if isinstance(error, FsmuxError):
+            self._errors[self._sink] = error
+            return True
+        return False
+
+
+def _prepare(sink: Sink, mode: int | None, mtime_ns: int | None) -> None:
+    """See that the file is whole, and set its mode and times."""
+    if sink.ended:
+        raise Busy(f"{sink.name}: this session has ended")
+    if sink.poisoned:
+        raise sink.lost()
+    if not sink.manifest.complete:
+        raise InternalError(f"{sink.name}: is to be committed before it is complete")
+    part = sink.place.part
+    if part.users:
+        raise InternalError(f"{sink.name}: is to be committed while it is being written")
+    if sink.place.header is not None:
+        sink.take_over()
+    with part.hold() as fd:
+        if sink.sys.fstat(fd).st_size != sink.identity.size:
+            raise IntegrityError(f"{sink.name}: its unfinished file was changed by somebody else")
+        sink.sys.fchmod(fd, (sink.mode if mode is None else mode) & 0o777)
+        sink.sys.futime(fd, sink.identity.mtime_ns if mtime_ns is None else mtime_ns)
+
+
+def _publish(sink: Sink, directory: int) -> None:
+    """The rename.  From here on the place is empty."""
+    place = sink.place
+    with sink.pin.state.hold() as here:
+        if place.journal is not None:
+            _check_name(sink, here)
+        sink.sys.rename(here, place.part_name, directory, sink.parts[-1])
+    place.part_name = b""
+
+
+def _check_name(sink: Sink, directory: int) -> None:
+    """The part has a name that others of our kind know; it must still be our file that is renamed."""
+    with sink.place.part.hold() as fd:
+        mine = sink.sys.fstat(fd)
+    try:
+        found = sink.sys.stat(directory, sink.place.part_name)
+    except FileNotFoundError:
+        found = None
+    if found is None or (found.st_dev, found.st_ino) != (mine.st_dev, mine.st_ino):
+        raise StorageError(f"{sink.name}: its unfinished file was removed by somebody else")
