@@ -71,6 +71,11 @@ class Process:
         self._pidfd = os.pidfd_open(self.pid)
         self.output = self.errors = ""
 
+    def errors_until_now(self) -> str:
+        """What it has written to stderr while it still runs."""
+        size = os.fstat(self._errors.fileno()).st_size
+        return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
+
     def ended(self, seconds: float) -> bool:
         """Wait so long for the end. The process stays to be waited for."""
         self._peak = max(self._peak, peak_memory(self.pid))
@@ -182,23 +187,12 @@ class Server:
         self.process.stop()
 
 
-def fsmux_server(root: Path, *options: str) -> Server:
+def fsmux_server(root: Path, *options: str, write: bool = True) -> Server:
     """``fsmux serve ROOT --write`` on a port of its choice; clients need ``FSMUX_TOKEN`` to be :data:`TOKEN`."""
     with tempfile.TemporaryDirectory() as directory:
         port_file = Path(directory) / "port"
-        argv: list[str | Path] = [
-            *FSMUX,
-            "serve",
-            root,
-            "--write",
-            "--listen",
-            "127.0.0.1:0",
-            "--port-file",
-            port_file,
-            "-q",
-            *options,
-        ]
-        return Server(argv, port_file, environment=environment())
+        words: list[str | Path] = [*FSMUX, "serve", root, "--listen", "127.0.0.1:0", "--port-file", port_file, "-q"]
+        return Server([*words, *["--write"] * write, *options], port_file, environment=environment())
 
 
 def environment() -> dict[str, str]:

@@ -36,7 +36,7 @@ def test_ls_of_an_empty_directory_is_empty(url: Url) -> None:
 def test_ls_as_json_is_an_object_a_line(url: Url, served: Path) -> None:
     (served / "a").write_text("12345")
     (entry,) = map(json.loads, good("ls", "--json", url()).out.splitlines())
-    assert (entry["path"], entry["size"]) == ("a", 5)
+    assert (entry["path"], entry["bytes"]) == ("a", 5)
 
 
 def test_stat_says_what_stands_there(url: Url, served: Path) -> None:
@@ -46,7 +46,7 @@ def test_stat_says_what_stands_there(url: Url, served: Path) -> None:
     assert "5" in out
     assert "640" in out or "rw-r-----" in out
     found = json.loads(good("stat", "--json", url("a")).out)
-    assert (found["size"], found["mtime_ns"]) == (5, (served / "a").stat().st_mtime_ns)
+    assert (found["bytes"], found["mtime_ns"]) == (5, (served / "a").stat().st_mtime_ns)
 
 
 def test_names_are_made_moved_and_removed(url: Url, served: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .kit import MIB, Url, good, inventory, make_tree, visible
+from .kit import MIB, Url, finish, good, inventory, make_tree, start, visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,8 +103,13 @@ def test_excluded_names_stay_at_home(url: Url, served: Path, there: Path) -> Non
     assert "empty" in names
 
 
-def test_bars_are_drawn_when_asked_for(url: Url, there: Path) -> None:
-    (there / "a").write_bytes(bytes(64 * MIB))
-    outcome = good("transfer", "--progress", "always", there / "a", url("a"))
-    assert "total" in outcome.err
-    assert "1 file, 64.0 MiB: sent 64.0 MiB" in outcome.err.splitlines()[-1]
+def test_bars_are_drawn_when_asked_for(relay: Relay, there: Path) -> None:
+    (there / "a").write_bytes(bytes(16 * MIB))
+    relay.stop_after("up", 8 * MIB)
+    client = start("transfer", "--progress", "always", there / "a", Url(relay.address)("a"))
+    while "total" not in client.errors_until_now():
+        assert not client.ended(0.01), finish(client)
+    relay.go_on()
+    outcome = finish(client)
+    assert outcome.status == 0
+    assert "1 file, 16.0 MiB: sent 16.0 MiB" in outcome.err.splitlines()[-1]
