@@ -143,7 +143,12 @@ class _Transfer:
             items = await self._map(sources, destination, open_roots)
             for item in items:
                 await self._scan(item)
-            actions = [(item, action) for item in items for action in await self._plan(item, items)]
+            claimed: dict[Parts, dict[Parts, bool]] = {}  # by place: sources that share one must not meet in a name
+            actions = [
+                (item, action)
+                for item in items
+                for action in await self._plan(item, claimed.setdefault(item.target_prefix, {}))
+            ]
             files = [action for _, action in actions if isinstance(action, TransferFile)]
             skipped = [action for _, action in actions if isinstance(action, Skip)]
             self._observer(
@@ -253,7 +258,7 @@ class _Transfer:
                             size += listed.attrs.size
                     self._observer(Scanning(files, size))
 
-    async def _plan(self, item: _Item, items: Sequence[_Item]) -> Iterable[Action]:
+    async def _plan(self, item: _Item, claimed: dict[Parts, bool]) -> Iterable[Action]:
         existing: dict[Parts, Attrs] = {}
         try:
             top = await item.target.stat(item.target_prefix, follow=not item.target_prefix)
@@ -264,7 +269,6 @@ class _Transfer:
                         existing.update((listed.parts, listed.attrs) for listed in page if listed.attrs is not None)
         except NotFound:
             pass
-        claimed: dict[Parts, bool] | None = {} if len(items) > 1 else None
         return plan(item.entries, existing, claimed=claimed)
 
     def _rehearse(self, actions: Iterable[tuple[_Item, Action]]) -> None:

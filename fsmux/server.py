@@ -72,6 +72,8 @@ async def serve(
     if token is not None and users is not None:
         raise UsageError("give a server a token or users, not both")
     address = parse_listen(listen)
+    if users is not None and not users:
+        raise UsageError("a server with an empty set of users would let nobody in; leave users out to let everybody in")
     known = single_user(token) if token is not None else dict(users or {})
     server = _Server(ServerAuth(known), write, durability, observer)
     with contextlib.ExitStack() as roots:

@@ -109,8 +109,8 @@ class _Receiver:
         while True:
             found = await self._disk.read(next, basis, None)
             if found is not None:
-                page.append(Have(*found))
-                self._named.add(Extent(*found[:2]))
+                page.append(Have(found.offset, found.length, found.digest))
+                self._named.add(Extent(found.offset, found.length))
             if found is None or len(page) == HAVES_PAGE:
                 await self._stream.send(Haves(tuple(page), more=found is not None))
                 await self._take_keeps()
