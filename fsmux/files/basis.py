@@ -38,12 +38,11 @@ class Piece(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A range as it is offered to the sender; the CRC-32 is for our own bookkeeping."""
+    """A range as it is offered to the sender, with its XXH3-128."""
 
     offset: int
     length: int
     digest: bytes
-    crc32: int
 
 
 class Basis:
@@ -58,7 +57,7 @@ class Basis:
         self._final = final
         self.pieces = list(pieces)
         self._starts = [piece.extent.offset for piece in self.pieces]
-        self._known: dict[int, Known] = {}
+        self._known: dict[int, tuple[bytes, int]] = {}  # what was offered, by offset: digest and CRC-32
 
     @property
     def size(self) -> int:
@@ -73,10 +72,9 @@ class Basis:
                     crc, digest = ranges.crc32_and_digest(self._sys, fd, *piece.extent, poll)
             except (ranges.ShortFile, OSError):
                 continue
-            known = Known(*piece.extent, digest, crc)
             if piece.crc is None or piece.crc == crc:
-                self._known[known.offset] = known
-                yield known
+                self._known[piece.extent.offset] = (digest, crc)
+                yield Known(*piece.extent, digest)
 
     def reuse(self, extent: Extent, poll: Poll | None = None) -> int:
         """Bring a range of whole pieces to its place in the part; its CRC-32."""
@@ -101,9 +99,9 @@ class Basis:
                     digest = ranges.copy(self._sys, source, target, *piece.extent, poll)
             except ranges.ShortFile:
                 digest = b""
-            if digest != known.digest:
+            if digest != known[0]:
                 raise IntegrityError(f"{self._shown}: the existing file changed while parts of it were being reused")
-        return known.crc32
+        return known[1]
 
     def _lease(self, piece: Piece) -> Lease:
         lease = self._part if piece.in_part else self._final
