@@ -133,9 +133,9 @@ class _Transfer:
     def __init__(self, client: Client, options: Options, observer: Observer) -> None:
         self._client = client
         self._options = options
-        self._observer = observer
+        self._tell = observer
         self._started = time.monotonic()
-        self._counts = {"files": 0, "bytes": 0, "sent": 0, "resumed": 0, "skipped": 0, "failed": 0}
+        self._counts = {"files": 0, "bytes": 0, "sent": 0, "resumed": 0, "skipped": 0, "failed": 0, "retries": 0}
         self._skipped_bytes = 0
 
     async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> Summary:
@@ -171,11 +171,16 @@ class _Transfer:
             bytes_resumed=counts["resumed"],
             skipped=counts["skipped"],
             failed=counts["failed"],
-            retries=0,
+            retries=counts["retries"],
             seconds=time.monotonic() - self._started,
         )
         self._observer(summary)
         return summary
+
+    def _observer(self, event: events.Event) -> None:
+        if isinstance(event, events.ChunkHealed | events.Retrying):
+            self._counts["retries"] += 1
+        self._tell(event)
 
     # ---- what goes where -------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from fsmux.errors import IntegrityError, ProtocolError
-from fsmux.events import FileStarted
+from fsmux.events import ChunkHealed, FileStarted
 from fsmux.files.chunks import ChunkMap, effective_chunk_size
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS
@@ -173,6 +173,7 @@ class _Sender:
             self._attempts[item.index] = self._attempts.get(item.index, 0) + 1
             if self._attempts[item.index] > MAX_ATTEMPTS:
                 raise IntegrityError(f"{self._report.name}: chunk {item.index} arrived damaged too often")
+            self._report.observer(ChunkHealed(self._report.name, item.index, self._attempts[item.index]))
             self._again.append(item.index)
         elif isinstance(item, Committed):
             self._committed = item
