@@ -335,14 +335,25 @@ async def dial_tcp(host: str, port: int) -> Transport:
     except trio.TooSlowError as exc:
         raise ConnectFailed(f"{where}: no answer within {CONNECT_SECONDS:.0f} s") from exc
     except OSError as exc:
-        cause = exc
-        while isinstance(cause.__cause__, OSError):
-            cause = cause.__cause__
-        if isinstance(cause.__cause__, ExceptionGroup):
-            leaf = next((e for e in cause.__cause__.exceptions if isinstance(e, OSError)), cause)
-            cause = leaf
-        raise ConnectFailed(f"{where}: cannot connect: {(cause.strerror or str(cause)).lower()}") from exc
+        raise ConnectFailed(f"{where}: cannot connect: {_reason(exc)}") from exc
     return SocketTransport(_detach(stream.socket), where)
+
+
+def _reason(error: BaseException) -> str:
+    """The operating system's words for why a connection could not be made, out of what Trio wraps around them."""
+    while True:
+        inner = error.__cause__
+        if isinstance(inner, BaseExceptionGroup):
+            inner = inner.exceptions[0]
+        if inner is None:
+            break
+        error = inner
+    if isinstance(error, socket.gaierror):
+        return "the host name is unknown"
+    if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
+        return "connection refused; is a server running there? (fsmux serve)"
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number).lower() if number else str(error)
 
 
 async def dial_unix(path: str) -> Transport:
@@ -350,9 +361,10 @@ async def dial_unix(path: str) -> Transport:
     try:
         with trio.fail_after(CONNECT_SECONDS):
             stream = await trio.open_unix_socket(path)
-    except (OSError, trio.TooSlowError, RuntimeError) as exc:
-        reason = getattr(exc, "strerror", None) or "no answer"
-        raise ConnectFailed(f"{path}: cannot connect: {reason.lower()}") from exc
+    except trio.TooSlowError as exc:
+        raise ConnectFailed(f"{path}: no answer within {CONNECT_SECONDS:.0f} s") from exc
+    except (OSError, RuntimeError) as exc:
+        raise ConnectFailed(f"{path}: cannot connect: {_reason(exc)}") from exc
     return SocketTransport(_detach(stream.socket), f"unix:{path}")
 
 
