@@ -150,8 +150,6 @@ def main() -> int:
     """See ``--help``."""
     description = "Kill client or server at random points, and run the same command again."
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kill9", description=description)
-        prog="python -m benchmarks.kill9", description="Kill client or server at random points, and go on."
-    )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--size", type=int, default=SIZE // MIB, help="MiB of the file (256)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of the random points")
