@@ -173,7 +173,7 @@ class Outbox:
         """Take the next thing to write, or None.  With ``bulk`` false only control frames are taken."""
         with self._lock:
             prefix = self._take_control()
-            if not bulk:
+            if not bulk or self._messages:  # what was too much for one batch may be what opens a stream in the ring
                 return Batch(prefix, None, None) if prefix else None
             while self._ring:
                 queue = self._ring[0]

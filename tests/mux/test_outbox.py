@@ -1,0 +1,215 @@
+"""The choice of the next frame: strict priorities, order within a stream, fair shares, credit."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from fsmux.errors import ConnectionLost
+from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIB, MIN_FRAME
+from fsmux.mux.outbox import FrameSizer, Outbox, SendQueue
+from fsmux.records import Attrs, Kind
+from fsmux.wire.credit import SendCredit
+from fsmux.wire.decoder import Decoder
+from fsmux.wire.frames import Cmd, FileSpan, Flags, Frame
+from fsmux.wire.messages import Credit, Entries, Entry, Span, decode, encode
+
+PLENTY = 1 << 40
+
+
+def outbox(eager: int = PLENTY) -> Outbox:
+    return Outbox(eager, lambda: None)
+
+
+def queue(stream_id: int, credit: int = PLENTY) -> SendQueue:
+    return SendQueue(stream_id, SendCredit(credit), lambda: None)
+
+
+def drain(box: Outbox, most: int = 1 << 30, *, bulk: bool = True) -> list[Frame]:
+    """What the writer would put on the wire, as the peer would decode it."""
+    decoder = Decoder(lambda header: MAX_DATA_PAYLOAD)
+    frames: list[Frame] = []
+    while len(frames) < most and (batch := box.next(bulk=bulk)) is not None:
+        frames += decoder.feed(batch.prefix)
+        if isinstance(batch.payload, FileSpan):
+            frames += decoder.feed(bytes(batch.payload.length))
+        elif batch.payload is not None:
+            frames += decoder.feed(batch.payload)
+    return frames
+
+
+def size(frame: Frame) -> int:
+    return sum(map(len, frame.payload)) if isinstance(frame.payload, tuple) else len(frame.payload)  # type: ignore[arg-type]
+
+
+def test_urgent_before_messages_before_bulk() -> None:
+    box, one, two = outbox(), queue(1), queue(3)
+    box.data(one, Cmd.DATA, memoryview(bytes(100)))
+    box.message(two, Frame(Cmd.OK, 3))
+    box.urgent(Frame(Cmd.PING, 0, b""))
+    box.grant(1, 5)
+    assert [frame.cmd for frame in drain(box)] == [Cmd.CREDIT, Cmd.PING, Cmd.OK, Cmd.DATA]
+
+
+def test_what_is_urgent_passes_between_two_frames_of_one_payload() -> None:
+    box, one = outbox(), queue(1)
+    box.frame_size = MIN_FRAME
+    box.data(one, Cmd.DATA, memoryview(bytes(3 * MIN_FRAME)))
+    first = drain(box, 1)
+    box.urgent(Frame(Cmd.PONG, 0, b""))
+    box.message(queue(3), Frame(Cmd.OK, 3))
+    assert [frame.cmd for frame in first + drain(box)] == [Cmd.DATA, Cmd.PONG, Cmd.OK, Cmd.DATA, Cmd.DATA]
+
+
+def test_a_message_stays_behind_the_data_of_its_stream() -> None:
+    box, one, two = outbox(), queue(1), queue(3)
+    box.frame_size = MIN_FRAME
+    box.data(one, Cmd.DATA, memoryview(bytes(2 * MIN_FRAME)))
+    box.message(one, Frame(Cmd.FINISH, 1, encode(Span(0, 1)), Flags.END_STREAM))
+    box.message(two, Frame(Cmd.OK, 3))
+    frames = drain(box)
+    assert [frame.cmd for frame in frames if frame.stream_id == 1] == [Cmd.DATA, Cmd.DATA, Cmd.FINISH]
+    assert frames[0].cmd == Cmd.OK
+    assert frames[-1].flags == Flags.END_STREAM
+
+
+def test_data_never_overtakes_a_message_of_its_stream_however_many_wait() -> None:
+    """A batch of messages is bounded; what is over must still go before the data behind it."""
+    box, last = outbox(), queue(9999)
+    span = encode(Span(2**40, 2**40))
+    for index in range(8000):
+        box.message(queue(2 * index + 1), Frame(Cmd.SPAN, 2 * index + 1, span))
+    box.message(last, Frame(Cmd.SPAN, 9999, span))
+    box.data(last, Cmd.DATA, memoryview(b"x"))
+    frames = drain(box)
+    assert sum(map(size, frames)) > MAX_CONTROL_PAYLOAD
+    assert [frame.cmd for frame in frames] == [Cmd.SPAN] * 8001 + [Cmd.DATA]
+
+
+def test_only_the_newest_grant_of_a_stream_is_sent() -> None:
+    box = outbox()
+    for limit in (10, 20, 30):
+        box.grant(7, limit)
+    frames = drain(box)
+    assert [decode(frame.cmd, frame.payload) for frame in frames] == [Credit(((7, 30),))]  # type: ignore[arg-type]
+
+
+def test_many_grants_fit_their_frames() -> None:
+    box = outbox()
+    for index in range(10_000):
+        box.grant(2 * index + 1, 2**62)
+    frames = drain(box)
+    assert all(size(frame) <= MAX_CONTROL_PAYLOAD for frame in frames)
+    grants = [grant for frame in frames for grant in decode(frame.cmd, frame.payload).grants]  # type: ignore[arg-type,union-attr]
+    assert len(grants) == 10_000
+
+
+def test_a_hundred_equal_streams_get_equal_shares() -> None:
+    """Jain's index: 1 when all get the same, 1/n when one gets all."""
+    box = outbox()
+    box.frame_size = MIN_FRAME
+    for index in range(100):
+        box.data(queue(2 * index + 1), Cmd.DATA, FileSpan(None, 0, 64 * MIB))
+    shares: Counter[int] = Counter()
+    for frame in drain(box, 1037):
+        shares[frame.stream_id] += size(frame)
+    values = list(shares.values())
+    assert len(values) == 100
+    assert sum(values) ** 2 / (len(values) * sum(value**2 for value in values)) > 0.99
+
+
+def test_shares_are_by_bytes_not_by_payloads() -> None:
+    """Ten streams with small payloads and ten with large ones."""
+    box = outbox()
+    box.frame_size = MIN_FRAME
+    small = [queue(2 * index + 1) for index in range(10)]
+    for one in small:
+        for _ in range(4096):
+            box.data(one, Cmd.DATA, memoryview(bytes(1024)))
+    for index in range(10, 20):
+        box.data(queue(2 * index + 1), Cmd.DATA, FileSpan(None, 0, 64 * MIB))
+    shares: Counter[int] = Counter()
+    while sum(shares.values()) < 20 * MIB:
+        for frame in drain(box, 1):
+            shares[frame.stream_id] += size(frame)
+    assert len(shares) == 20
+    assert max(shares.values()) - min(shares.values()) <= 2 * MIN_FRAME
+
+
+def test_a_stream_without_credit_costs_the_others_nothing() -> None:
+    box, poor, rich = outbox(), queue(1, credit=0), queue(3)
+    box.data(poor, Cmd.DATA, memoryview(bytes(10)))
+    box.data(rich, Cmd.DATA, memoryview(bytes(10)))
+    assert [frame.stream_id for frame in drain(box)] == [3]
+    assert box.idle
+    box.extend(poor, 4)
+    assert [(frame.stream_id, size(frame)) for frame in drain(box)] == [(1, 4)]
+    box.extend(poor, 100)
+    assert [(frame.stream_id, size(frame)) for frame in drain(box)] == [(1, 6)]
+    assert not poor.items
+
+
+def test_a_page_of_a_listing_is_never_cut() -> None:
+    box = outbox()
+    page = encode(Entries(tuple(Entry((b"%05d" % index,), Attrs(Kind.FILE)) for index in range(500))))
+    one = queue(1, credit=len(page) - 1)
+    box.data(one, Cmd.ENTRIES, memoryview(page))
+    assert drain(box) == []
+    box.extend(one, len(page))
+    (frame,) = drain(box)
+    assert decode(frame.cmd, frame.payload) == decode(Cmd.ENTRIES, page)  # type: ignore[arg-type]
+
+
+def test_early_data_is_bounded_over_all_streams_and_goes_on_in_turn() -> None:
+    box = outbox(eager=100)
+    queues = [queue(2 * index + 1) for index in range(5)]
+    for one in queues:
+        box.data(one, Cmd.DATA, memoryview(bytes(40)))
+    assert [frame.stream_id for frame in drain(box)] == [1, 3]
+    box.extend(queues[0], 1)  # any grant ends a stream's early phase
+    assert [frame.stream_id for frame in drain(box)] == [5]
+    box.drop(queues[1])
+    box.finish(queues[2])
+    assert [frame.stream_id for frame in drain(box)] == [7, 9]
+
+
+def test_a_dropped_queue_sends_nothing_more_and_holds_nothing() -> None:
+    box, one = outbox(eager=1000), queue(1)
+    box.data(one, Cmd.DATA, memoryview(bytes(500)))
+    drain(box)
+    box.data(one, Cmd.DATA, memoryview(bytes(400)))
+    box.drop(one)
+    box.drop(one)
+    box.data(one, Cmd.DATA, memoryview(bytes(400)))
+    assert drain(box) == []
+    assert box.idle
+    assert box._eager.used == 0
+
+
+def test_control_frames_for_a_peer_that_does_not_read_are_bounded() -> None:
+    box = outbox()
+    frame = Frame(Cmd.PONG, 0, bytes(1000))
+
+    def fill() -> None:
+        for _ in range(MAX_QUEUED_CONTROL // 1000 + 1):
+            box.urgent(frame)
+
+    with pytest.raises(ConnectionLost, match="does not read"):
+        fill()
+    assert len(drain(box, bulk=False)) >= MAX_QUEUED_CONTROL // 1000 - 100
+    assert box._control_bytes <= len(frame.payload) + 18  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"), [(1 * MIB, MIN_FRAME), (100 * MIB, 512 * 1024), (10**10, MAX_DATA_PAYLOAD)]
+)
+def test_frames_take_about_five_milliseconds_of_the_link(rate: int, expected: int) -> None:
+    box = outbox()
+    sizer = FrameSizer(box, 0.005)
+    now = 0.0
+    sizer.begin(now)
+    for _ in range(100):
+        now += box.frame_size / rate
+        sizer.sent(box.frame_size, now)
+    assert expected / 2 <= box.frame_size <= expected * 2
