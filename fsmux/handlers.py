@@ -8,8 +8,9 @@ way only and never takes the connection with it.  What is unknown fails as UNSUP
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,30 @@ MAX_READ = 1 << 30
 """Bytes of one READ. More is asked for in several, so that CLOSE does not wait behind an endless one."""
 
 
+class StateKeeper:
+    """Keeps the root's directory of unfinished files from the first upload of a connection to its end.
+
+    Without it, each of a thousand small files would make that directory and remove it again.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._stack = ExitStack()
+        self._once = threading.Lock()
+        self._kept = False
+
+    def keep(self) -> None:
+        """Blocking, from any thread."""
+        with self._once:
+            if not self._kept:
+                self._stack.enter_context(self._root.keep_state())
+                self._kept = True
+
+    def release(self) -> None:
+        """Blocking; removes the directory if it is empty and nobody else keeps it."""
+        self._stack.close()
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What handlers of one connection work with."""
@@ -80,6 +105,7 @@ class Context:
     durability: Durability
     peer: str
     observer: Observer
+    kept: StateKeeper
 
     def check_write(self) -> None:
         if self.read_only:
@@ -274,6 +300,7 @@ async def _put(context: Context, stream: Stream, request: Put) -> None:
     context.check_write()
 
     def open_for(offer: Offer) -> Sink:
+        context.kept.keep()
         return open_sink(
             context.root,
             request.path,

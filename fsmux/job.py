@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -300,9 +300,13 @@ class _Transfer:
         directories = [pair for pair in actions if isinstance(pair[1], MakeDirectory)]
         finishing = [pair for pair in actions if isinstance(pair[1], FinishDirectory)]
         rest = [pair for pair in actions if not isinstance(pair[1], MakeDirectory | FinishDirectory)]
-        for level in _by_depth(directories):
-            await self._all(level)
-        await self._all(rest)
+        targets = {id(item.target): item.target for item, _ in actions}
+        async with AsyncExitStack() as kept:
+            for target in targets.values():
+                await kept.enter_async_context(target.keep_state())
+            for level in _by_depth(directories):
+                await self._all(level)
+            await self._all(rest)
         for level in reversed(_by_depth(finishing)):
             await self._all(level)
 

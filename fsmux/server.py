@@ -21,7 +21,7 @@ from fsmux.auth import ServerAuth, User, single_user
 from fsmux.errors import FsmuxError, UsageError
 from fsmux.files.root import Root
 from fsmux.greeting import hello, prove_to_client
-from fsmux.handlers import Context, dispatch
+from fsmux.handlers import Context, StateKeeper, dispatch
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.transport import accepted
 from fsmux.records import Durability
@@ -134,8 +134,10 @@ class _Server:
 
     async def _serve_streams(self, connection: Connection) -> None:
         user: User | None = connection.user
+        root = self.roots[user.root] if user is not None and user.root is not None else self.root
+        kept = StateKeeper(root)
         context = Context(
-            root=self.roots[user.root] if user is not None and user.root is not None else self.root,
+            root=root,
             disk=self.disk,
             digests=self._digests,
             owner=b"user " + user.name.encode() if user is not None else b"anybody",
@@ -143,10 +145,15 @@ class _Server:
             durability=self._durability,
             peer=connection.transport.peer,
             observer=self._observer,
+            kept=kept,
         )
-        async with trio.open_nursery() as streams:
-            while (stream := await connection.accept()) is not None:
-                streams.start_soon(dispatch, stream, context)
+        try:
+            async with trio.open_nursery() as streams:
+                while (stream := await connection.accept()) is not None:
+                    streams.start_soon(dispatch, stream, context)
+        finally:
+            with trio.CancelScope(shield=True):  # one rmdir
+                await self.disk.meta(kept.release)
 
 
 def _open_root(path: str | os.PathLike[str]) -> Root:

@@ -8,8 +8,10 @@ a local site and the server by the two halves of ``fsmux.transfer``: :meth:`Loca
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing
 from typing import TYPE_CHECKING, Protocol
+
+import trio
 
 from fsmux.errors import NotFound, from_code
 from fsmux.files.root import Root
@@ -24,7 +26,7 @@ from fsmux.wire.messages import Get, Offer, Put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager, ExitStack
+    from contextlib import AbstractAsyncContextManager
 
     from fsmux.client import Client
     from fsmux.events import Observer
@@ -46,6 +48,7 @@ class Site(Protocol):
     async def mkdir(self, parts: Parts, mode: int) -> None: ...
     async def symlink(self, parts: Parts, attrs: Attrs) -> None: ...
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None: ...
+    def keep_state(self) -> AbstractAsyncContextManager[None]: ...
 
 
 class RemoteSite:
@@ -70,6 +73,11 @@ class RemoteSite:
 
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
         await self._client.set_attrs(parts, attrs)
+
+    @asynccontextmanager
+    async def keep_state(self) -> AsyncIterator[None]:
+        """The server keeps its own."""
+        yield
 
 
 async def _kept(pages: AsyncIterator[tuple[Entry, ...]], keep: Keep) -> Pages:
@@ -122,6 +130,17 @@ class LocalSite:
 
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
         await self._disk.meta(self._root.set_attrs, parts, attrs)
+
+    @asynccontextmanager
+    async def keep_state(self) -> AsyncIterator[None]:
+        """Keep the directory of unfinished files for the block: many small files need it many times."""
+        with ExitStack() as stack:
+            await self._disk.meta(stack.enter_context, self._root.keep_state())
+            try:
+                yield
+            finally:
+                with trio.CancelScope(shield=True):  # one rmdir
+                    await self._disk.meta(stack.close)
 
     async def push(
         self, parts: Parts, target: Parts, name: str, observer: Observer, options: Options, *, fresh: bool

@@ -223,6 +223,21 @@ def mv(
     raise typer.Exit(guard(lambda: files.mv(files.target(ctx, url, timeout, token_file, verbose), new, force), verbose))
 
 
+@app.command()
+def demo(
+    directory: Annotated[
+        str | None,
+        typer.Argument(metavar="[DIR]", show_default=False, help="Where to work; a new directory if not given."),
+    ] = None,
+) -> None:
+    """Transfer a real tree on this machine, kill it half-way, resume it, compare every byte."""
+    from pathlib import Path
+
+    from fsmux.cli import demo as command
+
+    raise typer.Exit(command.run(None if directory is None else Path(directory)))
+
+
 @token_app.command("new")
 def token_new(
     key: Annotated[

@@ -48,9 +48,7 @@ class Known(NamedTuple):
 class Basis:
     """The pieces of one sink, in order and disjoint."""
 
-    def __init__(
-        self, sys: Syscalls, shown: str, part: Lease, final: Lease | None, pieces: Sequence[Piece]
-    ) -> None:
+    def __init__(self, sys: Syscalls, shown: str, part: Lease, final: Lease | None, pieces: Sequence[Piece]) -> None:
         self._sys = sys
         self._shown = shown
         self._part = part

@@ -112,9 +112,7 @@ def digest(sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None =
     return state.digest()
 
 
-def crc32_and_digest(
-    sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None = None
-) -> tuple[int, bytes]:
+def crc32_and_digest(sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None = None) -> tuple[int, bytes]:
     """Both, in one reading."""
     crc = 0
     state = xxhash.xxh3_128()

@@ -226,7 +226,6 @@ class Root(Landing):
                 self._close(fd)
 
 
-
 def _refuse_root(parts: Parts) -> None:
     if not parts:
         raise BadName("the root itself cannot be renamed, removed or replaced")
