@@ -19,19 +19,19 @@ import socket
 import sys
 import time
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from fsmux.errors import ConnectFailed, ConnectionLost
-from fsmux.limits import CONNECT_SECONDS, FRAME_SECONDS, MIB, NOTSENT_LOWAT
+from fsmux.limits import CONNECT_SECONDS, FRAME_SECONDS, MIB, MIN_FRAME, NOTSENT_LOWAT
 from fsmux.mux.outbox import FrameSizer
 from fsmux.wire.frames import FileSpan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fsmux.files.lease import Lease
     from fsmux.mux.outbox import Batch, Outbox
 
 POLL_MS = 100
@@ -42,6 +42,11 @@ CANCEL_CHECK_SECONDS = 0.02
 
 READ_PIECE = 1 * MIB
 """Bytes read from a file at once where sendfile cannot be used."""
+
+RCVLOWAT = 512 * 1024
+"""Bytes. Inside a large frame the reader is woken for this much at a time (SO_RCVLOWAT): 2 GiB downloaded then take 8 %
+less of both sides' processor time than with a wake-up for every segment (measured). Only what the frame still lacks is
+ever waited for, so nothing can be held up that could have been handed out."""
 
 MIN_LOWAT = 128 * 1024
 """Bytes. Half of it is refilled in 1 ms at 1 Gbit/s, which a woken thread manages."""
@@ -88,6 +93,7 @@ class SocketTransport(Transport):
         self._sock = sock
         self._limiter = trio.CapacityLimiter(1)  # the one thread that may send on this socket
         self._broken = False
+        self._rcvlowat = 1
         self._tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         self._sizer: FrameSizer | None = None
         sock.setblocking(False)
@@ -100,6 +106,13 @@ class SocketTransport(Transport):
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
+    def _set_rcvlowat(self, certain: int) -> None:
+        """Have the kernel wake the reader only for a useful amount, of which ``certain`` bytes must still come."""
+        lowat = min(certain, RCVLOWAT) if certain >= MIN_FRAME else 1
+        if lowat != self._rcvlowat and self._tcp:
+            self._rcvlowat = lowat
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lowat)
+
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:
         while True:
             try:
@@ -110,6 +123,7 @@ class SocketTransport(Transport):
                 pass
             except OSError as exc:
                 raise _lost(exc) from exc
+            self._set_rcvlowat(sum(map(len, buffers[:-1])))
             try:
                 await trio.lowlevel.wait_readable(self._sock)
             except (trio.ClosedResourceError, OSError) as exc:
@@ -155,6 +169,8 @@ class SocketTransport(Transport):
             except BaseException:
                 self._broken = True
                 raise
+            finally:
+                batch.release()
             if batch.queue is not None:
                 batch.queue.on_room()
             now = time.monotonic()
@@ -169,14 +185,12 @@ class SocketTransport(Transport):
         if payload is None:
             return self._send_bytes(memoryview(batch.prefix), 0)
         if isinstance(payload, FileSpan):
-            lease: Lease = payload.source  # type: ignore[assignment]
-            with lease.hold() as fd:  # held before the header leaves: the frame can be finished whatever happens
-                self._send_bytes(memoryview(batch.prefix), _MORE)
-                sent = self._send_file(fd, payload.offset, payload.length)
-                if sent < payload.length:
-                    self._send_zeros(payload.length - sent)
-                    assert batch.queue is not None
-                    on_short(batch.queue.stream_id)
+            self._send_bytes(memoryview(batch.prefix), _MORE)
+            sent = self._send_file(batch.fd, payload.offset, payload.length)
+            if sent < payload.length:
+                self._send_zeros(payload.length - sent)
+                assert batch.queue is not None
+                on_short(batch.queue.stream_id)
         else:
             self._send_bytes(memoryview(batch.prefix), _MORE)
             self._send_bytes(payload, 0)
@@ -270,6 +284,7 @@ class StreamTransport(Transport):
         self.peer = peer
         self._stream = stream
         self._limiter = trio.CapacityLimiter(1)
+        self._broken = False
 
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:
         try:
@@ -284,13 +299,17 @@ class StreamTransport(Transport):
         return len(data)
 
     async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
+        if self._broken:
+            raise ConnectionLost("the connection broke inside a frame")
         batch = outbox.next()
         if batch is None:
             return
+        self._broken = True  # until this frame has left whole
         try:
             data: bytes | memoryview = batch.prefix
             if isinstance(batch.payload, FileSpan):
-                content, short = await trio.to_thread.run_sync(_read_span, batch.payload, limiter=self._limiter)
+                read = partial(_read_span, batch.payload, batch.fd)
+                content, short = await trio.to_thread.run_sync(read, limiter=self._limiter)
                 data = batch.prefix + content
                 if short and batch.queue is not None:
                     on_short(batch.queue.stream_id)
@@ -299,6 +318,11 @@ class StreamTransport(Transport):
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ConnectionLost("the connection was lost") from exc
+        except OSError as exc:
+            raise _lost(exc) from exc
+        finally:
+            batch.release()
+        self._broken = False
         if batch.queue is not None:
             batch.queue.on_room()
 
@@ -306,16 +330,14 @@ class StreamTransport(Transport):
         await trio.aclose_forcefully(self._stream)
 
 
-def _read_span(span: FileSpan) -> tuple[bytes, bool]:
-    lease: Lease = span.source  # type: ignore[assignment]
+def _read_span(span: FileSpan, fd: int) -> tuple[bytes, bool]:
     buffer = bytearray(span.length)
     done = 0
-    with lease.hold() as fd:
-        while done < span.length:
-            got = os.preadv(fd, [memoryview(buffer)[done:]], span.offset + done)
-            if got == 0:
-                break
-            done += got
+    while done < span.length:
+        got = os.preadv(fd, [memoryview(buffer)[done:]], span.offset + done)
+        if got == 0:
+            break
+        done += got
     return bytes(buffer), done < span.length
 
 
