@@ -13,6 +13,7 @@ that they are in or do next.
 from __future__ import annotations
 
 import contextlib
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,7 @@ from fsmux.errors import (
     ErrorCode,
     FlowControlError,
     FsmuxError,
+    InternalError,
     PeerShutdown,
     ProtocolError,
     RefusedError,
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fsmux.mux.transport import Transport
+
+logger = logging.getLogger("fsmux.mux")
 
 MAX_STRAY_FRAMES = 10_000
 """Frames for streams that are over already, beyond which a peer is not late but hostile."""
@@ -224,15 +228,18 @@ class Connection:
             self._grant()
 
     def settle(self, stream: Stream) -> None:
-        """Forget the stream if it is over in both directions and nobody works for it any more."""
+        """Forget the stream if it is over in both directions, sent out, and nobody works for it any more."""
         if stream.remote_ended and stream.in_budget:
             stream.in_budget = False
             self._budget.remove(stream.id)
             self._release_eager(stream.id)
             self._grant()
-        if stream.local_ended and stream.remote_ended and stream.left and stream.id in self._streams:
+        if not (stream.local_ended and stream.remote_ended):
+            return
+        # For the peer the early bytes ceased to count with the frame that ended the stream, so for us they must, too.
+        self._release_eager(stream.id)
+        if stream.left and not stream.queue.items and stream.id in self._streams:
             del self._streams[stream.id]
-            self._release_eager(stream.id)
             self.outbox.finish(stream.queue)
             if opened_by(stream.id) is not self.role:
                 self._peer_streams -= 1
@@ -514,6 +521,9 @@ class Connection:
                     await task()
                 except FsmuxError as exc:
                     self._fail(exc)
+                except Exception as exc:  # a bug ends its own connection and not the server
+                    logger.exception("a connection failed unexpectedly (%s)", self.transport.peer)
+                    self._fail(InternalError(f"the connection failed unexpectedly: {exc!r}"))
 
             return run
 
