@@ -121,9 +121,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Close: lambda m: pb.Close(sync=m.sync),
     t.Get: _get,
     t.Put: _put,
-    t.Offer: lambda m: pb.Offer(
-        identity=_identity(m.identity), mode=m.mode, chunk_size=m.chunk_size, eager=m.eager
-    ),
+    t.Offer: lambda m: pb.Offer(identity=_identity(m.identity), mode=m.mode, chunk_size=m.chunk_size, eager=m.eager),
     t.Want: lambda m: pb.Want(missing=_extents(m.missing), whole=m.whole, have=m.have, more=m.more),
     t.Haves: lambda m: pb.Haves(
         ranges=[pb.Have(offset=have.offset, length=have.length, digest=have.digest) for have in m.ranges], more=m.more

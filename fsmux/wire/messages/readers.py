@@ -136,9 +136,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     ),
     Cmd.RENAME: (
         pb.Rename.FromString,
-        lambda raw: t.Rename(
-            _path_of(raw.source, "RENAME source"), _path_of(raw.target, "RENAME target"), raw.replace
-        ),
+        lambda raw: t.Rename(_path_of(raw.source, "RENAME source"), _path_of(raw.target, "RENAME target"), raw.replace),
     ),
     Cmd.REMOVE: (pb.Remove.FromString, lambda raw: t.Remove(_path_of(raw.path, "REMOVE path"), raw.recursive)),
     Cmd.SETATTRS: (
@@ -190,14 +188,10 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     ),
     Cmd.FINISH: (
         pb.Finish.FromString,
-        lambda raw: t.Finish(
-            checks.size(raw.chunks, "FINISH chunks"), raw.crc32 if raw.HasField("crc32") else None
-        ),
+        lambda raw: t.Finish(checks.size(raw.chunks, "FINISH chunks"), raw.crc32 if raw.HasField("crc32") else None),
     ),
     Cmd.COMMITTED: (
         pb.Committed.FromString,
-        lambda raw: t.Committed(
-            raw.crc32, raw.durable, checks.size(raw.bytes_resumed, "COMMITTED bytes_resumed")
-        ),
+        lambda raw: t.Committed(raw.crc32, raw.durable, checks.size(raw.bytes_resumed, "COMMITTED bytes_resumed")),
     ),
 }
