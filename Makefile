@@ -31,7 +31,7 @@ types: venv
 	$(BIN)/mypy benchmarks
 
 tests: venv
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -rs
 
 format: venv
 	$(BIN)/ruff check --fix .
