@@ -257,18 +257,14 @@ class Extent(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class Get(_message.Message):
-    __slots__ = ("path", "fresh", "resume", "missing", "chunk_size")
+    __slots__ = ("path", "fresh", "chunk_size")
     PATH_FIELD_NUMBER: _ClassVar[int]
     FRESH_FIELD_NUMBER: _ClassVar[int]
-    RESUME_FIELD_NUMBER: _ClassVar[int]
-    MISSING_FIELD_NUMBER: _ClassVar[int]
     CHUNK_SIZE_FIELD_NUMBER: _ClassVar[int]
     path: Path
     fresh: bool
-    resume: Identity
-    missing: _containers.RepeatedCompositeFieldContainer[Extent]
     chunk_size: int
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., fresh: bool = ..., resume: _Optional[_Union[Identity, _Mapping]] = ..., missing: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ..., chunk_size: _Optional[int] = ...) -> None: ...
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., fresh: bool = ..., chunk_size: _Optional[int] = ...) -> None: ...
 
 class Put(_message.Message):
     __slots__ = ("path", "no_resume", "durability")
@@ -339,14 +335,12 @@ class Span(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("index", "crc32", "digest")
+    __slots__ = ("index", "crc32")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
-    DIGEST_FIELD_NUMBER: _ClassVar[int]
     index: int
     crc32: int
-    digest: bytes
-    def __init__(self, index: _Optional[int] = ..., crc32: _Optional[int] = ..., digest: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, index: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
 
 class Again(_message.Message):
     __slots__ = ("index", "found")

@@ -79,8 +79,6 @@ def _get(m: t.Get) -> pb.Get:
     return pb.Get(
         path=_path(m.path),
         fresh=m.fresh,
-        resume=None if m.resume is None else _identity(m.resume),
-        missing=_extents(m.missing),
         chunk_size=m.chunk_size,
     )
 
@@ -128,7 +126,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     ),
     t.Keep: lambda m: pb.Keep(ranges=_extents(m.ranges), more=m.more),
     t.Span: lambda m: pb.Span(offset=m.offset, length=m.length),
-    t.Chunk: lambda m: pb.Chunk(index=m.index, crc32=m.crc32, digest=m.digest),
+    t.Chunk: lambda m: pb.Chunk(index=m.index, crc32=m.crc32),
     t.Again: lambda m: pb.Again(index=m.index, found=m.found),
     t.Finish: lambda m: pb.Finish(chunks=m.chunks, crc32=m.crc32),
     t.Committed: lambda m: pb.Committed(crc32=m.crc32, durable=m.durable, bytes_resumed=m.bytes_resumed),

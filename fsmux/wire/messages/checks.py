@@ -151,8 +151,8 @@ def durability(value: int, field: str) -> Durability:
     return known
 
 
-def digest(value: bytes, field: str, *, optional: bool = False) -> bytes:
-    if len(value) != DIGEST_SIZE and (value or not optional):
+def digest(value: bytes, field: str) -> bytes:
+    if len(value) != DIGEST_SIZE:
         raise ProtocolError(f"{field}: a digest has {DIGEST_SIZE} bytes, not {len(value)}")
     return value
 

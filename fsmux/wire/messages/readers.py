@@ -90,8 +90,6 @@ def _read_get(raw: pb.Get) -> t.Get:
     return t.Get(
         checks.path(raw.path, "GET path"),
         raw.fresh,
-        _read_identity(raw.resume, "GET resume") if raw.HasField("resume") else None,
-        checks.extents(raw.missing, "GET missing"),
         raw.chunk_size and checks.chunk_size(raw.chunk_size, "GET chunk_size"),
     )
 
@@ -179,7 +177,6 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
         lambda raw: t.Chunk(
             checks.chunk_index(raw.index, "CHUNK index"),
             raw.crc32,
-            checks.digest(raw.digest, "CHUNK digest", optional=True),
         ),
     ),
     Cmd.AGAIN: (

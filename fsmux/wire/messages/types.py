@@ -219,13 +219,11 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """Please offer this file; ``missing`` is what an earlier attempt at the version ``resume`` still lacks."""
+    """Please offer this file; ``fresh`` if nothing of it is here."""
 
     CMD: ClassVar[Cmd] = Cmd.GET
     path: Parts
     fresh: bool = False
-    resume: Identity | None = None
-    missing: tuple[Extent, ...] = ()
     chunk_size: int = 0
 
 
@@ -295,7 +293,6 @@ class Chunk:
     CMD: ClassVar[Cmd] = Cmd.CHUNK
     index: int
     crc32: int
-    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
