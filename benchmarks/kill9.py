@@ -91,10 +91,10 @@ class Torture:
         if copy.exists() and not same_bytes(self._source, copy):
             complaints.append("a wrong file stood under the final name after the kill")
         recorded = recorded_bytes(into)
-        before = self._relay.passed[direction]
+        before = len(self._relay.by_connection)
         again = fsmux(*words)
         status, _ = again.wait(120)
-        wire = self._relay.passed[direction] - before
+        wire = sum(counts[direction] for counts in self._relay.by_connection[before:])
         found: dict[str, Any] = json.loads(again.output.splitlines()[-1]) if again.output else {}
         sent, resumed = found.get("bytes_sent", 0), found.get("bytes_resumed", 0)
         if status:

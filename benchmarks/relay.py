@@ -26,7 +26,8 @@ class Relay:
     def __init__(self, target: str) -> None:
         self.target = target
         self.passed: dict[Direction, int] = {"up": 0, "down": 0}
-        self.connections = 0
+        self.by_connection: list[dict[Direction, int]] = []
+        """The same as ``passed``, of each connection: what a killed process had sent passes even after its end."""
         self.reached = threading.Event()
         """Set once the byte that :meth:`stop_after` named has been forwarded."""
         self._limit: dict[Direction, int | None] = {"up": None, "down": None}
@@ -77,17 +78,21 @@ class Relay:
                 client.close()
                 continue
             server.settimeout(None)
-            self.connections += 1
+            counts: dict[Direction, int] = {"up": 0, "down": 0}
+            self.by_connection.append(counts)
             with self._lock:
                 self._sockets += [client, server]
             for pair in (("up", client, server), ("down", server, client)):
-                threading.Thread(target=self._forward, args=pair, daemon=True).start()
+                threading.Thread(target=self._forward, args=(*pair, counts), daemon=True).start()
 
-    def _forward(self, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
+    def _forward(
+        self, direction: Direction, source: socket.socket, sink: socket.socket, counts: dict[Direction, int]
+    ) -> None:
         buffer = bytearray(_PIECE)
         try:
             while got := source.recv_into(buffer):
                 self._pass(direction, memoryview(buffer)[:got], sink)
+                counts[direction] += got
             sink.shutdown(socket.SHUT_WR)
         except OSError:  # one side is gone, so the other one has nobody to talk to
             for sock in (source, sink):

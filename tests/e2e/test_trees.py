@@ -40,7 +40,7 @@ def test_a_tree_goes_up_and_comes_back_with_everything_that_is_kept(url: Url, se
 def test_a_tree_moves_over_one_connection(relay: Relay, there: Path, served: Path) -> None:
     tree = make_tree(there / "tree")
     good("transfer", "--streams", "64", f"{tree}/", Url(relay.address)("copy"))
-    assert relay.connections == 1
+    assert len(relay.by_connection) == 1
     assert inventory(served / "copy") == inventory(tree)
 
 
