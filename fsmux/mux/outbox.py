@@ -26,6 +26,8 @@ from fsmux.wire.messages import encode as encode_message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsmux.files.lease import Lease
+
     Payload = FileSpan | memoryview
 
 GRANTS_PER_FRAME = 1024
@@ -75,6 +77,12 @@ class Batch(NamedTuple):
     prefix: bytes
     payload: Payload | None
     queue: SendQueue | None
+    fd: int = -1
+    """The file of a span, held open for this batch; whoever took the batch calls :meth:`release` in the end."""
+
+    def release(self) -> None:
+        if self.payload is not None:
+            _let_go(self.payload)
 
 
 class Outbox:
@@ -86,9 +94,11 @@ class Outbox:
         self._lock = threading.Lock()
         self._eager = EagerBudget(eager_credit)
         self._eager_waiting: deque[SendQueue] = deque()
-        self._grants: dict[int, int] = {}
+        self._grants: dict[int, tuple[int, int]] = {}  # by stream: the limit, and how many messages go before it
         self._urgent: deque[bytes] = deque()
         self._messages: deque[bytes] = deque()
+        self._messages_pushed = 0
+        self._messages_taken = 0
         self._control_bytes = 0
         self._ring: deque[SendQueue] = deque()
 
@@ -104,9 +114,14 @@ class Outbox:
         self._push(self._urgent, _whole(frame))
 
     def grant(self, stream_id: int, limit: int) -> None:
-        """Queue credit; only the newest limit of a stream is ever sent."""
+        """Queue credit; only the newest limit of a stream is ever sent.
+
+        It goes after the messages that wait now: one of them may open the stream, and a peer ignores credit for a
+        stream that it does not know.
+        """
         with self._lock:
-            self._grants[stream_id] = limit
+            _, after = self._grants.get(stream_id, (0, self._messages_pushed))
+            self._grants[stream_id] = (limit, after)
         self._wake()
 
     def message(self, queue: SendQueue, frame: Frame) -> None:
@@ -128,6 +143,10 @@ class Outbox:
     def data(self, queue: SendQueue, cmd: int, payload: Payload, flags: int = 0) -> None:
         """Queue a payload that credit governs; it is cut into frames as credit and fairness allow."""
         with self._lock:
+            if queue.closed:
+                return
+            if isinstance(payload, FileSpan):
+                _lease(payload).__enter__()  # until it was sent or dropped, whatever its owner does meanwhile
             queue.items.append(_Item(cmd, payload, flags, len(payload)))
             self._activate(queue)
         self._wake()
@@ -145,11 +164,14 @@ class Outbox:
         """Forget what a stream has queued; nothing more of it is sent."""
         with self._lock:
             queue.closed = True
+            dropped = list(queue.items)
             queue.items.clear()
             self._leave_eager(queue)
             if queue.in_ring:
                 self._ring.remove(queue)
                 queue.in_ring = False
+        for item in dropped:
+            _let_go(item.payload)
         queue.on_room()
 
     def finish(self, queue: SendQueue) -> None:
@@ -187,8 +209,10 @@ class Outbox:
                     continue
                 frame = self._cut(queue, item, size)
                 queue.deficit -= max(size, 1)
+                fd = _lease(item.payload).__enter__() if isinstance(item.payload, FileSpan) else -1
                 if item.done >= item.length:
                     queue.items.popleft()
+                    _let_go(item.payload)
                 if not queue.items:
                     self._ring.popleft()
                     queue.in_ring = False
@@ -199,7 +223,7 @@ class Outbox:
                 if isinstance(payload, bytes):
                     return Batch(prefix + header + payload, None, queue)
                 assert not isinstance(payload, tuple)  # only received payloads are
-                return Batch(prefix + header, payload, queue)
+                return Batch(prefix + header, payload, queue, fd)
             return Batch(prefix, None, None) if prefix else None
 
     # ---- inside the lock -------------------------------------------------------------------------------------------
@@ -210,22 +234,30 @@ class Outbox:
             if self._control_bytes > MAX_QUEUED_CONTROL:
                 raise ConnectionLost("the peer does not read what it is sent")
             lane.append(frame)
+            if lane is self._messages:
+                self._messages_pushed += 1
         self._wake()
 
     def _take_control(self) -> bytes:
         frames: list[bytes] = []
         size = 0
-        if self._grants:
-            chosen = list(self._grants.items())[:GRANTS_PER_FRAME]
-            for stream_id, _ in chosen:
-                del self._grants[stream_id]
-            frames.append(_whole(Frame(Cmd.CREDIT, 0, encode_message(Credit(tuple(chosen))))))
         for lane in (self._urgent, self._messages):
             while lane and size < MAX_CONTROL_PAYLOAD:
                 frame = lane.popleft()
                 size += len(frame)
                 frames.append(frame)
+                if lane is self._messages:
+                    self._messages_taken += 1
         self._control_bytes -= size
+        grants: list[tuple[int, int]] = []
+        for stream_id, (limit, after) in self._grants.items():  # in the order of ``after``
+            if after > self._messages_taken or len(grants) == GRANTS_PER_FRAME:
+                break
+            grants.append((stream_id, limit))
+        if grants:
+            for stream_id, _ in grants:
+                del self._grants[stream_id]
+            frames.append(_whole(Frame(Cmd.CREDIT, 0, encode_message(Credit(tuple(grants))))))
         return b"".join(frames)
 
     def _activate(self, queue: SendQueue) -> None:
@@ -279,6 +311,16 @@ class Outbox:
             waiting = self._eager_waiting.popleft()
             if waiting.items:
                 self._activate(waiting)
+
+
+def _lease(span: FileSpan) -> Lease:
+    lease: Lease = span.source  # type: ignore[assignment]
+    return lease
+
+
+def _let_go(payload: object) -> None:
+    if isinstance(payload, FileSpan):
+        _lease(payload).__exit__(None, None, None)
 
 
 def _whole(frame: Frame) -> bytes:

@@ -125,12 +125,13 @@ class Stream:
 
     def on_room(self) -> None:
         """Called by the writer, in whatever thread, when a queued payload has left."""
-        if self._waiting:
+        if self._waiting or (self.left and not self.queue.items):
             self._connection.run_soon(self._wake)
 
     def _wake(self) -> None:
         if self._room is not None:
             self._room.set()
+        self._connection.settle(self)
 
     def _check_open(self) -> None:
         if self.error is not None:

@@ -79,11 +79,12 @@ async def connected(
             await send.send(connection)
             await leave.wait()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        async with open_connection(near, Role.CLIENT, client) as mine:
-            yield mine, await receive.receive()
-            leave.set()
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            async with open_connection(near, Role.CLIENT, client) as mine:
+                yield mine, await receive.receive()
+                leave.set()
 
 
 class RawPeer:
@@ -144,11 +145,12 @@ async def facing_raw(
     """A greeted connection in ``role`` and a raw peer on its other end."""
     transport, stream = half_raw(kind)
     peer = RawPeer(stream)
-    async with stream:
-        await peer.greet()
-        async with open_connection(transport, role, hello) as connection:
-            await peer.frame()  # its HELLO
-            yield connection, peer
+    with trio.fail_after(DEADLINE):
+        async with stream:
+            await peer.greet()
+            async with open_connection(transport, role, hello) as connection:
+                await peer.frame()  # its HELLO
+                yield connection, peer
 
 
 class Census:

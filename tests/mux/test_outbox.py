@@ -18,6 +18,22 @@ from fsmux.wire.messages import Credit, Entries, Entry, Span, decode, encode
 PLENTY = 1 << 40
 
 
+class Held:
+    """Stands for a lease, and counts."""
+
+    users = 0
+
+    def __enter__(self) -> int:
+        self.users += 1
+        return 77
+
+    def __exit__(self, *_: object) -> None:
+        self.users -= 1
+
+
+NO_FILE = Held()
+
+
 def outbox(eager: int = PLENTY) -> Outbox:
     return Outbox(eager, lambda: None)
 
@@ -36,6 +52,7 @@ def drain(box: Outbox, most: int = 1 << 30, *, bulk: bool = True) -> list[Frame]
             frames += decoder.feed(bytes(batch.payload.length))
         elif batch.payload is not None:
             frames += decoder.feed(batch.payload)
+        batch.release()
     return frames
 
 
@@ -49,7 +66,7 @@ def test_urgent_before_messages_before_bulk() -> None:
     box.message(two, Frame(Cmd.OK, 3))
     box.urgent(Frame(Cmd.PING, 0, b""))
     box.grant(1, 5)
-    assert [frame.cmd for frame in drain(box)] == [Cmd.CREDIT, Cmd.PING, Cmd.OK, Cmd.DATA]
+    assert [frame.cmd for frame in drain(box)] == [Cmd.PING, Cmd.OK, Cmd.CREDIT, Cmd.DATA]
 
 
 def test_what_is_urgent_passes_between_two_frames_of_one_payload() -> None:
@@ -95,6 +112,22 @@ def test_only_the_newest_grant_of_a_stream_is_sent() -> None:
     assert [decode(frame.cmd, frame.payload) for frame in frames] == [Credit(((7, 30),))]  # type: ignore[arg-type]
 
 
+def test_credit_never_overtakes_what_opens_its_stream() -> None:
+    """The peer ignores credit for streams that it does not know, and would never hear of it again."""
+    box, one = outbox(), queue(9999)
+    for index in range(8000):
+        box.message(queue(2 * index + 1), Frame(Cmd.OK, 2 * index + 1))
+    box.grant(7, 1)
+    box.message(one, Frame(Cmd.LIST, 9999))
+    box.grant(9999, 1)
+    box.grant(7, 2)
+    frames = drain(box)
+    assert sum(map(size, frames)) + 18 * len(frames) > 2 * MAX_CONTROL_PAYLOAD
+    assert [frame.cmd for frame in frames[-2:]] == [Cmd.LIST, Cmd.CREDIT]
+    grants = [grant for frame in frames if frame.cmd == Cmd.CREDIT for grant in decode(frame.cmd, frame.payload).grants]  # type: ignore[arg-type,union-attr]
+    assert sorted(grants) == [(7, 2), (9999, 1)]
+
+
 def test_many_grants_fit_their_frames() -> None:
     box = outbox()
     for index in range(10_000):
@@ -110,7 +143,7 @@ def test_a_hundred_equal_streams_get_equal_shares() -> None:
     box = outbox()
     box.frame_size = MIN_FRAME
     for index in range(100):
-        box.data(queue(2 * index + 1), Cmd.DATA, FileSpan(None, 0, 64 * MIB))
+        box.data(queue(2 * index + 1), Cmd.DATA, FileSpan(NO_FILE, 0, 64 * MIB))
     shares: Counter[int] = Counter()
     for frame in drain(box, 1037):
         shares[frame.stream_id] += size(frame)
@@ -128,7 +161,7 @@ def test_shares_are_by_bytes_not_by_payloads() -> None:
         for _ in range(4096):
             box.data(one, Cmd.DATA, memoryview(bytes(1024)))
     for index in range(10, 20):
-        box.data(queue(2 * index + 1), Cmd.DATA, FileSpan(None, 0, 64 * MIB))
+        box.data(queue(2 * index + 1), Cmd.DATA, FileSpan(NO_FILE, 0, 64 * MIB))
     shares: Counter[int] = Counter()
     while sum(shares.values()) < 20 * MIB:
         for frame in drain(box, 1):
@@ -213,3 +246,27 @@ def test_frames_take_about_five_milliseconds_of_the_link(rate: int, expected: in
         now += box.frame_size / rate
         sizer.sent(box.frame_size, now)
     assert expected / 2 <= box.frame_size <= expected * 2
+
+
+def test_a_file_is_held_from_queueing_until_its_last_byte_has_left() -> None:
+    box, one, lease = outbox(), queue(1), Held()
+    box.frame_size = MIN_FRAME
+    box.data(one, Cmd.DATA, FileSpan(lease, 0, 2 * MIN_FRAME))
+    assert lease.users == 1
+    batches = [box.next(), box.next()]
+    assert box.next() is None
+    assert [batch.fd for batch in batches if batch] == [77, 77]
+    assert lease.users == 2  # of the batches that are being sent
+    for batch in batches:
+        assert batch is not None
+        batch.release()
+    assert lease.users == 0
+
+
+def test_a_dropped_payload_holds_no_file() -> None:
+    box, one, lease = outbox(), queue(1, credit=0), Held()
+    box.data(one, Cmd.DATA, FileSpan(lease, 0, 10))
+    box.drop(one)
+    box.data(one, Cmd.DATA, FileSpan(lease, 0, 10))
+    assert lease.users == 0
+    assert not one.items
