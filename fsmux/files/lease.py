@@ -49,6 +49,13 @@ class Lease:
         """For ``with``: the descriptor stays open until the block is left.  :class:`Busy` after :meth:`close`."""
         return self
 
+    def share(self) -> int:
+        """Count one more user, on behalf of one that holds it now; closing or not.  Each leaves by ``__exit__``."""
+        with _mutex:
+            assert self._users
+            self._users += 1
+        return self._fd
+
     def __enter__(self) -> int:
         with _mutex:
             if self._closing:

@@ -157,6 +157,8 @@ class Connection:
 
     async def ping(self) -> float:
         """Seconds that the peer took to answer. Raises :class:`ConnectionLost` if it is lost meanwhile."""
+        if self.failure is not None:
+            raise self.failure
         self._ping_token += 1
         token = self._ping_token
         answered = trio.Event()
@@ -342,17 +344,19 @@ class Connection:
         stream = self._streams.get(frame.stream_id)
         if frame.cmd != Cmd.DATA and frame.cmd != Cmd.RESET and frame.cmd not in COMMANDS:
             self._on_unknown(stream, frame)
+            if stream is not None and frame.flags & Flags.END_STREAM and not stream.remote_ended:
+                stream.deliver_end()
             return
         if stream is None:
             stream = self._new_peer_stream(frame)
         data, self._placed = (self._placed, None) if frame.cmd == Cmd.DATA else (None, self._placed)
-        if stream is None or stream.left or stream.remote_ended:
-            self._on_stray(stream, frame, data)
-            return
-        if frame.cmd == Cmd.RESET:
+        if frame.cmd == Cmd.RESET and stream is not None and stream.error is None:  # its sender may have ended its half
             fault = decode(frame.cmd, _bytes(frame))
             assert isinstance(fault, Reset)
             stream.fail(from_code(fault.code, fault.text or "the peer cancelled the transfer"))
+            return
+        if stream is None or stream.left or stream.remote_ended:
+            self._on_stray(stream, frame, data)
             return
         if frame.cmd == Cmd.DATA:
             if data is not None and not stream.deliver(data):
@@ -544,6 +548,7 @@ class Connection:
         self._auth_in.close()
         self._greeted.set()
         self._changed.set()
+        self._sent_all.set()
         for _, event in self._pings.values():
             event.set()
         self._service.cancel()

@@ -39,13 +39,17 @@ START_FRAME = 256 * 1024
 
 @dataclass(slots=True)
 class _Item:
-    """One queued frame, or a payload that becomes several; ``done`` of its bytes went out already."""
+    """One queued frame, or a payload that becomes several; ``done`` of its bytes went out already.
+
+    ``make`` makes the payload when its turn has come.
+    """
 
     cmd: int
     payload: Payload | bytes | tuple[memoryview, ...]
     flags: int
     length: int
     done: int = 0
+    make: Callable[[], bytes] | None = None
 
     @property
     def credited(self) -> bool:
@@ -65,10 +69,16 @@ class SendQueue:
     eager: bool = True
     eager_taken: int = 0
     closed: bool = False
+    sending: bool = False
 
     @property
     def queued(self) -> int:
         return len(self.items)
+
+    def sent(self) -> None:
+        """The writer is done with what it took of this queue."""
+        self.sending = False
+        self.on_room()
 
 
 class Batch(NamedTuple):
@@ -140,6 +150,18 @@ class Outbox:
         else:
             self._push(self._messages, _whole(frame))
 
+    def message_later(self, queue: SendQueue, cmd: int, make: Callable[[], bytes]) -> None:
+        """Queue a control frame whose payload is made when all that its stream had queued before was taken.
+
+        ``make`` is called once, by the writer, in whatever thread it runs; it must be quick and must not fail.
+        """
+        with self._lock:
+            if queue.closed:
+                return
+            queue.items.append(_Item(cmd, b"", 0, 0, make=make))
+            self._activate(queue)
+        self._wake()
+
     def data(self, queue: SendQueue, cmd: int, payload: Payload, flags: int = 0) -> None:
         """Queue a payload that credit governs; it is cut into frames as credit and fairness allow."""
         with self._lock:
@@ -202,6 +224,9 @@ class Outbox:
                 if queue.deficit <= 0:
                     queue.deficit += self.frame_size
                 item = queue.items[0]
+                if item.make is not None:
+                    item.payload, item.make = item.make(), None
+                    item.length = len(item.payload)
                 size = self._allowed(queue, item)
                 if size < 0:
                     self._ring.popleft()
@@ -209,7 +234,8 @@ class Outbox:
                     continue
                 frame = self._cut(queue, item, size)
                 queue.deficit -= max(size, 1)
-                fd = _lease(item.payload).__enter__() if isinstance(item.payload, FileSpan) else -1
+                queue.sending = True
+                fd = _lease(item.payload).share() if isinstance(item.payload, FileSpan) else -1
                 if item.done >= item.length:
                     queue.items.popleft()
                     _let_go(item.payload)
@@ -295,7 +321,7 @@ class Outbox:
         payload = item.payload
         if size != item.length:
             if isinstance(payload, FileSpan):
-                payload = FileSpan(payload.source, payload.offset + start, size)
+                payload = FileSpan(payload.source, payload.offset + start, size, payload.meter)
             elif not isinstance(payload, tuple):
                 payload = payload[start : start + size]
         return Frame(item.cmd, queue.stream_id, payload, flags)
@@ -341,13 +367,16 @@ class FrameSizer:
     def __init__(self, outbox: Outbox, seconds: float) -> None:
         self._outbox = outbox
         self._seconds = seconds
-        self._start = 0.0
+        self._start = self._paused = 0.0
         self._bytes = 0
 
-    def begin(self, now: float) -> None:
-        """Sending starts after a pause: what came before says nothing about the link."""
-        self._start = now
-        self._bytes = 0
+    def resume(self, now: float) -> None:
+        """Sending goes on after a pause, which does not count."""
+        self._start += now - self._paused
+
+    def pause(self, now: float) -> None:
+        """There is nothing to send for now."""
+        self._paused = now
 
     def sent(self, size: int, now: float) -> bool:
         """``size`` more bytes were accepted.  True if the frame size changed."""
@@ -358,7 +387,7 @@ class FrameSizer:
                 return False
             elapsed = max(elapsed, 1e-6)
         goal = int(self._bytes / elapsed * self._seconds)
-        self.begin(now)
+        self._start, self._bytes = now, 0
         size = MIN_FRAME
         while size * 2 <= goal and size < MAX_DATA_PAYLOAD:
             size *= 2

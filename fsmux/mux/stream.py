@@ -20,16 +20,18 @@ from fsmux.mux.buffers import Data
 from fsmux.wire.credit import ReceiveCredit
 from fsmux.wire.frames import CREDITED, Cmd, FileSpan, Flags, Frame
 from fsmux.wire.messages import Error, Message, Reset, encode
+from fsmux.wire.state import opened_by
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from fsmux.mux.connection import Connection
     from fsmux.mux.outbox import SendQueue
 
-SEND_BACKLOG = 3
-"""Payloads a stream may have queued before ``send_data`` waits: the one being sent, and two so that the writer never
-finds the queue empty while the sending task is scheduled."""
+SEND_BACKLOG = 6
+"""Items a stream may have queued before ``send_data`` waits: the chunk being sent and its trailer, and two more so that
+the writer never finds the queue empty while the sending task is scheduled."""
 
 
 class Charged(NamedTuple):
@@ -100,6 +102,19 @@ class Stream:
         if len(payload):
             self._connection.outbox.data(self.queue, Cmd.DATA, payload)
 
+    def send_later(self, cmd: Cmd, make: Callable[[], Message]) -> None:
+        """Queue a message of command ``cmd`` that is made when all that was queued before it has been sent.
+
+        ``make`` runs in the writer's thread. It must be quick and must not fail; not a checkpoint.
+        """
+        self._check_open()
+        self._connection.outbox.message_later(self.queue, cmd, lambda: encode(make()))
+
+    async def drained(self) -> None:
+        """Return once all that was queued is with the kernel. Always a checkpoint."""
+        await self._wait_until(lambda: not (self.queue.queued or self.queue.sending))
+        self._raise_if_failed()
+
     def end(self) -> None:
         """Send END_STREAM behind everything that is queued. Not a checkpoint; the second call does nothing."""
         if not self.local_ended and self.error is None:
@@ -116,8 +131,11 @@ class Stream:
             self._connection.outbox.message(self.queue, Frame(Cmd.RESET, self.id, encode(Reset(code, text))))
 
     async def _wait_room(self) -> None:
+        await self._wait_until(lambda: self.queue.queued < SEND_BACKLOG)
+
+    async def _wait_until(self, ready: Callable[[], bool]) -> None:
         self._waiting = True  # before the look, because the queue empties in another thread
-        while self.error is None and self.queue.queued >= SEND_BACKLOG:
+        while self.error is None and not ready():
             self._room = trio.Event()
             await self._room.wait()
         self._waiting = False
@@ -235,7 +253,7 @@ class Stream:
     # ---- scope -----------------------------------------------------------------------------------------------------
 
     def close(self, exc: BaseException | None = None) -> None:
-        """Leave the stream: END_STREAM without ``exc``, RESET with it. Not a checkpoint; twice is no more than once."""
+        """Leave the stream: END_STREAM without ``exc``, RESET with it or before the answer ended. Not a checkpoint; twice is no more than once."""
         if self.left:
             return
         try:
@@ -244,6 +262,8 @@ class Stream:
                     self.reset(exc.code, str(exc))
                 else:
                     self.reset(ErrorCode.CANCELLED)
+            elif self.local_ended and not self.remote_ended and opened_by(self.id) is self._connection.role:
+                self.reset(ErrorCode.CANCELLED)  # nobody wants the rest of the answer, and its sender would wait
             else:
                 self.end()
         except ConnectionLost as lost:

@@ -1,14 +1,15 @@
 """The half of a transfer that has the file.
 
 Theory: offer it, learn what is missing, send that, and stay until the receiver has it.  Payload bytes never pass
-through Python: a span of the file is queued and the writer has the kernel send it.  The checksum of a chunk is made in
-a worker thread while the chunk is on its way, and follows it in a frame of its own; a source that was served before
-and has not changed is not read for it at all.  A file that changes meanwhile is noticed before ``Finish``, and without
+through Python: a span of the file is queued and the writer has the kernel send it.  The checksum of a chunk is made by
+the writer as it sends the chunk, and follows it in a frame of its own; a source that was served before and has not
+changed is not read for it at all.  A file that changes meanwhile is noticed before ``Finish``, and without
 ``Finish`` nothing is committed.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,7 +20,7 @@ from fsmux.files.chunks import ChunkMap, effective_chunk_size
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.session import Outcome, Report
-from fsmux.wire.frames import FileSpan
+from fsmux.wire.frames import FileSpan, Meter
 from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Keep, Offer, Span, Want, pages
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class _Sender:
         for extent in missing:
             await self._send_extent(extent)
         await self._resend()
+        await self._stream.drained()  # what is checked now is what was sent
         await self._disk.meta(self._source.check_unchanged)
         if len(self._crcs) > self._known_before:
             self._digests.remember(identity, self._map.chunk_size, self._crcs)
@@ -135,12 +137,20 @@ class _Sender:
         for index in self._map.chunks_of(extent):
             chunk = self._map.extent(index)
             start, end = max(chunk.offset, extent.offset), min(chunk.end, extent.end)
-            await self._stream.send_data(FileSpan(self._source.lease, start, end - start))
+            measured = index not in self._crcs and (start, end) == (chunk.offset, chunk.end)
+            meter = Meter() if measured else None
+            await self._stream.send_data(FileSpan(self._source.lease, start, end - start, meter))
             self._sent += end - start
             self._report.progress(end - start)
-            if end == chunk.end:
+            if meter is not None:
+                self._stream.send_later(Chunk.CMD, partial(self._measured, index, meter))
+            elif end == chunk.end:
                 await self._stream.send(Chunk(index, await self._crc(index)))
             self._poll()
+
+    def _measured(self, index: int, meter: Meter) -> Chunk:
+        self._crcs[index] = meter.crc32
+        return Chunk(index, meter.crc32)
 
     async def _crc(self, index: int) -> int:
         crc = self._crcs.get(index)

@@ -92,13 +92,29 @@ _DATA: Final = int(Cmd.DATA)
 _KNOWN_FLAGS: Final = int(Flags.END_STREAM)
 
 
+class Meter:
+    """A running CRC-32 of bytes in the order in which they are sent."""
+
+    __slots__ = ("crc32",)
+
+    def __init__(self) -> None:
+        self.crc32 = 0
+
+    def update(self, data: Buffer) -> None:
+        self.crc32 = crc32(data, self.crc32)
+
+
 @dataclass(frozen=True, slots=True)
 class FileSpan:
-    """``length`` bytes at ``offset`` of ``source``, which only the transport needs to understand."""
+    """``length`` bytes at ``offset`` of ``source``, which only the transport needs to understand.
+
+    With a ``meter`` the transport also makes the CRC-32 of what it sends; slices of one span share the meter.
+    """
 
     source: object
     offset: int
     length: int
+    meter: Meter | None = None
 
     def __len__(self) -> int:
         return self.length
