@@ -101,3 +101,15 @@ def test_many_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(10)
     assert lease.users == 0
+
+
+def test_a_holder_may_bring_in_another_even_while_it_is_being_closed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    lease = Lease(os.open(tmp_path / "file", os.O_RDONLY))
+    with lease.hold() as fd:
+        lease.close()
+        assert lease.share() == fd
+    assert os.pread(fd, 1, 0) == b"x"
+    lease.__exit__(None, None, None)
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)

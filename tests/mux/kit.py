@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from fsmux.mux.stream import Stream
 
-DEADLINE = 20.0
+DEADLINE = 8.0
 """Seconds after which a test hangs; nothing here takes a tenth of it."""
 
 HELLO = Hello(
