@@ -18,18 +18,17 @@ import trio
 
 from fsmux.errors import AccessError, ErrorCode, FsmuxError, IntegrityError, ProtocolError, Unsupported
 from fsmux.events import Observer, RequestFailed
-from fsmux.files.chunks import combine
 from fsmux.files.handle import Handle
 from fsmux.files.sink import Sink, open_sink
 from fsmux.files.source import Source
 from fsmux.limits import CHUNK_SIZE, MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
 from fsmux.plan.walk import Listed, walk
-from fsmux.records import Attrs, Durability, Extent, Kind
+from fsmux.records import Attrs, Durability, Kind, printable
 from fsmux.transfer.receiver import receive_file
 from fsmux.transfer.sender import send_file
 from fsmux.transfer.session import Report
-from fsmux.wire.frames import FileSpan
+from fsmux.wire.frames import FileSpan, Meter
 from fsmux.wire.messages import (
     Close,
     Entries,
@@ -55,7 +54,7 @@ from fsmux.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Generator
 
     from fsmux.files.root import Root
     from fsmux.mux.stream import Stream
@@ -211,12 +210,15 @@ async def _open(context: Context, stream: Stream, request: Open) -> None:
         Handle.open, context.root, request.path, write=writing, create=request.create, truncate=request.truncate
     )
     with handle:
-        await stream.send(Attrs(Kind.FILE, await context.disk.meta(handle.size)))
+        size = await context.disk.meta(handle.size)
+        await stream.send(Attrs(Kind.FILE, size))
         while True:
             message = await stream.receive()
             match message:
                 case Read():
-                    await _read(context, stream, handle, message)
+                    if message.offset + message.length > size:  # it may have grown; without need this costs no hop
+                        size = await context.disk.meta(handle.size)
+                    await _read(stream, handle, message, size)
                 case Write():
                     await _write(context, stream, handle, message)
                 case Close(sync=sync):
@@ -232,22 +234,11 @@ async def _open(context: Context, stream: Stream, request: Open) -> None:
                     raise ProtocolError(f"a handle cannot be asked for {type(message).__name__}")
 
 
-async def _read(context: Context, stream: Stream, handle: Handle, request: Read) -> None:
-    size = await context.disk.meta(handle.size)
+async def _read(stream: Stream, handle: Handle, request: Read, size: int) -> None:
     length = max(0, min(request.length, size - request.offset, MAX_READ))
-    crc = 0
-    for offset, count in _steps(request.offset, length):
-        await stream.send_data(FileSpan(handle.lease, offset, count))
-        crc = combine(crc, await context.disk.read(handle.range_crc, offset, count), count)
-    await stream.send(ReadDone(length, crc))
-
-
-def _steps(offset: int, length: int) -> Iterator[Extent]:
-    end = offset + length
-    while offset < end:
-        count = min(CHUNK_SIZE, end - offset)
-        yield Extent(offset, count)
-        offset += count
+    meter = Meter()
+    await stream.send_data(FileSpan(handle.lease, request.offset, length, meter))
+    stream.send_later(ReadDone.CMD, lambda: ReadDone(length, meter.crc32))
 
 
 async def _write(context: Context, stream: Stream, handle: Handle, request: Write) -> None:
@@ -313,7 +304,7 @@ async def _put(context: Context, stream: Stream, request: Put) -> None:
             clock=time.monotonic,
         )
 
-    await receive_file(stream, open_for, disk=context.disk, report=Report("upload"))
+    await receive_file(stream, open_for, disk=context.disk, report=Report(printable(request.path)))
 
 
 HANDLERS: dict[type, Callable[[Context, Stream, Any], Awaitable[None]]] = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fsmux.errors import AccessError, SourceChanged
+from fsmux.errors import AccessError
 from fsmux.files import ranges
 from fsmux.files.chunks import crc32_of
 from fsmux.files.naming import named
@@ -62,14 +62,6 @@ class Handle:
             raise AccessError(f"{printable(self.parts)}: was opened for reading only")
         with named(self.parts), self.lease.hold() as fd:
             return ranges.write_all(self._sys, fd, views, offset)
-
-    def range_crc(self, offset: int, length: int) -> int:
-        """CRC-32 of a range that lies within the file."""
-        try:
-            with named(self.parts), self.lease.hold() as fd:
-                return ranges.crc32(self._sys, fd, offset, length)
-        except ranges.ShortFile:
-            raise SourceChanged(f"{printable(self.parts)}: it became shorter while it was being read") from None
 
     @staticmethod
     def crc32(views: Sequence[memoryview]) -> int:
