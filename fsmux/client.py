@@ -6,7 +6,7 @@ for may be cancelled; the server is told at once and the connection goes on.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -45,7 +45,7 @@ from fsmux.wire.state import Role
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from fsmux.events import Observer, Summary
     from fsmux.mux.stream import Stream
@@ -218,31 +218,39 @@ class RemoteFile:
         view = memoryview(data).cast("B")
         for start in range(0, len(view), MAX_DATA_PAYLOAD):
             piece = bytes(view[start : start + MAX_DATA_PAYLOAD])
-            await self._stream.send(Write(offset + start, len(piece), crc32_of([piece])))
-            await self._stream.send_data(piece)
-            await self._stream.expect_message(Ok)
+            with self._whole_or_reset():
+                await self._stream.send(Write(offset + start, len(piece), crc32_of([piece])))
+                await self._stream.send_data(piece)
+                await self._stream.expect_message(Ok)
         return len(view)
 
     async def close(self, *, sync: bool = False) -> None:
         """End the handle; with ``sync`` what was written is on stable storage first."""
-        await self._stream.send(Close(sync))
-        await self._stream.expect_message(Ok)
+        with self._whole_or_reset():
+            await self._stream.send(Close(sync))
+            await self._stream.expect_message(Ok)
         self._stream.end()
+
+    @contextmanager
+    def _whole_or_reset(self) -> Iterator[None]:
+        """A request that is cancelled ends the handle: the rest of its answer would be taken for the next one's."""
+        try:
+            yield
+        except trio.Cancelled:
+            self._stream.reset(ErrorCode.CANCELLED)
+            raise
 
     async def _read(self, length: int, offset: int) -> bytes:
         stream = self._stream
         pieces: list[bytes] = []
         have = 0
-        try:
+        with self._whole_or_reset():
             stream.expect(length)
             await stream.send(Read(offset, length))
             while isinstance(item := await stream.receive(), Data):
                 pieces.append(bytes(item))
                 have += item.length
                 stream.consumed(item)
-        except trio.Cancelled:
-            stream.reset(ErrorCode.CANCELLED)  # the rest of the answer would be taken for the next one's
-            raise
         if not isinstance(item, ReadDone) or item.length != have:
             raise ProtocolError("the server's answer to READ does not add up")
         found = crc32_of(pieces)

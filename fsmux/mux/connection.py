@@ -71,6 +71,12 @@ READ_CHECKPOINT = 1 * limits.MIB
 ACTIVE_PING_SECONDS = 2.0
 """Seconds between two measurements of the round trip while data arrives: credit windows are tuned by it."""
 
+BUSY_BYTES = 64 * limits.KIB
+"""Bytes between two such measurements below which nothing is worth tuning; pings themselves are a few dozen."""
+
+FRAME_COST = 4 * limits.KIB
+"""Bytes that a frame counts as, beside its own, when the reader decides to let other tasks run."""
+
 
 class Handshake(Protocol):
     """Proves who the peers are, over AUTH messages. Returns what the connection shall call its user."""
@@ -305,6 +311,7 @@ class Connection:
             self._received_bytes += count
             for frame in decoder.advance(count):
                 self._dispatch(frame)
+                since_checkpoint += FRAME_COST
             since_checkpoint += count
             if since_checkpoint >= READ_CHECKPOINT:
                 since_checkpoint = 0
@@ -500,21 +507,19 @@ class Connection:
         self.run_soon(reset)
 
     async def _keep_alive(self) -> None:
-        received = -1
+        measured = -BUSY_BYTES
         await self._opened.wait()
         while True:
-            busy = self._received_bytes != received
-            received = self._received_bytes
-            if busy:
-                with trio.move_on_after(limits.DEAD_SECONDS):
-                    await self.ping()
-            await trio.sleep(ACTIVE_PING_SECONDS if busy else limits.KEEPALIVE_SECONDS)
             silent = trio.current_time() - self._heard
             if silent >= limits.DEAD_SECONDS:
                 raise ConnectionLost(f"the peer has been silent for {silent:.0f} s")
-            if silent >= limits.KEEPALIVE_SECONDS:
-                with trio.move_on_after(limits.DEAD_SECONDS - limits.KEEPALIVE_SECONDS):
+            if silent >= limits.KEEPALIVE_SECONDS or self._received_bytes - measured >= BUSY_BYTES:
+                with trio.move_on_after(limits.DEAD_SECONDS - silent) as waiting:
                     await self.ping()
+                measured = self._received_bytes
+                if waiting.cancelled_caught:
+                    continue
+            await trio.sleep(ACTIVE_PING_SECONDS)
 
     def _services(self) -> list[Callable[[], Awaitable[None]]]:
         """The service tasks; whatever ends one ends the connection."""

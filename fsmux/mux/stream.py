@@ -253,7 +253,10 @@ class Stream:
     # ---- scope -----------------------------------------------------------------------------------------------------
 
     def close(self, exc: BaseException | None = None) -> None:
-        """Leave the stream: END_STREAM without ``exc``, RESET with it or before the answer ended. Not a checkpoint; twice is no more than once."""
+        """Leave the stream: END_STREAM, or RESET with ``exc`` or before the answer has ended. Not a checkpoint.
+
+        Twice is no more than once.
+        """
         if self.left:
             return
         try:

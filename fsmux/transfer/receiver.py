@@ -65,7 +65,8 @@ class _Receiver:
         self._resumed = sink.manifest.bytes_held
         self._received = 0
         self._promised = 0  # bytes that are still to come under credit
-        # What the initial credit covers needs no grant, unless something has to come twice.
+        # What the initial credit covers needs no grant, unless it comes in pieces (so that early bytes must not hold up
+        # other streams) or twice.
         self._needs_credit = not (offer.eager and offer.identity.size <= INITIAL_CREDIT)
         self._position = Extent(0, 0)  # what the current span has left
         self._named: set[Extent] = set()  # ranges of an earlier version that were offered to the sender
@@ -191,6 +192,8 @@ class _Receiver:
             count += data.length
             self._lay(data, pieces)
         crcs = await self._disk.write(self._sink, pieces)
+        if count < self._promised:
+            self._needs_credit = True
         self._received += count
         self._report.progress(count)
         for (offset, _, length), crc in zip(pieces, crcs, strict=True):

@@ -10,6 +10,7 @@ changed is not read for it at all.  A file that changes meanwhile is noticed bef
 from __future__ import annotations
 
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,6 +18,7 @@ import trio
 from fsmux.errors import IntegrityError, ProtocolError
 from fsmux.events import ChunkHealed, FileStarted
 from fsmux.files.chunks import ChunkMap, effective_chunk_size
+from fsmux.limits import MAX_CHUNKS
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.session import Outcome, Report
@@ -82,8 +84,8 @@ class _Sender:
             missing = await self._what_is_missing()
         resumed = identity.size - sum(extent.length for extent in missing)
         self._report.observer(FileStarted(self._report.name, identity.size, resumed))
-        for extent in missing:
-            await self._send_extent(extent)
+        for extent, following in zip_longest(missing, missing[1:]):
+            await self._send_extent(extent, following)
         await self._resend()
         await self._stream.drained()  # what is checked now is what was sent
         await self._disk.meta(self._source.check_unchanged)
@@ -105,7 +107,11 @@ class _Sender:
         have = want.have
         while want.more:
             want = await self._stream.expect_message(Want)
+            if missing and want.missing and want.missing[0].offset < missing[-1].end:
+                raise ProtocolError("the ranges that the peer wants are not in order")
             missing.extend(want.missing)
+            if len(missing) > MAX_CHUNKS:
+                raise ProtocolError("the peer wants more ranges than a file has chunks")
         if missing and missing[-1].end > self._map.size:
             raise ProtocolError("the peer wants more than the file has")
         return await self._keep(missing) if have else missing
@@ -132,7 +138,7 @@ class _Sender:
 
     # ---- sending ---------------------------------------------------------------------------------------------------
 
-    async def _send_extent(self, extent: Extent) -> None:
+    async def _send_extent(self, extent: Extent, following: Extent | None = None) -> None:
         self._stream.send_nowait(Span(extent.offset, extent.length))
         for index in self._map.chunks_of(extent):
             chunk = self._map.extent(index)
@@ -144,7 +150,7 @@ class _Sender:
             self._report.progress(end - start)
             if meter is not None:
                 self._stream.send_later(Chunk.CMD, partial(self._measured, index, meter))
-            elif end == chunk.end:
+            elif following is None or following.offset >= chunk.end:
                 await self._stream.send(Chunk(index, await self._crc(index)))
             self._poll()
 
