@@ -391,7 +391,8 @@ class _Transfer:
 
     def _fail(self, item: _Item, parts: Parts, error: FsmuxError) -> None:
         self._counts["failed"] += 1
-        self._observer(FileFailed(self._name(item, parts), error.code.name, str(error), error.retryable))
+        text = str(error) if parts else str(error).removeprefix(".: ")  # the source itself has a name in the event
+        self._observer(FileFailed(self._name(item, parts), error.code.name, text, error.retryable))
 
 
 def _makes_directory(place: Mapped) -> bool:
