@@ -178,6 +178,23 @@ class Client:
         """Copy a file or a whole directory to the server; otherwise like :meth:`download`."""
         return await job.upload(self, source, parts_of(path), job.Options(**options), observer)
 
+    @contextmanager
+    def limited(self, rate: int | None) -> Iterator[None]:
+        """Move at most ``rate`` bytes per second each way while the block runs; None: no limit.
+
+        It holds for everything that is done over this client meanwhile; of several limits the latest counts.
+        """
+        if rate is None:
+            yield
+            return
+        self.connection.limit_receiving(rate)
+        self.connection.limit_sending(rate)
+        try:
+            yield
+        finally:
+            self.connection.limit_receiving(None)
+            self.connection.limit_sending(None)
+
     async def _ask(self, request: Any, answer: type[Any]) -> Any:
         async with self.connection.open_stream(request, end=True) as stream:
             return await stream.expect_message(answer)

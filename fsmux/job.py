@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from fsmux import events
-from fsmux.errors import ConnectionLost, FsmuxError, NetworkError, NotFound, ProtocolError, UsageError
+from fsmux.errors import FsmuxError, NotFound, UsageError
 from fsmux.events import FileDone, FileFailed, FileSkipped, Planned, Scanning, Summary
 from fsmux.limits import CHUNK_SIZE, CONNECT_SECONDS
 from fsmux.plan.filters import Filters
@@ -52,7 +52,10 @@ STREAMS = 16
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to transfer. ``chunk_size`` in bytes; ``filters`` decide which names take part."""
+    """How to transfer. ``chunk_size`` in bytes; ``filters`` decide which names take part.
+
+    ``bwlimit`` is the most bytes of files per second that may travel, over all streams together.
+    """
 
     streams: int = STREAMS
     chunk_size: int = CHUNK_SIZE
@@ -60,6 +63,7 @@ class Options:
     durability: Durability = Durability.BATCH
     dry_run: bool = False
     filters: Filters = field(default_factory=Filters)
+    bwlimit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,8 @@ class _Transfer:
             if self._options.dry_run:
                 self._rehearse(actions)
             else:
-                await self._carry_out(actions)
+                with self._client.limited(self._options.bwlimit):
+                    await self._carry_out(actions)
         counts = self._counts
         summary = Summary(
             files=counts["files"],
@@ -320,7 +325,7 @@ class _Transfer:
             for item, action in waiting:
                 try:
                     await self._do(item, action)
-                except NetworkError as exc:
+                except FsmuxError as exc:
                     lost = lost or exc
                     nursery.cancel_scope.cancel()
 
@@ -345,11 +350,10 @@ class _Transfer:
                     await item.target.set_attrs(target, attrs)
                 case TransferFile():
                     await self._transfer(item, action)
-        except (ConnectionLost, ProtocolError) as exc:
-            if self._client.connection.failure is not None:
-                raise ConnectionLost(str(exc)) from exc
-            self._fail(item, action.parts, exc)
         except FsmuxError as exc:
+            failure = self._client.connection.failure
+            if failure is not None:
+                raise failure from exc  # said once, and not of each file that was still to come
             self._fail(item, action.parts, exc)
 
     async def _transfer(self, item: _Item, action: TransferFile) -> None:

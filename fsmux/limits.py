@@ -109,3 +109,6 @@ DEAD_SECONDS: Final = 45.0
 
 DRAIN_SECONDS: Final = 5.0
 """Seconds that an orderly end waits for frames still queued."""
+
+HURRY_SECONDS: Final = 0.5
+"""Seconds that an end by an error or a signal waits for the frame that says so."""

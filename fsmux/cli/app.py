@@ -120,6 +120,10 @@ def transfer(
     chunk_size: Annotated[
         str, option("--chunk-size", metavar="SIZE", help="Unit of checking and of resuming, a power of two.")
     ] = "4MiB",
+    bwlimit: Annotated[
+        str | None,
+        option("--bwlimit", metavar="RATE", show_default=False, help="Bytes of files per second at most, such as 10M."),
+    ] = None,
     no_resume: Annotated[bool, option("--no-resume", help="Do not go on from what an earlier run has left.")] = False,
     timeout: Timeout = CONNECT_SECONDS,
     durability: Annotated[
@@ -136,7 +140,7 @@ def transfer(
     level = verbosity(verbose, quiet)
     options = command.TransferOptions(
         tuple(paths), dry_run, level, json, progress.value, tuple(exclude or ()), tuple(include or ()), streams,
-        chunk_size, not no_resume, timeout, durability.value, token_file,
+        chunk_size, bwlimit, not no_resume, timeout, durability.value, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

@@ -16,6 +16,7 @@ from fsmux.cli.tally import exit_code
 from fsmux.errors import ExitCode, UsageError
 from fsmux.plan.filters import Filters
 from fsmux.records import Durability
+from fsmux.units import parse_rate
 from fsmux.urls import Local, Remote, Stdio, parse
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class TransferOptions:
     include: tuple[str, ...]
     streams: int
     chunk_size: str
+    bwlimit: str | None
     resume: bool
     timeout: float
     durability: str
@@ -85,6 +87,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
             durability=Durability[options.durability.upper()],
             dry_run=options.dry_run,
             filters=Filters(filter_rules(ctx, options.exclude, options.include)),
+            bwlimit=parse_rate(options.bwlimit) if options.bwlimit else None,
         ),
     )
 

@@ -29,6 +29,7 @@ from fsmux.errors import (
     PeerShutdown,
     ProtocolError,
     RefusedError,
+    Unsupported,
     VersionMismatch,
     from_code,
 )
@@ -36,9 +37,10 @@ from fsmux.mux.buffers import BufferPool, Data
 from fsmux.mux.outbox import Outbox, SendQueue
 from fsmux.mux.service import serving
 from fsmux.mux.stream import Charged, Stream
+from fsmux.mux.throttle import Throttle
 from fsmux.wire.credit import CreditBudget, EagerBudget, SendCredit
 from fsmux.wire.decoder import Decoder
-from fsmux.wire.frames import CREDITED, VERSION, Cmd, Flags, Frame, Header
+from fsmux.wire.frames import CREDITED, PACE_FEATURE, VERSION, Cmd, Flags, Frame, Header
 from fsmux.wire.messages import (
     COMMANDS,
     Auth,
@@ -47,6 +49,7 @@ from fsmux.wire.messages import (
     Goaway,
     Hello,
     Message,
+    Pace,
     Ping,
     Pong,
     Reset,
@@ -96,6 +99,8 @@ class Connection:
         self.rtt: float | None = None
         self.failure: FsmuxError | None = None
         self.outbox = Outbox(limits.INITIAL_CREDIT, self._wake_writer)
+        self.throttle = Throttle()
+        """What limits the bytes under credit that are sent here; connections of one session may share one."""
         self._token = trio.lowlevel.current_trio_token()
         self._handshake = handshake
         self._phase = ConnectionPhase.GREETING
@@ -184,6 +189,18 @@ class Connection:
         if self.failure is None and not self._leaving:
             self._leaving = True
             self.outbox.urgent(Frame(Cmd.GOAWAY, 0, encode(Goaway(0, ""))))
+
+    def limit_sending(self, rate: int | None) -> None:
+        """Send at most ``rate`` bytes under credit per second over all streams; None: as many as possible."""
+        self.throttle.limit(rate, trio.current_time())
+        self._wake_writer()
+
+    def limit_receiving(self, rate: int | None) -> None:
+        """Have the peer send at most so many. Raises :class:`Unsupported` if it cannot."""
+        if PACE_FEATURE not in self.peer_hello.features:
+            raise Unsupported("the peer cannot limit the rate at which it sends; both sides need this release of fsmux")
+        if self.failure is None:
+            self.outbox.urgent(Frame(Cmd.PACE, 0, encode(Pace(rate or 0))))
 
     @property
     def orderly(self) -> bool:
@@ -450,6 +467,8 @@ class Connection:
                     rtt = trio.current_time() - waiting[0]
                     self.rtt = rtt if self.rtt is None else min(rtt, self.rtt * 1.1)
                     waiting[1].set()
+            case Pace(rate=rate):
+                self.limit_sending(rate or None)
             case Hello():
                 self._on_hello(message)
             case Auth():
@@ -496,7 +515,27 @@ class Connection:
                 if self.outbox.idle:
                     await self._sendable.wait()
                 self._sent_all = trio.Event()
-            await self.transport.pump(self.outbox, self._on_short_span)
+            if self.throttle.rate is None:
+                self.outbox.allowance = None
+                await self.transport.pump(self.outbox, self._on_short_span)
+            else:
+                await self._pump_at_rate()
+
+    async def _pump_at_rate(self) -> None:
+        """Send what the rate allows now, or wait until it allows something or there is something else to send."""
+        outbox, throttle = self.outbox, self.throttle
+        outbox.allowance = throttle.take(trio.current_time()) if outbox.has_bulk else 0
+        try:
+            if not outbox.held:
+                await self.transport.pump(outbox, self._on_short_span)
+                return
+        finally:
+            throttle.give_back(outbox.allowance)
+            outbox.allowance = 0
+        self._sendable = trio.Event()
+        if outbox.held:
+            with trio.move_on_at(throttle.ready_at(trio.current_time())):
+                await self._sendable.wait()
 
     def _on_short_span(self, stream_id: int) -> None:
         def reset() -> None:
@@ -558,10 +597,9 @@ class Connection:
             event.set()
         self._service.cancel()
 
-    async def _finish(self) -> None:
-        """Say goodbye, let what is queued leave, and stop the services; bounded by ``DRAIN_SECONDS``."""
-        deadline = limits.DRAIN_SECONDS if self.failure is None else limits.DRAIN_SECONDS / 10
-        with trio.move_on_after(deadline, shield=True), contextlib.suppress(FsmuxError):
+    async def _finish(self, seconds: float) -> None:
+        """Say goodbye, let what is queued leave, and stop the services, all within ``seconds``."""
+        with trio.move_on_after(seconds, shield=True), contextlib.suppress(FsmuxError):
             if self.failure is None:
                 self.goaway()
                 while not (self.outbox.idle and self._sent_all.is_set()) and self.failure is None:
@@ -599,8 +637,10 @@ async def open_connection(
                     connection._fail(exc)
                     raise
                 yield connection
-            finally:
-                await connection._finish()
+            except BaseException:
+                await connection._finish(limits.HURRY_SECONDS)  # whoever presses Ctrl-C waits for nobody's network
+                raise
+            await connection._finish(limits.DRAIN_SECONDS)
     finally:
         await transport.aclose()
 

@@ -100,6 +100,8 @@ class Outbox:
 
     def __init__(self, eager_credit: int, wake: Callable[[], None]) -> None:
         self.frame_size = START_FRAME
+        self.allowance: int | None = None
+        """Credited bytes that may be taken before :attr:`held` says that a rate has to be waited for; None: any."""
         self._wake = wake
         self._lock = threading.Lock()
         self._eager = EagerBudget(eager_credit)
@@ -213,14 +215,19 @@ class Outbox:
         """Whether a stream has something to send under its credit."""
         return bool(self._ring)
 
+    @property
+    def held(self) -> bool:
+        """Whether all that could be sent has to wait for more :attr:`allowance`."""
+        with self._lock:
+            return bool(self._ring) and not (self._urgent or self._messages or self._grants) and self._turn() is None
+
     def next(self, *, bulk: bool = True) -> Batch | None:
         """Take the next thing to write, or None.  With ``bulk`` false only control frames are taken."""
         with self._lock:
             prefix = self._take_control()
             if not bulk or self._messages:  # what was too much for one batch may be what opens a stream in the ring
                 return Batch(prefix, None, None) if prefix else None
-            while self._ring:
-                queue = self._ring[0]
+            while (queue := self._turn()) is not None:
                 if queue.deficit <= 0:
                     queue.deficit += self.frame_size
                 item = queue.items[0]
@@ -234,6 +241,8 @@ class Outbox:
                     continue
                 frame = self._cut(queue, item, size)
                 queue.deficit -= max(size, 1)
+                if self.allowance is not None and item.credited:
+                    self.allowance -= size
                 queue.sending = True
                 fd = _lease(item.payload).share() if isinstance(item.payload, FileSpan) else -1
                 if item.done >= item.length:
@@ -291,6 +300,19 @@ class Outbox:
             queue.in_ring = True
             self._ring.append(queue)
 
+    def _turn(self) -> SendQueue | None:
+        """The queue whose turn it is; where the allowance is used up, one that needs none of it."""
+        if not self._ring:
+            return None
+        if self.allowance is None or self.allowance > 0:
+            return self._ring[0]
+        for position, queue in enumerate(self._ring):
+            item = queue.items[0]
+            if not item.credited or item.done >= item.length:
+                self._ring.rotate(-position)
+                return queue
+        return None
+
     def _allowed(self, queue: SendQueue, item: _Item) -> int:
         """Bytes of ``item`` that may go now; -1 if it has to wait for credit."""
         if not item.credited:
@@ -300,6 +322,8 @@ class Outbox:
             return 0
         whole = item.cmd != Cmd.DATA
         size = rest if whole else min(rest, queue.deficit, self.frame_size, MAX_DATA_PAYLOAD)
+        if self.allowance is not None and not whole:
+            size = min(size, self.allowance)
         available = queue.credit.available
         if available < size:
             if whole or available <= 0:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 MAGIC: Final = 0x46534D58  # "FSMX"
 VERSION: Final = 1
+
+PACE_FEATURE: Final = "pace"
+"""What the HELLO of a peer that understands PACE has among its features."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 
@@ -46,6 +50,7 @@ class Cmd(IntEnum):
     CREDIT = 5
     RESET = 6
     GOAWAY = 7
+    PACE = 8
 
     STAT = 16
     LIST = 17

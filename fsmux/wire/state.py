@@ -126,7 +126,7 @@ class ConnectionPhase(IntEnum):
     CLOSED = 5
 
 
-CONNECTION_COMMANDS: Final = frozenset({Cmd.HELLO, Cmd.AUTH, Cmd.PING, Cmd.PONG, Cmd.CREDIT, Cmd.GOAWAY})
+CONNECTION_COMMANDS: Final = frozenset({Cmd.HELLO, Cmd.AUTH, Cmd.PING, Cmd.PONG, Cmd.CREDIT, Cmd.GOAWAY, Cmd.PACE})
 """Commands of stream 0, and of no other."""
 
 _IN_CONVERSATION: Final = frozenset(
@@ -143,7 +143,7 @@ ANSWERER_COMMANDS: Final = _IN_CONVERSATION | {Cmd.ATTRS, Cmd.ENTRIES, Cmd.READ_
 """What the other side may send on it: answers, and its half of a transfer."""
 
 _KNOWN: Final = frozenset(Cmd)
-_SETTLED: Final = frozenset({Cmd.PING, Cmd.PONG, Cmd.CREDIT, Cmd.GOAWAY})
+_SETTLED: Final = frozenset({Cmd.PING, Cmd.PONG, Cmd.CREDIT, Cmd.GOAWAY, Cmd.PACE})
 _ON_CONNECTION: Final[dict[ConnectionPhase, frozenset[Cmd]]] = {
     ConnectionPhase.GREETING: frozenset({Cmd.HELLO, Cmd.GOAWAY}),
     ConnectionPhase.AUTHENTICATING: frozenset({Cmd.AUTH, Cmd.GOAWAY}),

@@ -61,6 +61,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Auth: {"mechanism": st.sampled_from(["", "SCRAM-SHA-256"]), "data": st.binary(max_size=100)},
     m.Ping: {"token": u64},
     m.Pong: {"token": u64},
+    m.Pace: {"rate": sizes},
     m.Credit: {"grants": st.lists(st.tuples(st.integers(1, 2**32 - 1), sizes), max_size=5).map(tuple)},
     m.Reset: faults, m.Goaway: faults, m.Error: faults,
     m.Stat: {}, m.List: {}, m.Mkdir: {"mode": modes}, m.Rename: {"source": paths, "target": paths}, m.Remove: {},

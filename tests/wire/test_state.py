@@ -100,8 +100,8 @@ P = ConnectionPhase
     [
         (P.GREETING, {Cmd.HELLO, Cmd.GOAWAY}),
         (P.AUTHENTICATING, {Cmd.AUTH, Cmd.GOAWAY}),
-        (P.OPEN, {Cmd.PING, Cmd.PONG, Cmd.CREDIT, Cmd.GOAWAY}),
-        (P.DRAINING, {Cmd.PING, Cmd.PONG, Cmd.CREDIT, Cmd.GOAWAY}),
+        (P.OPEN, {Cmd.PING, Cmd.PONG, Cmd.CREDIT, Cmd.GOAWAY, Cmd.PACE}),
+        (P.DRAINING, {Cmd.PING, Cmd.PONG, Cmd.CREDIT, Cmd.GOAWAY, Cmd.PACE}),
         (P.CLOSED, set()),
     ],
 )

@@ -70,6 +70,12 @@ class Ping(_message.Message):
     token: int
     def __init__(self, token: _Optional[int] = ...) -> None: ...
 
+class Pace(_message.Message):
+    __slots__ = ("rate",)
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    rate: int
+    def __init__(self, rate: _Optional[int] = ...) -> None: ...
+
 class Grant(_message.Message):
     __slots__ = ("stream_id", "limit")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]

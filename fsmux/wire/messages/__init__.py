@@ -50,6 +50,7 @@ from fsmux.wire.messages.types import (
     Offer,
     Ok,
     Open,
+    Pace,
     Ping,
     Pong,
     Put,
@@ -72,8 +73,8 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS", "Again", "Attrs", "Auth", "Chunk", "Close", "Committed", "Credit", "Durability", "Entries", "Entry",
     "Error", "Extent", "Fault", "Finish", "Get", "Goaway", "Have", "Haves", "Hello", "Identity", "Keep", "Kind", "List",
-    "Message", "Mkdir", "Offer", "Ok", "Open", "Ping", "Pong", "Put", "Read", "ReadDone", "Remove", "Rename", "Reset",
-    "SetAttrs", "Span", "Stat", "Symlink", "Want", "Write", "decode", "encode", "pages",
+    "Message", "Mkdir", "Offer", "Ok", "Open", "Pace", "Ping", "Pong", "Put", "Read", "ReadDone", "Remove", "Rename",
+    "Reset", "SetAttrs", "Span", "Stat", "Symlink", "Want", "Write", "decode", "encode", "pages",
 ]  # fmt: skip
 
 COMMANDS: Final = frozenset(READERS)

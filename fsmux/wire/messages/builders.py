@@ -96,6 +96,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Auth: lambda m: pb.Auth(mechanism=m.mechanism, data=m.data, done=m.done),
     t.Ping: lambda m: pb.Ping(token=m.token),
     t.Pong: lambda m: pb.Ping(token=m.token),
+    t.Pace: lambda m: pb.Pace(rate=m.rate),
     t.Credit: lambda m: pb.Credit(grants=[pb.Grant(stream_id=stream, limit=limit) for stream, limit in m.grants]),
     t.Reset: _fault,
     t.Goaway: _fault,

@@ -120,6 +120,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     Cmd.AUTH: (pb.Auth.FromString, _read_auth),
     Cmd.PING: (pb.Ping.FromString, lambda raw: t.Ping(raw.token)),
     Cmd.PONG: (pb.Ping.FromString, lambda raw: t.Pong(raw.token)),
+    Cmd.PACE: (pb.Pace.FromString, lambda raw: t.Pace(checks.at_most(raw.rate, _MAX_CREDIT, "PACE rate"))),
     Cmd.CREDIT: (pb.Credit.FromString, _read_credit),
     Cmd.RESET: (pb.Fault.FromString, _read_fault(t.Reset, "RESET")),
     Cmd.GOAWAY: (pb.Fault.FromString, _read_fault(t.Goaway, "GOAWAY")),

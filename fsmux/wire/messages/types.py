@@ -57,6 +57,14 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How many credited bytes per second its receiver may send; 0: as many as it can."""
+
+    CMD: ClassVar[Cmd] = Cmd.PACE
+    rate: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Credit:
     """For each stream named, the sum of credited bytes that its peer may have sent since it was opened."""
 
@@ -322,7 +330,7 @@ class Committed:
 
 
 Message: TypeAlias = (
-    Hello | Auth | Ping | Pong | Credit | Reset | Goaway | Error
+    Hello | Auth | Ping | Pong | Pace | Credit | Reset | Goaway | Error
     | Stat | List | Entries | Attrs | Mkdir | Rename | Remove | SetAttrs | Symlink | Ok
     | Open | Read | ReadDone | Write | Close
     | Get | Put | Offer | Want | Haves | Keep | Span | Chunk | Again | Finish | Committed
