@@ -514,6 +514,8 @@ class Connection:
                 self._sendable = trio.Event()
                 if self.outbox.idle:
                     await self._sendable.wait()
+                if self.failure is not None:
+                    return  # what is queued now is the GOAWAY that says why: for whoever ends the connection to send
                 self._sent_all = trio.Event()
             if self.throttle.rate is None:
                 self.outbox.allowance = None
