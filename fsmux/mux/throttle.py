@@ -19,6 +19,9 @@ BURST_SECONDS: Final = 0.1
 PORTION_SECONDS: Final = 0.025
 """Seconds that one portion lasts. At 100 kB/s its frame has 2,500 bytes beside a header of 18."""
 
+CLOCK_SECONDS: Final = 1e-6
+"""Seconds by which a clock may be early: who comes at the moment that was named is not turned away for a rounding."""
+
 
 class Throttle:
     """Bytes per second for all that shares it; without a ``rate`` nothing is limited."""
@@ -41,9 +44,9 @@ class Throttle:
         """All bytes that may go now; 0 while there is less than a portion."""
         assert self.rate is not None
         self._accrue(now)
-        if self._free < self._portion:
+        taken = int(self._free + self.rate * CLOCK_SECONDS)
+        if taken < self._portion:
             return 0
-        taken = int(self._free)
         self._free -= taken
         return taken
 
