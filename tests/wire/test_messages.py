@@ -73,9 +73,12 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Write: {"offset": st.integers(0, 2**61), "length": st.integers(0, 2**61), "crc32": u32},
     m.Close: {},
     m.Get: {"chunk_size": st.one_of(st.just(0), chunk_sizes)},
-    m.Put: {"durability": st.sampled_from(m.Durability)},
+    m.Put: {
+        "durability": st.sampled_from(m.Durability),
+        "join": st.one_of(st.just(b""), st.binary(min_size=16, max_size=16)), "streams": st.integers(0, 1024),
+    },
     m.Offer: {"identity": identities, "mode": modes, "chunk_size": chunk_sizes},
-    m.Want: {"missing": extents()}, m.Haves: {"ranges": haves}, m.Keep: {"ranges": extents()},
+    m.Want: {"missing": extents(), "held": sizes}, m.Haves: {"ranges": haves}, m.Keep: {"ranges": extents()},
     m.Span: {"offset": st.integers(0, 2**61), "length": st.integers(1, 2**61)},
     m.Chunk: {"index": st.integers(0, MAX_CHUNKS - 1), "crc32": u32},
     m.Again: {"index": st.integers(0, MAX_CHUNKS - 1), "found": u32},
@@ -237,6 +240,9 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
     (Cmd.READ_DONE, pb.ReadDone(length=BIG + 1), "READ_DONE length"),
     (Cmd.GET, pb.Get(path=path(b"a"), chunk_size=3), "GET chunk_size"),
     (Cmd.PUT, pb.Put(path=path(b"a"), durability=4), "PUT durability"),
+    (Cmd.PUT, pb.Put(path=path(b"a"), join=bytes(15)), "PUT join"),
+    (Cmd.PUT, pb.Put(path=path(b"a"), streams=1025), "PUT streams"),
+    (Cmd.WANT, pb.Want(held=2**62 + 1), "WANT held"),
     *[
         (Cmd.OFFER, pb.Offer(identity=IDENTITY, chunk_size=bad), "OFFER chunk_size")
         for bad in (0, 1, MIN_CHUNK_SIZE // 2, MIN_CHUNK_SIZE - 1, MIN_CHUNK_SIZE + 1, 3 * MIN_CHUNK_SIZE,

@@ -273,14 +273,18 @@ class Get(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., fresh: bool = ..., chunk_size: _Optional[int] = ...) -> None: ...
 
 class Put(_message.Message):
-    __slots__ = ("path", "no_resume", "durability")
+    __slots__ = ("path", "no_resume", "durability", "join", "streams")
     PATH_FIELD_NUMBER: _ClassVar[int]
     NO_RESUME_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     no_resume: bool
     durability: Durability
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    join: bytes
+    streams: int
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("identity", "mode", "chunk_size", "eager")
@@ -295,16 +299,18 @@ class Offer(_message.Message):
     def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., mode: _Optional[int] = ..., chunk_size: _Optional[int] = ..., eager: bool = ...) -> None: ...
 
 class Want(_message.Message):
-    __slots__ = ("missing", "whole", "have", "more")
+    __slots__ = ("missing", "whole", "have", "more", "held")
     MISSING_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
     HAVE_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
     missing: _containers.RepeatedCompositeFieldContainer[Extent]
     whole: bool
     have: bool
     more: bool
-    def __init__(self, missing: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ..., whole: bool = ..., have: bool = ..., more: bool = ...) -> None: ...
+    held: int
+    def __init__(self, missing: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ..., whole: bool = ..., have: bool = ..., more: bool = ..., held: _Optional[int] = ...) -> None: ...
 
 class Have(_message.Message):
     __slots__ = ("offset", "length", "digest")

@@ -88,6 +88,8 @@ def _put(m: t.Put) -> pb.Put:
         path=_path(m.path),
         no_resume=m.no_resume,
         durability=m.durability,  # type: ignore[arg-type]  # an IntEnum of the same numbers
+        join=m.join,
+        streams=m.streams,
     )
 
 
@@ -121,7 +123,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Get: _get,
     t.Put: _put,
     t.Offer: lambda m: pb.Offer(identity=_identity(m.identity), mode=m.mode, chunk_size=m.chunk_size, eager=m.eager),
-    t.Want: lambda m: pb.Want(missing=_extents(m.missing), whole=m.whole, have=m.have, more=m.more),
+    t.Want: lambda m: pb.Want(missing=_extents(m.missing), whole=m.whole, have=m.have, more=m.more, held=m.held),
     t.Haves: lambda m: pb.Haves(
         ranges=[pb.Have(offset=have.offset, length=have.length, digest=have.digest) for have in m.ranges], more=m.more
     ),

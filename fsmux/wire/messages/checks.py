@@ -48,6 +48,12 @@ MAX_TAG: Final = 64
 DIGEST_SIZE: Final = 16
 """Bytes of an XXH3-128."""
 
+JOIN_SIZE: Final = 16
+"""Bytes of the id that the streams of one file share: nobody can guess another's."""
+
+MAX_JOINED: Final = 1024
+"""Streams on which one file may come."""
+
 MAX_CREDIT: Final = 2**62
 """Bytes. Credit is an absolute offset in all that a stream ever carries."""
 
@@ -117,6 +123,12 @@ def in_order(ranges: Iterable[pb.Extent | pb.Have], count: int, most: int, field
 def extents(raw: Collection[pb.Extent], field: str) -> tuple[Extent, ...]:
     in_order(raw, len(raw), MAX_RANGES, field)
     return tuple([Extent(item.offset, item.length) for item in raw])
+
+
+def join(raw: bytes, field: str) -> bytes:
+    if raw and len(raw) != JOIN_SIZE:
+        raise ProtocolError(f"{field}: {len(raw)} bytes are not {JOIN_SIZE}")
+    return raw
 
 
 def chunk_size(value: int, field: str) -> int:

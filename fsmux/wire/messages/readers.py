@@ -162,13 +162,23 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     Cmd.PUT: (
         pb.Put.FromString,
         lambda raw: t.Put(
-            _path_of(raw.path, "PUT path"), raw.no_resume, checks.durability(raw.durability, "PUT durability")
+            _path_of(raw.path, "PUT path"),
+            raw.no_resume,
+            checks.durability(raw.durability, "PUT durability"),
+            checks.join(raw.join, "PUT join"),
+            checks.at_most(raw.streams, checks.MAX_JOINED, "PUT streams"),
         ),
     ),
     Cmd.OFFER: (pb.Offer.FromString, _read_offer),
     Cmd.WANT: (
         pb.Want.FromString,
-        lambda raw: t.Want(checks.extents(raw.missing, "WANT missing"), raw.whole, raw.have, raw.more),
+        lambda raw: t.Want(
+            checks.extents(raw.missing, "WANT missing"),
+            raw.whole,
+            raw.have,
+            raw.more,
+            checks.size(raw.held, "WANT held"),
+        ),
     ),
     Cmd.HAVES: (pb.Haves.FromString, _read_haves),
     Cmd.KEEP: (pb.Keep.FromString, lambda raw: t.Keep(checks.extents(raw.ranges, "KEEP ranges"), raw.more)),

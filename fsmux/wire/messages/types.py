@@ -237,12 +237,14 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A file for this name will be offered next."""
+    """A file for this name will be offered next; ``join`` is shared by the streams that one file comes on."""
 
     CMD: ClassVar[Cmd] = Cmd.PUT
     path: Parts
     no_resume: bool = False
     durability: Durability = Durability.BATCH
+    join: bytes = b""
+    streams: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,7 @@ class Want:
     whole: bool = False
     have: bool = False
     more: bool = False
+    held: int = 0
 
 
 class Have(NamedTuple):
