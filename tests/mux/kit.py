@@ -140,12 +140,12 @@ def as_bytes(item: Message | Frame | bytes, on: int = 0, flags: int = 0) -> byte
 
 @asynccontextmanager
 async def facing_raw(
-    kind: str, role: Role = Role.SERVER, hello: Hello = HELLO
+    kind: str, role: Role = Role.SERVER, hello: Hello = HELLO, *, deadline: float = DEADLINE
 ) -> AsyncIterator[tuple[Connection, RawPeer]]:
     """A greeted connection in ``role`` and a raw peer on its other end."""
     transport, stream = half_raw(kind)
     peer = RawPeer(stream)
-    with trio.fail_after(DEADLINE):
+    with trio.fail_after(deadline):
         async with stream:
             await peer.greet()
             async with open_connection(transport, role, hello) as connection:
