@@ -378,6 +378,8 @@ def _read_span(span: FileSpan, fd: int) -> tuple[bytes, bool]:
         if got == 0:
             break
         done += got
+    if span.meter is not None:
+        span.meter.update(buffer)
     return bytes(buffer), done < span.length
 
 
