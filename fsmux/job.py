@@ -21,6 +21,7 @@ import trio
 from fsmux import events
 from fsmux.errors import FsmuxError, NotFound, UsageError
 from fsmux.events import FileDone, FileFailed, FileSkipped, Planned, Scanning, Summary
+from fsmux.files.names import RESERVED
 from fsmux.limits import CHUNK_SIZE, CONNECT_SECONDS
 from fsmux.plan.filters import Filters
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from fsmux.client import Client
     from fsmux.events import Observer
+    from fsmux.mux.stream import Stream
 
 STREAMS = 16
 """Files on their way at once. Enough to hide a round trip per file, few enough that each moves at a useful rate."""
@@ -141,9 +143,11 @@ class _Transfer:
         self._started = time.monotonic()
         self._counts = {"files": 0, "bytes": 0, "sent": 0, "resumed": 0, "skipped": 0, "failed": 0, "retries": 0}
         self._skipped_bytes = 0
+        self._asked: Stream | None = None
 
     async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> Summary:
         with ExitStack() as open_roots:
+            self._asked = await self._ask_early(sources, destination, open_roots)
             items = await self._map(sources, destination, open_roots)
             for item in items:
                 await self._scan(item)
@@ -213,6 +217,20 @@ class _Transfer:
             _Item(source, prefix, site, base + place_map.suffix, attrs, place_map.origin.label, [])
             for place_map, (source, prefix, attrs) in zip(mapped, tops, strict=True)
         ]
+
+    async def _ask_early(
+        self, sources: Sequence[Local | Remote], destination: Local | Remote, open_roots: ExitStack
+    ) -> Stream | None:
+        """Ask for the one remote source at once if it would be fresh here, whatever it is: a guess that saves a round
+        trip. If it is no file, or the plan comes to something else, the stream is dropped unread."""
+        options, place = self._options, sources[0]
+        if len(sources) > 1 or not isinstance(place, Remote) or not isinstance(destination, Local):
+            return None
+        if place.is_contents or not place.path_parts or options.dry_run or options.bwlimit is not None:
+            return None
+        if not await self._client.disk.meta(_surely_fresh, destination, place.path_parts[-1]):
+            return None
+        return open_roots.enter_context(RemoteSite(self._client).ask_for(place.path_parts, options))
 
     async def _source_site(self, place: Local | Remote, open_roots: ExitStack) -> tuple[Site, Parts]:
         if isinstance(place, Remote):
@@ -362,8 +380,9 @@ class _Transfer:
         fresh = action.existing is None
         if isinstance(item.target, LocalSite):
             outcome = await item.target.fetch(
-                source, target, name, self._observer, self._options, fresh=fresh, size=action.attrs.size
-            )
+                source, target, name, self._observer, self._options, fresh=fresh, size=action.attrs.size,
+                asked=self._asked if not action.parts else None,
+            )  # fmt: skip
         else:
             assert isinstance(item.source, LocalSite)
             outcome = await item.source.push(source, target, name, self._observer, self._options, fresh=fresh)
@@ -397,6 +416,13 @@ class _Transfer:
         self._counts["failed"] += 1
         text = str(error) if parts else str(error).removeprefix(".: ")  # the source itself has a name in the event
         self._observer(FileFailed(self._name(item, parts), error.code.name, text, error.retryable))
+
+
+def _surely_fresh(destination: Local, name: bytes) -> bool:
+    """Whether a file called ``name`` would come where nothing stands and nothing is kept of earlier attempts."""
+    path = os.fsencode(destination.path)
+    directory, name = (path, name) if destination.trailing_slash or os.path.isdir(path) else os.path.split(path)
+    return not any(os.path.lexists(os.path.join(directory, found)) for found in (name, RESERVED))
 
 
 def _makes_directory(place: Mapped) -> bool:

@@ -8,14 +8,14 @@ a local site and the server by the two halves of ``fsmux.transfer``: :meth:`Loca
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from fsmux.errors import NotFound, from_code
+from fsmux.errors import ErrorCode, NotFound, from_code
 from fsmux.files.root import Root
-from fsmux.files.sink import Sink, open_sink
+from fsmux.files.sink import Sink, may_resume, open_sink
 from fsmux.files.source import Source
 from fsmux.plan.walk import Listed, walk
 from fsmux.records import Attrs, Kind, Parts
@@ -25,12 +25,13 @@ from fsmux.transfer.session import Outcome, Report
 from fsmux.wire.messages import Get, Offer, Put
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from fsmux.client import Client
     from fsmux.events import Observer
     from fsmux.job import Options
+    from fsmux.mux.stream import Stream
     from fsmux.wire.messages import Entry
 
     Keep = Callable[[Parts, bool], bool]
@@ -64,6 +65,21 @@ class RemoteSite:
     async def walk(self, parts: Parts, keep: Keep) -> AsyncIterator[Pages]:
         async with self._client.pages(parts, recursive=True) as pages:
             yield _kept(pages, keep)
+
+    @contextmanager
+    def ask_for(self, parts: Parts, options: Options) -> Iterator[Stream]:
+        """Ask for a file before it is known to be one, in the hope that it is and comes a round trip sooner.
+
+        Nothing may stand or be kept at its destination. Until somebody reads it, it takes no more than the initial
+        credit; what nobody has taken over by the end of the block is called off.
+        """
+        stream = self._client.connection.open_stream(Get(parts, fresh=True, chunk_size=options.chunk_size))
+        try:
+            yield stream
+        finally:
+            if not stream.left:
+                stream.reset(ErrorCode.CANCELLED)
+                stream.close()
 
     async def mkdir(self, parts: Parts, mode: int) -> None:
         await self._client.mkdir(parts, parents=True, mode=mode)
@@ -161,9 +177,14 @@ class LocalSite:
                 )
 
     async def fetch(
-        self, source: Parts, parts: Parts, name: str, observer: Observer, options: Options, *, fresh: bool, size: int
-    ) -> Outcome:
-        """Download a file of ``size`` bytes. ``fresh``: nothing stands at its destination."""
+        self, source: Parts, parts: Parts, name: str, observer: Observer, options: Options, *, fresh: bool, size: int,
+        asked: Stream | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Download a file of ``size`` bytes. ``fresh``: nothing stands at its destination.
+
+        Where nothing was kept of it either, it comes without a question what is missing. ``asked`` is the stream of a
+        :meth:`RemoteSite.ask_for` that has asked for it already.
+        """
         root = self._root
 
         def open_for(offer: Offer) -> Sink:
@@ -179,8 +200,12 @@ class LocalSite:
                 clock=time.monotonic,
             )
 
-        request = Get(source, fresh=fresh and _single_chunk(size, options), chunk_size=options.chunk_size)
-        async with self._client.connection.open_stream(request) as stream:
+        if asked is None:
+            if fresh and not _single_chunk(size, options):
+                fresh = not await self._disk.meta(may_resume, root, parts, OWNER)
+            request = Get(source, fresh=fresh, chunk_size=options.chunk_size)
+            asked = self._client.connection.open_stream(request)
+        async with asked as stream:
             return await receive_file(stream, open_for, disk=self._disk, report=Report(name, observer))
 
 

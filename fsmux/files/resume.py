@@ -63,12 +63,27 @@ def open_single(sys: Syscalls, state: StateDir, manifest: Manifest) -> Place:
             return Place(Lease(state.create(name, OPEN_EXCLUSIVE), sys), name, manifest)
 
 
+def has_journal(sys: Syscalls, state: StateDir, parts: Parts, owner: bytes) -> bool:
+    """Whether an earlier session of ``owner`` may have left something of ``parts``. Two system calls."""
+    with state.hold() as directory:
+        try:
+            sys.stat(directory, _identify(parts, owner)[2] + b".journal")
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def _identify(parts: Parts, owner: bytes) -> tuple[bytes, bytes, bytes]:
+    """A destination and its owner as a journal names them, and the names of its files but for their endings."""
+    where = b"\0".join(parts)
+    whose = hashlib.blake2b(owner, digest_size=16).digest()
+    return where, whose, hashlib.blake2b(whose + where, digest_size=16).hexdigest().encode()
+
+
 def open_journaled(
     sys: Syscalls, state: StateDir, parts: Parts, manifest: Manifest, owner: bytes, resume: bool, poll: Poll | None
 ) -> Place:
-    where = b"\0".join(parts)
-    whose = hashlib.blake2b(owner, digest_size=16).digest()
-    stem = hashlib.blake2b(whose + where, digest_size=16).hexdigest().encode()
+    where, whose, stem = _identify(parts, owner)
     journal_name, part_name = stem + b".journal", stem + b".part"
     locked, made = lock.acquire(sys, state, journal_name, printable(parts))
     journal = Journal(sys, locked)

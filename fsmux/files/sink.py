@@ -100,6 +100,17 @@ def open_sink(
     return Sink(root, parts, place, pin, mode, durability, clock, reuse=resume and facts is not None)
 
 
+def may_resume(root: Root, parts: Parts, owner: bytes = b"") -> bool:
+    """Whether a session of ``owner`` may have left something of ``parts`` that :func:`open_sink` would go on with."""
+    names.check(parts)
+    with named(parts):
+        _, pin = root.land(parts)
+        try:
+            return places.has_journal(root.sys, pin.state, parts, owner)
+        finally:
+            pin.release()
+
+
 class Sink:
     """A file being received.  Made by :func:`open_sink`; ended by ``commit``, ``suspend`` or ``discard``.
 
