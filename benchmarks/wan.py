@@ -276,9 +276,7 @@ def main() -> int:
     """See ``--help``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wan", description="What distance does to a transfer.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}; all if none is named")
-    parser.add_argument(
-        "--rounds", type=int, default=ROUNDS, help=f"runs of each; medians are told ({ROUNDS})"
-    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"runs of each; medians are told ({ROUNDS})")
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--probe", nargs=3, metavar=("NAME", "ADDRESS", "PLACE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
