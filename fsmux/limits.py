@@ -77,8 +77,9 @@ ran out of credit every 4 MiB (measured)."""
 MAX_WINDOW: Final = 32 * MIB
 """Bytes. Fills 2.5 Gbit/s at 100 ms; half of the budget, so that no stream can hold all of it."""
 
-STREAM_BACKLOG: Final = 256
-"""Frames that may wait unread on a stream. Credit bounds their bytes; this bounds empty and control frames."""
+STREAM_BACKLOG: Final = 2048
+"""Frames that may wait unread on a stream. Credit bounds their bytes; this bounds small and control frames. The largest
+window in the smallest chunks is 512 of DATA, each with its CHUNK and perhaps a SPAN of its own."""
 
 MAX_QUEUED_CONTROL: Final = 4 * MIB
 """Bytes of control frames waiting for a peer that does not read. Beyond it the connection ends."""
