@@ -45,7 +45,8 @@ from fsmux.wire.state import Role
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from fsmux.events import Observer, Summary
     from fsmux.mux.stream import Stream
@@ -72,7 +73,16 @@ async def connect(
     """
     remote = parse_remote(url) if isinstance(url, str) else url
     auth = ClientAuth(remote.user, token)
+    async with open_disk() as disk, _dial(remote, auth, timeout) as connection:
+        yield Client(connection, remote, disk, lambda: _dial(remote, auth, timeout))
 
+
+@asynccontextmanager
+async def _dial(
+    remote: Remote,
+    auth: ClientAuth,
+    timeout: float,  # noqa: ASYNC109  # of one phase
+) -> AsyncIterator[Connection]:
     async def authenticate(connection: Connection) -> None:
         await prove_to_server(connection, auth)
 
@@ -84,8 +94,8 @@ async def connect(
                 transport = await dial_tcp(remote.host, remote.port)
     except trio.TooSlowError:
         raise ConnectFailed(f"{remote.server}: no answer within {timeout:g} s") from None
-    async with open_disk() as disk, open_connection(transport, Role.CLIENT, hello(), authenticate) as connection:
-        yield Client(connection, remote, disk)
+    async with open_connection(transport, Role.CLIENT, hello(), authenticate) as connection:
+        yield connection
 
 
 class Client:
@@ -95,8 +105,15 @@ class Client:
     Every method raises the typed error that the server answers with, or the connection's.
     """
 
-    def __init__(self, connection: Connection, remote: Remote, disk: Disk) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        remote: Remote,
+        disk: Disk,
+        dial: Callable[[], AbstractAsyncContextManager[Connection]],
+    ) -> None:
         self.connection = connection
+        self.dial = dial  # another connection to the same server, as the same user
         self.remote = remote
         self.disk = disk
         self.digests = DigestCache()

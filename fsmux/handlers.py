@@ -25,7 +25,7 @@ from fsmux.limits import CHUNK_SIZE, MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
 from fsmux.plan.walk import Listed, walk
 from fsmux.records import Attrs, Durability, Kind, printable
-from fsmux.transfer.receiver import receive_file
+from fsmux.transfer.receiver import Receiving, receive_file
 from fsmux.transfer.sender import send_file
 from fsmux.transfer.session import Report
 from fsmux.wire.frames import FileSpan, Meter
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from fsmux.files.root import Root
     from fsmux.mux.stream import Stream
     from fsmux.records import Parts
+    from fsmux.transfer.desk import Desk
     from fsmux.transfer.digests import DigestCache
     from fsmux.transfer.disk import Disk
 
@@ -105,6 +106,7 @@ class Context:
     peer: str
     observer: Observer
     kept: StateKeeper
+    desk: Desk
 
     def check_write(self) -> None:
         if self.read_only:
@@ -304,7 +306,16 @@ async def _put(context: Context, stream: Stream, request: Put) -> None:
             clock=time.monotonic,
         )
 
-    await receive_file(stream, open_for, disk=context.disk, report=Report(printable(request.path)))
+    report = Report(printable(request.path))
+    if not request.join:
+        await receive_file(stream, open_for, disk=context.disk, report=report)
+        return
+    streams = max(request.streams, 2)
+    await context.desk.receive_on(
+        stream,
+        (context.owner, request.path, request.join),
+        lambda: Receiving(open_for, context.disk, report, streams=streams),
+    )
 
 
 HANDLERS: dict[type, Callable[[Context, Stream, Any], Awaitable[None]]] = {

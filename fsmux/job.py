@@ -1,11 +1,11 @@
-"""A whole transfer: several sources to one destination, over one connection, many files at a time.
+"""A whole transfer: several sources to one destination, many files at a time, over one connection or a few.
 
 Theory: the two sides of a transfer, the local tree and the remote one, answer the same questions (what stands here,
 what is in it, make this directory), so upload and download are one procedure over a source *site* and a destination
 *site*.  It scans, plans, carries the plan out with ``streams`` sessions at once, and finishes directories last.
 
 A file that fails fails alone: it becomes a :class:`~fsmux.events.FileFailed` and the rest goes on.  What ends the
-connection ends the job.
+first connection ends the job; a file that loses another one is begun again on those that are left.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fsmux import events
 from fsmux.errors import FsmuxError, NotFound, UsageError
 from fsmux.events import FileDone, FileFailed, FileSkipped, Planned, Scanning, Summary
 from fsmux.files.names import RESERVED
+from fsmux.lanes import Lanes, open_lanes
 from fsmux.limits import CHUNK_SIZE, CONNECT_SECONDS
 from fsmux.plan.filters import Filters
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from fsmux.client import Client
     from fsmux.events import Observer
     from fsmux.mux.stream import Stream
+    from fsmux.transfer.session import Outcome
 
 STREAMS = 16
 """Files on their way at once. Enough to hide a round trip per file, few enough that each moves at a useful rate."""
@@ -56,10 +58,13 @@ STREAMS = 16
 class Options:
     """How to transfer. ``chunk_size`` in bytes; ``filters`` decide which names take part.
 
+    ``connections`` to the server carry files at once.
+
     ``bwlimit`` is the most bytes of files per second that may travel, over all streams together.
     """
 
     streams: int = STREAMS
+    connections: int = 1
     chunk_size: int = CHUNK_SIZE
     resume: bool = True
     durability: Durability = Durability.BATCH
@@ -136,6 +141,8 @@ class _Item:
 
 
 class _Transfer:
+    _lanes: Lanes
+
     def __init__(self, client: Client, options: Options, observer: Observer) -> None:
         self._client = client
         self._options = options
@@ -146,32 +153,43 @@ class _Transfer:
         self._asked: Stream | None = None
 
     async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> Summary:
+        count = 1 if self._options.dry_run else self._options.connections
         with ExitStack() as open_roots:
-            self._asked = await self._ask_early(sources, destination, open_roots)
-            items = await self._map(sources, destination, open_roots)
-            for item in items:
-                await self._scan(item)
-            claimed: dict[Parts, dict[Parts, bool]] = {}  # by place: sources that share one must not meet in a name
-            actions = [
-                (item, action)
-                for item in items
-                for action in await self._plan(item, claimed.setdefault(item.target_prefix, {}))
-            ]
-            files = [action for _, action in actions if isinstance(action, TransferFile)]
-            skipped = [action for _, action in actions if isinstance(action, Skip)]
-            self._observer(
-                Planned(
-                    len(files),
-                    sum(action.attrs.size for action in files),
-                    len(skipped),
-                    sum(action.attrs.size for action in skipped),
-                )
+            async with open_lanes(self._client, count, self._observer) as self._lanes:
+                await self._move(sources, destination, open_roots)
+        return self._sum_up()
+
+    async def _move(
+        self, sources: Sequence[Local | Remote], destination: Local | Remote, open_roots: ExitStack
+    ) -> None:
+        self._asked = await self._ask_early(sources, destination, open_roots)
+        items = await self._map(sources, destination, open_roots)
+        for item in items:
+            await self._scan(item)
+        claimed: dict[Parts, dict[Parts, bool]] = {}  # by place: sources that share one must not meet in a name
+        actions = [
+            (item, action)
+            for item in items
+            for action in await self._plan(item, claimed.setdefault(item.target_prefix, {}))
+        ]
+        files = [action for _, action in actions if isinstance(action, TransferFile)]
+        skipped = [action for _, action in actions if isinstance(action, Skip)]
+        self._observer(
+            Planned(
+                len(files),
+                sum(action.attrs.size for action in files),
+                len(skipped),
+                sum(action.attrs.size for action in skipped),
             )
-            if self._options.dry_run:
-                self._rehearse(actions)
-            else:
-                with self._client.limited(self._options.bwlimit):
-                    await self._carry_out(actions)
+        )
+        if self._options.dry_run:
+            self._rehearse(actions)
+        else:
+            await self._lanes.dialled()
+            with self._lanes.limited(self._options.bwlimit):
+                await self._carry_out(actions)
+
+    def _sum_up(self) -> Summary:
         counts = self._counts
         summary = Summary(
             files=counts["files"],
@@ -228,6 +246,8 @@ class _Transfer:
             return None
         if place.is_contents or not place.path_parts or options.dry_run or options.bwlimit is not None:
             return None
+        if options.connections > 1:  # a big file will be asked for piece by piece
+            return None
         if not await self._client.disk.meta(_surely_fresh, destination, place.path_parts[-1]):
             return None
         return open_roots.enter_context(RemoteSite(self._client).ask_for(place.path_parts, options))
@@ -239,7 +259,7 @@ class _Transfer:
         path = place.path if place.is_contents else os.path.dirname(place.path) or "."
         name = () if place.is_contents else (os.fsencode(os.path.basename(place.path)),)
         try:
-            return await local_site(self._client, path, open_roots), name
+            return await local_site(self._client, self._lanes, path, open_roots), name
         except NotFound:
             raise NotFound(f"{printable(place.path)}: no such file or directory") from None
 
@@ -268,8 +288,8 @@ class _Transfer:
         if not self._options.dry_run:
             await trio.Path(path).mkdir(parents=True, exist_ok=True)
         elif not await trio.Path(path).is_dir():
-            return LocalSite(self._client, None), name
-        return await local_site(self._client, path, open_roots), name
+            return LocalSite(self._client, self._lanes, None), name
+        return await local_site(self._client, self._lanes, path, open_roots), name
 
     # ---- scanning and planning -------------------------------------------------------------------------------------
 
@@ -378,14 +398,17 @@ class _Transfer:
         name = self._name(item, action.parts)
         source, target = item.source_prefix + action.parts, item.target_prefix + action.parts
         fresh = action.existing is None
-        if isinstance(item.target, LocalSite):
-            outcome = await item.target.fetch(
-                source, target, name, self._observer, self._options, fresh=fresh, size=action.attrs.size,
-                asked=self._asked if not action.parts else None,
-            )  # fmt: skip
-        else:
+
+        async def attempt() -> Outcome:
+            if isinstance(item.target, LocalSite):
+                return await item.target.fetch(
+                    source, target, name, self._observer, self._options, fresh=fresh, size=action.attrs.size,
+                    asked=self._asked if not action.parts else None,
+                )  # fmt: skip
             assert isinstance(item.source, LocalSite)
-            outcome = await item.source.push(source, target, name, self._observer, self._options, fresh=fresh)
+            return await item.source.push(source, target, name, self._observer, self._options, fresh=fresh)
+
+        outcome = await self._lanes.on_what_is_left(attempt, name, self._observer)
         self._counts["files"] += 1
         self._counts["bytes"] += outcome.bytes
         self._counts["sent"] += outcome.bytes_sent

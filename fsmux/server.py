@@ -25,6 +25,7 @@ from fsmux.handlers import Context, StateKeeper, dispatch
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.transport import accepted
 from fsmux.records import Durability
+from fsmux.transfer.desk import Desk
 from fsmux.transfer.digests import DigestCache
 from fsmux.transfer.disk import Disk, open_disk
 from fsmux.urls import Listen, parse_listen
@@ -100,6 +101,7 @@ class _Server:
         self._durability = durability
         self._observer = observer
         self._digests = DigestCache()
+        self._desk = Desk()
         self._connections = 0
 
     async def accept_from(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
@@ -146,6 +148,7 @@ class _Server:
             peer=connection.transport.peer,
             observer=self._observer,
             kept=kept,
+            desk=self._desk,
         )
         try:
             async with trio.open_nursery() as streams:

@@ -7,8 +7,11 @@ a local site and the server by the two halves of ``fsmux.transfer``: :meth:`Loca
 
 from __future__ import annotations
 
+import secrets
 import time
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -17,12 +20,13 @@ from fsmux.errors import ErrorCode, NotFound, from_code
 from fsmux.files.root import Root
 from fsmux.files.sink import Sink, may_resume, open_sink
 from fsmux.files.source import Source
+from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
 from fsmux.plan.walk import Listed, walk
 from fsmux.records import Attrs, Kind, Parts
-from fsmux.transfer.receiver import receive_file
-from fsmux.transfer.sender import send_file
-from fsmux.transfer.session import Outcome, Report
-from fsmux.wire.messages import Get, Offer, Put
+from fsmux.transfer.receiver import Receiving
+from fsmux.transfer.sender import Sending
+from fsmux.transfer.session import Outcome, Report, together
+from fsmux.wire.messages import JOIN_SIZE, Get, Offer, Put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -113,8 +117,9 @@ async def _kept(pages: AsyncIterator[tuple[Entry, ...]], keep: Keep) -> Pages:
 class LocalSite:
     """A directory on this machine, held open. Without a root it is one that does not exist yet."""
 
-    def __init__(self, client: Client, root: Root | None) -> None:
+    def __init__(self, client: Client, lanes: Lanes, root: Root | None) -> None:
         self._client = client
+        self._lanes = lanes
         self._disk = client.disk
         self._held = root
 
@@ -164,17 +169,24 @@ class LocalSite:
         """Upload a file. ``fresh``: nothing is known to stand at its destination."""
         source = await self._disk.meta(Source.open, self._root, parts)
         with source:
-            request = Put(target, not options.resume, options.durability)
-            async with self._client.connection.open_stream(request) as stream:
-                return await send_file(
-                    stream,
-                    source,
-                    disk=self._disk,
-                    digests=self._client.digests,
-                    report=Report(name, observer),
-                    chunk_size=options.chunk_size,
-                    eager=fresh and _single_chunk(source.identity.size, options),
+            sending = Sending(source, self._disk, self._client.digests, Report(name, observer), options.chunk_size)
+            size = source.identity.size
+            with self._lanes_for(size) as lanes:
+                joint = len(lanes) > 1
+                request = Put(
+                    target,
+                    not options.resume,
+                    options.durability,
+                    join=secrets.token_bytes(JOIN_SIZE) if joint else b"",
+                    streams=len(lanes) if joint else 0,
                 )
+
+                async def send(lane: Lane) -> Outcome:
+                    async with lane.connection.open_stream(request) as stream:
+                        return await sending.send_on(stream, eager=not joint and fresh and _single_chunk(size, options))
+
+                outcome = await together([partial(send, lane) for lane in lanes])
+            return replace(outcome, bytes_sent=sending.sent)
 
     async def fetch(
         self, source: Parts, parts: Parts, name: str, observer: Observer, options: Options, *, fresh: bool, size: int,
@@ -200,13 +212,34 @@ class LocalSite:
                 clock=time.monotonic,
             )
 
-        if asked is None:
-            if fresh and not _single_chunk(size, options):
-                fresh = not await self._disk.meta(may_resume, root, parts, OWNER)
-            request = Get(source, fresh=fresh, chunk_size=options.chunk_size)
-            asked = self._client.connection.open_stream(request)
-        async with asked as stream:
-            return await receive_file(stream, open_for, disk=self._disk, report=Report(name, observer))
+        if asked is None and fresh and not _single_chunk(size, options):
+            fresh = not await self._disk.meta(may_resume, root, parts, OWNER)
+        report = Report(name, observer)
+        with self._lanes_for(size) as lanes:
+            joint = len(lanes) > 1
+            receiving = Receiving(open_for, self._disk, report, streams=len(lanes))
+            request = Get(source, fresh=not joint and fresh, chunk_size=options.chunk_size)
+
+            async def receive(lane: Lane) -> Outcome | None:
+                if lane is not lanes[0] and await receiving.to_come() <= SPREAD_BYTES:
+                    receiving.alone()
+                    return None
+                opened = lane.connection.open_stream(request) if joint or asked is None else asked
+                async with opened as stream:
+                    return await receiving.receive_on(stream)
+
+            return await together([partial(receive, lane) for lane in lanes])
+
+    @contextmanager
+    def _lanes_for(self, size: int) -> Iterator[list[Lane]]:
+        """The lanes that a file of ``size`` bytes goes over, for the block: one, or all if it is big."""
+        alive = self._lanes.alive
+        if size <= SPREAD_BYTES or len(alive) < 2:
+            with self._lanes.least_busy() as lane:
+                yield [lane]
+        else:
+            with self._lanes.carrying(alive):
+                yield alive
 
 
 def _single_chunk(size: int, options: Options) -> bool:
@@ -214,8 +247,8 @@ def _single_chunk(size: int, options: Options) -> bool:
     return size <= options.chunk_size
 
 
-async def local_site(client: Client, path: str, open_roots: ExitStack) -> LocalSite:
+async def local_site(client: Client, lanes: Lanes, path: str, open_roots: ExitStack) -> LocalSite:
     """The site at ``path``, closed with ``open_roots``. Raises the typed error if it is no directory."""
     root = await client.disk.meta(Root.open, path)
     open_roots.enter_context(root)
-    return LocalSite(client, root)
+    return LocalSite(client, lanes, root)

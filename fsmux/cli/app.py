@@ -116,6 +116,10 @@ def transfer(
     include: Annotated[
         list[str] | None, option("--include", metavar="GLOB", help="Let in what matches, before a later --exclude.")
     ] = None,
+    connections: Annotated[
+        int,
+        option("--connections", "-j", min=1, max=64, metavar="N", help="Connections at once: for lossy or long links."),
+    ] = 1,
     streams: Annotated[int, option("--streams", min=1, max=4096, metavar="N", help="Files on their way at once.")] = 16,
     chunk_size: Annotated[
         str, option("--chunk-size", metavar="SIZE", help="Unit of checking and of resuming, a power of two.")
@@ -139,8 +143,8 @@ def transfer(
 
     level = verbosity(verbose, quiet)
     options = command.TransferOptions(
-        tuple(paths), dry_run, level, json, progress.value, tuple(exclude or ()), tuple(include or ()), streams,
-        chunk_size, bwlimit, not no_resume, timeout, durability.value, token_file,
+        tuple(paths), dry_run, level, json, progress.value, tuple(exclude or ()), tuple(include or ()), connections,
+        streams, chunk_size, bwlimit, not no_resume, timeout, durability.value, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

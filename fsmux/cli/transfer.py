@@ -36,6 +36,7 @@ class TransferOptions:
     progress: str
     exclude: tuple[str, ...]
     include: tuple[str, ...]
+    connections: int
     streams: int
     chunk_size: str
     bwlimit: str | None
@@ -82,6 +83,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
         timeout=options.timeout,
         options=Options(
             streams=options.streams,
+            connections=options.connections,
             chunk_size=chunk_size(options.chunk_size),
             resume=options.resume,
             durability=Durability[options.durability.upper()],

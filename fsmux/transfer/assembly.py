@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fsmux.errors import ProtocolError
+from fsmux.errors import ProtocolError, SourceChanged
 from fsmux.files.chunks import combine_all
+from fsmux.records import Extent
+from fsmux.transfer.ranges import subtract
 
 if TYPE_CHECKING:
     from fsmux.files.chunks import ChunkMap
-    from fsmux.records import Extent
 
 MAX_ATTEMPTS = 3
 """Times a chunk may arrive damaged. TCP misses 1 damaged segment in 65,536; three in one chunk are no accident."""
@@ -63,10 +64,13 @@ class Assembly:
         return self._verdict(index, partial)
 
     def expect(self, index: int, crc: int) -> Verdict | None:
-        """The sender says what a chunk must come to. Returns the verdict if that settles the chunk."""
+        """The sender says what a chunk must come to. Returns the verdict if that settles the chunk.
+
+        Where several streams carry parts of a chunk, each says it; they must agree.
+        """
         partial = self._partial.setdefault(index, _Partial())
-        if partial.expected is not None:
-            raise ProtocolError(f"chunk {index} was described twice")
+        if partial.expected is not None and partial.expected != crc:
+            raise SourceChanged(f"chunk {index} was described twice and differently; the file changes while it is sent")
         partial.expected = crc
         return self._verdict(index, partial)
 
@@ -83,6 +87,22 @@ class Assembly:
         attempts = self._attempts.get(verdict.index, 0) + 1
         self._attempts[verdict.index] = attempts
         return attempts
+
+    def gaps(self, extent: Extent) -> list[Extent]:
+        """What of ``extent``, within one chunk, has not been added."""
+        partial = self._partial.get(extent.offset // self.map.chunk_size)
+        if partial is None:
+            return [extent]
+        return subtract([extent], (Extent(offset, length) for offset, length, _ in sorted(partial.ranges)))
+
+    def orphaned(self, index: int) -> bool:
+        """Whether all of a chunk was added and nobody has said what it must come to."""
+        partial = self._partial.get(index)
+        return partial is not None and partial.covered == self.map.length(index) and partial.expected is None
+
+    def drop(self, index: int) -> None:
+        """Start a chunk anew."""
+        self._partial.pop(index, None)
 
     @property
     def pending(self) -> int:

@@ -40,12 +40,13 @@ class DigestCache:
         return known
 
     def remember(self, identity: Identity, chunk_size: int, crcs: dict[int, int]) -> None:
-        """Keep ``crcs`` of a source that was found unchanged after they were made."""
+        """Keep ``crcs``, beside those known, of a source that was found unchanged after they were made."""
         if not crcs or abs(self._now() - identity.mtime_ns) < SETTLED_NS:
             return
         key = (identity, chunk_size)
-        self._count += len(crcs) - len(self._files.pop(key, {}))
-        self._files[key] = crcs
+        known = self._files.pop(key, {})
+        self._files[key] = {**known, **crcs}
+        self._count += len(self._files[key]) - len(known)
         while self._count > MAX_CHUNKS_REMEMBERED and len(self._files) > 1:
             _, dropped = self._files.popitem(last=False)
             self._count -= len(dropped)

@@ -1,258 +1,352 @@
 """The half of a transfer that lacks the file.
 
-Theory: hear the offer, say what is missing, and put what comes where it belongs.  It is a pipeline: while a worker
-thread checks and writes what has arrived, the connection's reader fills further buffers, and everything that came
-meanwhile is written in the next hop.  Bytes go to the partial file before they are known to be right; the manifest
-records a chunk only when it is whole and its CRC-32 is the sender's, and the final name appears only when all are.
+Theory: hear the offer, say what is missing, and put what comes where it belongs.  Bytes go to the partial file before
+they are known to be right; the manifest records a chunk only when it is whole and its CRC-32 is the sender's, and the
+final name appears only when all are.
+
+A file may come on several streams, of several connections (:class:`Receiving`): one sink, one assembly, and an intake
+for each stream.  The receiver *pulls*: it asks whichever stream has little to deliver for the next piece of what is
+missing, so a slow connection takes less, and what a lost one owed goes to the others.  None of them is special; the
+last one that leaves suspends the sink.
 
 Whatever ends a session early, the partial file and its journal stay, so that the next attempt goes on from there.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
-from fsmux.errors import IntegrityError, ProtocolError
+from fsmux.errors import FsmuxError, IntegrityError, InternalError, RefusedError, StreamReset
 from fsmux.events import ChunkHealed, FileStarted
-from fsmux.limits import INITIAL_CREDIT
-from fsmux.mux.buffers import Data
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS, Assembly
-from fsmux.transfer.session import Outcome, Report
-from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Keep, Message, Offer, Span, Want, pages
+from fsmux.transfer.intake import Intake
+from fsmux.transfer.ranges import Pool, merged, piece_size, subtract, within
+from fsmux.transfer.session import STREAM_LOST, Outcome, Report
+from fsmux.wire.messages import Committed, Offer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fsmux.files.chunks import ChunkMap
     from fsmux.files.sink import Sink
     from fsmux.mux.stream import Stream
     from fsmux.transfer.assembly import Verdict
     from fsmux.transfer.disk import Disk
-
-HAVES_PAGE = 1000
-"""Ranges in one Haves message: about 34 KiB."""
+    from fsmux.wire.messages import Finish
 
 
 async def receive_file(stream: Stream, open_sink: Callable[[Offer], Sink], *, disk: Disk, report: Report) -> Outcome:
-    """Receive the file that the peer offers next on ``stream`` and commit it.
+    """Receive the file that the peer offers next on ``stream`` and commit it; see :meth:`Receiving.receive_on`.
 
-    ``open_sink`` (blocking, run in a thread) makes the sink for the offer.  The caller sends nothing on the stream
-    afterwards but may end it.  Cancellation, like any error, suspends the sink: what was verified is kept.
-
-    Raises:
-        IntegrityError: a chunk arrived damaged three times, or the whole file is not what the sender said.
-        FsmuxError: whatever the sender, the disk or the connection failed with.
+    ``open_sink`` (blocking, run in a thread) makes the sink for the offer.
     """
-    offer = await stream.expect_message(Offer)
-    sink = await disk.meta(open_sink, offer)
-    try:
-        return await _Receiver(stream, offer, sink, disk, report).run()
-    finally:
-        with trio.CancelScope(shield=True):  # bounded by one checkpoint of the journal
-            await disk.meta(sink.suspend)
+    return await Receiving(open_sink, disk, report).receive_on(stream)
 
 
-class _Receiver:
-    def __init__(self, stream: Stream, offer: Offer, sink: Sink, disk: Disk, report: Report) -> None:
-        self._stream = stream
-        self._offer = offer
-        self._sink = sink
-        self._disk = disk
+class Receiving:
+    """One file that is received, on one stream or on about ``streams``; what their intakes share."""
+
+    sink: Sink
+    assembly: Assembly
+    map: ChunkMap
+
+    def __init__(self, open_sink: Callable[[Offer], Sink], disk: Disk, report: Report, *, streams: int = 1) -> None:
+        self.disk = disk
+        self.joint = streams > 1
+        self.resumed = 0
+        self.ended = False
+        """Whether the last stream has left, or is leaving; nobody may join any more."""
+        self.closed = trio.Event()
+        self.outcome: Outcome | None = None
+        self._open_sink = open_sink
         self._report = report
-        self._assembly = Assembly(sink.manifest.map)
-        self._resumed = sink.manifest.bytes_held
+        self._streams = streams
+        self._offer: Offer | None = None
+        self._opened = False
+        self._known = trio.Event()  # what is to come is known, or never will be
+        self._present = 0
+        self._intakes: list[Intake] = []
+        self._pool = Pool()
         self._received = 0
-        self._promised = 0  # bytes that are still to come under credit
-        # What the initial credit covers needs no grant, unless it comes in pieces (so that early bytes must not hold up
-        # other streams) or twice.
-        self._needs_credit = not (offer.eager and offer.identity.size <= INITIAL_CREDIT)
-        self._position = Extent(0, 0)  # what the current span has left
-        self._named: set[Extent] = set()  # ranges of an earlier version that were offered to the sender
-        self._finish: Finish | None = None
+        self._error: FsmuxError | None = None
+        self._whole_crc: int | None = None
+        self._syncing = trio.Lock()  # no commit beside a checkpoint, no checkpoint beside another
 
-    async def run(self) -> Outcome:
-        size = self._offer.identity.size
-        missing = self._sink.manifest.missing()
-        self._report.observer(FileStarted(self._report.name, size, self._resumed))
-        if self._offer.eager:
-            self._promise(size)
-        else:
-            await self._want(missing)
-        while not (self._sink.manifest.complete and self._finish is not None):
-            await self._take(await self._stream.receive())
-        manifest = self._sink.manifest
-        crc = await self._disk.read(manifest.crc32)
-        if self._finish.crc32 is not None and self._finish.crc32 != crc:
+    async def receive_on(self, stream: Stream) -> Outcome:
+        """Take part with ``stream``, on which the peer offers the file next, until the file is committed.
+
+        The caller sends nothing on the stream afterwards but may end it.  Cancellation, like any error, leaves what
+        this stream still owes to the others, if there are any; else it suspends the sink: what was verified is kept.
+
+        Raises:
+            IntegrityError: a chunk arrived damaged three times, or the whole file is not what the sender said.
+            FsmuxError: whatever the sender, the disk or the connection failed with.
+        """
+        self._present += 1
+        intake: Intake | None = None
+        try:
+            offer = await self._next_offer(stream)
+            intake = Intake(stream, offer, self)
+            with intake.scope:
+                await self._begin(intake, offer)
+                await intake.run()
+            if self.outcome is None:
+                raise self._error or InternalError("a transfer ended without an outcome")
+            with suppress(*STREAM_LOST):  # the file stands, whether the peer still hears of it or not
+                await stream.send(Committed(self.outcome.crc32, self.outcome.durable, self.resumed))
+            return self.outcome
+        except STREAM_LOST:
+            raise
+        except Exception as exc:
+            self._fail(exc)
+            raise
+        finally:
+            self._present -= 1
+            self._leave(intake)
+            if not self._present:
+                await self._close()
+
+    async def to_come(self) -> int:
+        """Bytes that were missing once that was known; 0 if the session ended before."""
+        await self._known.wait()
+        if self.ended:
+            return 0
+        return self._pool.bytes + sum(intake.promised for intake in self._intakes)
+
+    def alone(self) -> None:
+        """No other stream will join after all."""
+        self._streams = 1
+
+    # ---- beginning and ending --------------------------------------------------------------------------------------
+
+    async def _next_offer(self, stream: Stream) -> Offer:
+        try:
+            offer: Offer = await stream.expect_message(Offer)
+        except FsmuxError as exc:
+            if self._offer is None or isinstance(exc, STREAM_LOST):
+                raise
+            raise StreamReset(str(exc)) from exc  # the other streams have their file open and can do without this one
+        return offer
+
+    async def _begin(self, intake: Intake, offer: Offer) -> None:
+        if self._offer is None:
+            self._offer = offer
+            try:
+                await self._open(intake, offer)
+            except BaseException as exc:
+                self._fail(exc)
+                raise
+            finally:
+                self._known.set()
+            return
+        if (offer.identity, offer.chunk_size) != (self._offer.identity, self._offer.chunk_size):
+            raise StreamReset("another version of the file is offered on this stream than on the first one")
+        if offer.eager or self._offer.eager:
+            raise RefusedError("an eager file comes on one stream")
+        await self._known.wait()
+        if self._error is not None:
+            raise self._error
+        self._intakes.append(intake)
+        self.deal()
+        if intake.finished:
+            intake.ask(more=False)
+
+    async def _open(self, intake: Intake, offer: Offer) -> None:
+        self.sink = await self.disk.meta(self._open_sink, offer)
+        self._opened = True
+        self.map = self.sink.manifest.map
+        self.assembly = Assembly(self.map)
+        self.resumed = self.sink.manifest.bytes_held
+        self.joint = self.joint and not offer.eager
+        missing = self.sink.manifest.missing()
+        have = not offer.eager and bool(missing) and self.sink.basis is not None
+        self._report.observer(FileStarted(self._report.name, offer.identity.size, self.resumed))
+        self._intakes.append(intake)
+        if not self.joint:
+            await intake.ask_all(missing, have=have)
+        elif have:
+            intake.ask(more=True, have=True)
+        if have:
+            await intake.compare()
+        if self.joint:
+            self._pool.put(
+                gap
+                for extent in missing
+                for part in self.assembly.split(extent)
+                for gap in self._lacking(Extent(*part))
+            )
+            self.deal()
+            if intake.finished:
+                intake.ask(more=False)
+
+    def _fail(self, error: BaseException) -> None:
+        """The whole file fails, on all streams."""
+        if self.outcome is None and self._error is None:
+            self._error = error if isinstance(error, FsmuxError) else StreamReset("the transfer was cancelled")
+        self._known.set()
+        self._release()
+
+    def _release(self, but: Intake | None = None) -> None:
+        for intake in self._intakes:
+            if intake is not but:
+                intake.scope.cancel()
+
+    async def _close(self) -> None:
+        self.ended = True
+        self._known.set()
+        if self._opened and not self.sink.ended:
+            with trio.CancelScope(shield=True):  # bounded by one checkpoint of the journal
+                await self.disk.meta(self.sink.suspend)
+        self.closed.set()
+
+    async def committed(self) -> bool:
+        """Whether the file stands; commits it if all of it is here."""
+        if self._complete:
+            with trio.CancelScope(shield=True):  # once begun it is not left halfway; bounded by one commit
+                async with self._syncing:
+                    if self.outcome is None and self._error is None:
+                        await self._commit()
+            self._release()
+        return self.outcome is not None
+
+    @property
+    def _complete(self) -> bool:
+        """All chunks are here, and everybody who sent some has said that the source is still the same."""
+        return (
+            self.sink.manifest.complete
+            and any(intake.finished for intake in self._intakes)
+            and all(intake.finished or not intake.received for intake in self._intakes)
+        )
+
+    async def _commit(self) -> None:
+        assert self._offer is not None
+        identity = self._offer.identity
+        crc = await self.disk.read(self.sink.manifest.crc32)
+        if self._whole_crc is not None and self._whole_crc != crc:
             raise IntegrityError(
-                f"{self._report.name}: the whole file came to {crc:08x}, its sender says {self._finish.crc32:08x}; "
+                f"{self._report.name}: the whole file came to {crc:08x}, its sender says {self._whole_crc:08x}; "
                 "run it again with --no-resume"
             )
-        durable = await self._disk.meta(self._sink.commit, self._offer.mode, self._offer.identity.mtime_ns)
-        await self._stream.send(Committed(crc, durable, self._resumed))
-        return Outcome(size, self._received, self._resumed, crc, durable)
+        durable = await self.disk.meta(self.sink.commit, self._offer.mode, identity.mtime_ns)
+        self.outcome = Outcome(identity.size, self._received, self.resumed, crc, durable)
 
-    # ---- asking ----------------------------------------------------------------------------------------------------
+    # ---- what intakes tell -----------------------------------------------------------------------------------------
 
-    async def _want(self, missing: list[Extent]) -> None:
-        have = self._sink.basis is not None and bool(missing)
-        for message in pages(Want(tuple(missing), have=have)):
-            await self._stream.send(message)
-        self._promise(sum(extent.length for extent in missing))
-        if have:
-            await self._offer_basis()
+    def holds(self, index: int) -> bool:
+        return self.sink.manifest.holds(index)
 
-    async def _offer_basis(self) -> None:
-        """Name the ranges of an earlier version that are here; the sender says which still hold."""
-        basis = iter(self._sink.basis_digests())
-        page: list[Have] = []
-        while True:
-            found = await self._disk.read(next, basis, None)
-            if found is not None:
-                page.append(Have(found.offset, found.length, found.digest))
-                self._named.add(Extent(found.offset, found.length))
-            if found is None or len(page) == HAVES_PAGE:
-                await self._stream.send(Haves(tuple(page), more=found is not None))
-                await self._take_keeps()
-                page = []
-            if found is None:
-                return
-
-    async def _take_keeps(self) -> None:
-        more = True
-        while more:
-            keep = await self._stream.expect_message(Keep)
-            more = keep.more
-            for extent in keep.ranges:
-                if extent not in self._named:
-                    raise ProtocolError("the sender keeps a range that was never named")
-                await self._keep(extent)
-
-    async def _keep(self, extent: Extent) -> None:
-        crc = await self._disk.read(self._sink.copy_from_basis, extent)
-        self._resumed += extent.length
-        self._promise(-extent.length)
-        self._report.progress(extent.length)
-        index = extent.offset // self._assembly.map.chunk_size
-        self._assembly.add(extent.offset, extent.length, crc)
-        verdict = self._assembly.trust(index)
-        if verdict is not None:
-            self._sink.received(verdict.index, verdict.found)
-
-    # ---- taking ----------------------------------------------------------------------------------------------------
-
-    async def _take(self, item: Message | Data | None) -> None:
-        match item:
-            case Data():
-                await self._write(item)
-            case Span(offset=offset, length=length):
-                if self._position.length:
-                    raise ProtocolError("a span began before the last one was full")
-                if offset + length > self._assembly.map.size:
-                    raise ProtocolError("a span reaches beyond the file")
-                self._position = Extent(offset, length)
-            case Chunk(index=index, crc32=crc):
-                if index >= self._assembly.map.count:
-                    raise ProtocolError(f"chunk {index} of {self._assembly.map.count}")
-                if not self._sink.manifest.holds(index):
-                    self._settle(self._assembly.expect(index, crc))
-            case Finish():
-                self._finish = item
-            case None:
-                raise ProtocolError("the sender ended the transfer before the file was complete")
-            case _:
-                raise ProtocolError(f"the sender sent an unexpected {type(item).__name__}")
-
-    async def _write(self, first: Data) -> None:
-        """Write this payload and all that arrived behind it, in one hop."""
-        batch = [first]
-        after: Message | Data | None = first
-        try:
-            while isinstance(after, Data):
-                try:
-                    after = self._stream.receive_nowait()
-                except trio.WouldBlock:
-                    break
-                if isinstance(after, Data):
-                    batch.append(after)
-            await self._write_batch(batch)
-        finally:
-            for data in batch:
-                self._stream.consumed(data)
-        if self._sink.checkpoint_due():
-            await self._disk.meta(self._sink.checkpoint)
-        if not isinstance(after, Data):
-            await self._take(after)
-
-    async def _write_batch(self, batch: list[Data]) -> None:
-        pieces: list[tuple[int, list[memoryview], int]] = []
-        count = 0
-        for data in batch:
-            count += data.length
-            self._lay(data, pieces)
-        crcs = await self._disk.write(self._sink, pieces)
-        if count < self._promised:
-            self._needs_credit = True
+    def passed(self, count: int) -> None:
         self._received += count
         self._report.progress(count)
-        for (offset, _, length), crc in zip(pieces, crcs, strict=True):
-            self._settle(self._assembly.add(offset, length, crc))
-        self._promise(-count)
 
-    def _lay(self, data: Data, pieces: list[tuple[int, list[memoryview], int]]) -> None:
-        """Find where a payload belongs; adjacent ranges of one chunk become one piece."""
-        if data.length > self._position.length:
-            raise ProtocolError("more data than its span has room for")
-        extent = Extent(self._position.offset, data.length)
-        self._position = Extent(extent.end, self._position.length - data.length)
-        views = list(data.views)
-        for offset, length in self._assembly.split(extent):
-            if self._sink.manifest.holds(offset // self._assembly.map.chunk_size):
-                raise ProtocolError("data for a chunk that is here already")
-            mine = _take_views(views, length)
-            if pieces:
-                last_offset, last_views, last_length = pieces[-1]
-                if last_offset + last_length == offset and offset % self._assembly.map.chunk_size:
-                    last_views.extend(mine)
-                    pieces[-1] = (last_offset, last_views, last_length + length)
-                    continue
-            pieces.append((offset, mine, length))
+    def stated(self, finish: Finish) -> None:
+        if finish.crc32 is not None:
+            self._whole_crc = finish.crc32
 
-    def _settle(self, verdict: Verdict | None) -> None:
-        if verdict is None:
-            return
+    async def keep(self, extent: Extent) -> None:
+        """Take over a range of an earlier version."""
+        crc = await self.disk.read(self.sink.copy_from_basis, extent)
+        self.resumed += extent.length
+        self._report.progress(extent.length)
+        self.assembly.add(extent.offset, extent.length, crc)
+        verdict = self.assembly.trust(extent.offset // self.map.chunk_size)
+        if verdict is not None:
+            self.sink.received(verdict.index, verdict.found)
+
+    def settled(self, verdict: Verdict) -> bool:
+        """A chunk is whole. False if it is to be asked for again; raises if that was done often enough."""
         if verdict.right:
-            self._sink.received(verdict.index, verdict.found)
-            return
-        attempt = self._assembly.failed(verdict)
+            self.sink.received(verdict.index, verdict.found)
+            return True
+        attempt = self.assembly.failed(verdict)
         if attempt >= MAX_ATTEMPTS:
             raise IntegrityError(
                 f"{self._report.name}: chunk {verdict.index} arrived damaged {attempt} times "
                 f"(CRC-32 {verdict.found:08x}, expected {verdict.expected:08x}); check the network and the disks"
             )
         self._report.observer(ChunkHealed(self._report.name, verdict.index, attempt))
-        self._needs_credit = True
-        self._promise(self._assembly.map.length(verdict.index))
-        self._stream.send_nowait(Again(verdict.index, verdict.found))
+        return False
 
-    def _promise(self, count: int) -> None:
-        """So many more bytes are to come; credit follows."""
-        self._promised += count
-        if self._needs_credit:
-            self._stream.expect(max(self._promised, 0))
+    async def checkpoint(self) -> None:
+        """Let what was recorded survive a power failure, if it is time."""
+        if self.sink.checkpoint_due() and not self._syncing.locked():
+            async with self._syncing:
+                await self.disk.meta(self.sink.checkpoint)
+
+    # ---- dealing out -----------------------------------------------------------------------------------------------
+
+    def deal(self) -> None:
+        """Ask every stream that has less than two pieces to deliver for another, the least busy first."""
+        if not self.joint:
+            return
+        live = sorted((intake for intake in self._intakes if intake.stream.error is None), key=_promised)
+        streams = max(len(live), self._streams)
+        asked = True
+        while self._pool.bytes and asked:
+            asked = False
+            for intake in live:
+                size = piece_size(self._pool.bytes, intake.received, self._received, streams)
+                if self._pool.bytes and intake.promised <= size:
+                    asked = self._ask(intake, self._pool.take(size)) or asked
+        if not self._pool.bytes:
+            for intake in live:
+                if intake.open_ended:
+                    self._ask(intake)
+
+    def _ask(self, intake: Intake, *pieces: Extent) -> bool:
+        """Ask for a piece, or say that this was all. False if the stream is over: its task will find out."""
+        while intake.owed and all(map(self.holds, self.map.chunks_of(intake.owed[0]))):
+            intake.owed.popleft()
+        try:
+            intake.ask(*pieces, more=bool(self._pool.bytes))
+        except FsmuxError:
+            self._pool.put(pieces)
+            return False
+        return True
+
+    def _leave(self, intake: Intake | None) -> None:
+        """A stream is over: what it owes goes to the others."""
+        if intake is None or intake not in self._intakes:
+            return
+        self._intakes.remove(intake)
+        if not self.joint or self.outcome is not None or self._error is not None:
+            return
+        elsewhere = merged([*self._pool.extents(), *(piece for other in self._intakes for piece in other.owed)])
+        for piece in merged(intake.owed):
+            for offset, length in self.assembly.split(piece):
+                left = self._left_behind(Extent(offset, length), elsewhere)
+                self._pool.put(left)
+                elsewhere = merged([*elsewhere, *left])
+        self.deal()
+        if self._intakes and all(other.finished for other in self._intakes):
+            # What the lost stream brought may be newer than what the others have vouched for.
+            with suppress(FsmuxError):
+                self._intakes[0].ask(more=False)
+
+    def _left_behind(self, part: Extent, elsewhere: list[Extent]) -> list[Extent]:
+        """What of ``part``, within one chunk, has to be asked for again."""
+        index = part.offset // self.map.chunk_size
+        if self.holds(index):
+            return []
+        lacking = subtract(self._lacking(part), elsewhere)
+        whole = self.map.extent(index)
+        if not lacking and self.assembly.orphaned(index) and not within(whole, elsewhere):
+            self.assembly.drop(index)  # all of it is here, but its checksum would have come on the stream that is lost
+            return [whole]
+        return lacking
+
+    def _lacking(self, extent: Extent) -> list[Extent]:
+        """What of ``extent`` has not been received."""
+        lacking: list[Extent] = []
+        for offset, length in self.assembly.split(extent):
+            if not self.holds(offset // self.map.chunk_size):
+                lacking += self.assembly.gaps(Extent(offset, length))
+        return lacking
 
 
-def _take_views(views: list[memoryview], length: int) -> list[memoryview]:
-    """Split ``length`` bytes off the front of ``views``, in place."""
-    taken: list[memoryview] = []
-    while length:
-        view = views[0]
-        if len(view) <= length:
-            taken.append(views.pop(0))
-            length -= len(view)
-        else:
-            taken.append(view[:length])
-            views[0] = view[length:]
-            length = 0
-    return taken
+def _promised(intake: Intake) -> int:
+    return intake.promised

@@ -1,16 +1,19 @@
 """The half of a transfer that has the file.
 
-Theory: offer it, learn what is missing, send that, and stay until the receiver has it.  Payload bytes never pass
+Theory: offer it, send what is wanted as it is wanted, and stay until the receiver has it.  Payload bytes never pass
 through Python: a span of the file is queued and the writer has the kernel send it.  The checksum of a chunk is made by
 the writer as it sends the chunk, and follows it in a frame of its own; a source that was served before and has not
 changed is not read for it at all.  A file that changes meanwhile is noticed before ``Finish``, and without
 ``Finish`` nothing is committed.
+
+A file may be sent on several streams, of several connections.  Each is a conversation of its own about the same source
+(:class:`Sending`); the receiver decides which of them it asks for what.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,6 +24,7 @@ from fsmux.files.chunks import ChunkMap, effective_chunk_size
 from fsmux.limits import MAX_CHUNKS
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS
+from fsmux.transfer.ranges import subtract
 from fsmux.transfer.session import Outcome, Report
 from fsmux.wire.frames import FileSpan, Meter
 from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Keep, Offer, Span, Want, pages
@@ -44,181 +48,208 @@ async def send_file(
     chunk_size: int,
     eager: bool,
 ) -> Outcome:
-    """Send ``source`` on ``stream`` and return once the receiver has committed it.
-
-    With ``eager`` everything is sent without waiting to hear what is missing.  Does not close ``source`` or ``stream``.
-    Cancellation leaves the stream to its scope, which resets it; the receiver keeps what it got.
-
-    Raises:
-        SourceChanged: the file changed under way.
-        IntegrityError: a chunk arrived damaged three times.
-        FsmuxError: whatever the receiver or the connection failed with.
-    """
-    sender = _Sender(stream, source, disk, digests, report, effective_chunk_size(source.identity.size, chunk_size))
-    return await sender.run(eager)
+    """Send ``source`` on ``stream`` and return once the receiver has committed it; see :meth:`Sending.send_on`."""
+    return await Sending(source, disk, digests, report, chunk_size).send_on(stream, eager=eager)
 
 
-class _Sender:
-    def __init__(
-        self, stream: Stream, source: Source, disk: Disk, digests: DigestCache, report: Report, chunk_size: int
-    ) -> None:
-        self._stream = stream
-        self._source = source
-        self._disk = disk
+class Sending:
+    """One source that is sent, on one stream or several; what their senders share."""
+
+    def __init__(self, source: Source, disk: Disk, digests: DigestCache, report: Report, chunk_size: int) -> None:
+        self.source = source
+        self.disk = disk
+        self.report = report
+        self.map = ChunkMap(source.identity.size, effective_chunk_size(source.identity.size, chunk_size))
+        self.sent = 0
         self._digests = digests
-        self._report = report
-        self._map = ChunkMap(source.identity.size, chunk_size)
-        self._crcs = digests.of(source.identity, chunk_size)
+        self._crcs = dict(digests.of(source.identity, self.map.chunk_size))
         self._known_before = len(self._crcs)
-        self._attempts: dict[int, int] = {}
-        self._again: list[int] = []
-        self._sent = 0
-        self._committed: Committed | None = None
+        self._started = False
 
-    async def run(self, eager: bool) -> Outcome:
-        identity = self._source.identity
-        await self._stream.send(Offer(identity, self._source.mode, self._map.chunk_size, eager))
-        if eager:
-            missing = [Extent(0, identity.size)] if identity.size else []
-        else:
-            missing = await self._what_is_missing()
-        resumed = identity.size - sum(extent.length for extent in missing)
-        self._report.observer(FileStarted(self._report.name, identity.size, resumed))
-        for extent, following in zip_longest(missing, missing[1:]):
-            await self._send_extent(extent, following)
-        await self._resend()
-        await self._stream.drained()  # what is checked now is what was sent
-        await self._disk.meta(self._source.check_unchanged)
+    async def send_on(self, stream: Stream, *, eager: bool = False) -> Outcome:
+        """Take part with ``stream``, and return once the receiver has committed the file.
+
+        With ``eager`` everything is sent without waiting to hear what is missing; only for a file on one stream.
+        Does not close the source or ``stream``.  Cancellation leaves the stream to its scope, which resets it; the
+        receiver keeps what it got.
+
+        Raises:
+            SourceChanged: the file changed under way.
+            IntegrityError: a chunk arrived damaged three times.
+            FsmuxError: whatever the receiver or the connection failed with.
+        """
+        done = await _Sender(stream, self).run(eager)
+        return Outcome(self.map.size, self.sent, done.bytes_resumed, done.crc32, done.durable)
+
+    def started(self, resumed: int) -> None:
+        """The first stream that knows how much is there already says so."""
+        if not self._started:
+            self._started = True
+            self.report.observer(FileStarted(self.report.name, self.map.size, resumed))
+
+    def passed(self, count: int) -> None:
+        self.sent += count
+        self.report.progress(count)
+
+    async def check_unchanged(self) -> None:
+        """Raise :class:`SourceChanged`, or remember the checksums of what was read until now."""
+        await self.disk.meta(self.source.check_unchanged)
         if len(self._crcs) > self._known_before:
-            self._digests.remember(identity, self._map.chunk_size, self._crcs)
-        await self._stream.send(Finish(self._map.count, self._whole_crc()))
-        while self._committed is None:
-            self._handle(await self._stream.receive())
-            await self._resend()
-        done = self._committed
-        return Outcome(identity.size, self._sent, done.bytes_resumed, done.crc32, done.durable)
+            self._known_before = len(self._crcs)
+            self._digests.remember(self.source.identity, self.map.chunk_size, self._crcs)
 
-    # ---- what to send ----------------------------------------------------------------------------------------------
+    # ---- checksums -------------------------------------------------------------------------------------------------
 
-    async def _what_is_missing(self) -> list[Extent]:
-        want = await self._stream.expect_message(Want)
-        whole = Extent(0, self._map.size)
-        missing: list[Extent] = [whole] if want.whole and self._map.size else list(want.missing)
-        have = want.have
-        while want.more:
-            want = await self._stream.expect_message(Want)
-            if missing and want.missing and want.missing[0].offset < missing[-1].end:
-                raise ProtocolError("the ranges that the peer wants are not in order")
-            missing.extend(want.missing)
-            if len(missing) > MAX_CHUNKS:
-                raise ProtocolError("the peer wants more ranges than a file has chunks")
-        if missing and missing[-1].end > self._map.size:
-            raise ProtocolError("the peer wants more than the file has")
-        return await self._keep(missing) if have else missing
+    def knows(self, index: int) -> bool:
+        return index in self._crcs
 
-    async def _keep(self, missing: list[Extent]) -> list[Extent]:
-        """Compare ranges of an earlier version that the receiver has, and tell it which to keep."""
-        more = True
-        while more:
-            page = await self._stream.expect_message(Haves)
-            more = page.more
-            kept = await self._disk.read(self._matching, page.ranges)
-            missing = subtract(missing, kept)
-            for message in pages(Keep(tuple(kept))):
-                await self._stream.send(message)
-        return missing
-
-    def _matching(self, ranges: Iterable[Have]) -> list[Extent]:
-        size = self._map.size
-        return [
-            Extent(have.offset, have.length)
-            for have in ranges
-            if have.offset + have.length <= size and self._source.range_digest(have.offset, have.length) == have.digest
-        ]
-
-    # ---- sending ---------------------------------------------------------------------------------------------------
-
-    async def _send_extent(self, extent: Extent, following: Extent | None = None) -> None:
-        self._stream.send_nowait(Span(extent.offset, extent.length))
-        for index in self._map.chunks_of(extent):
-            chunk = self._map.extent(index)
-            start, end = max(chunk.offset, extent.offset), min(chunk.end, extent.end)
-            measured = index not in self._crcs and (start, end) == (chunk.offset, chunk.end)
-            meter = Meter() if measured else None
-            await self._stream.send_data(FileSpan(self._source.lease, start, end - start, meter))
-            self._sent += end - start
-            self._report.progress(end - start)
-            if meter is not None:
-                self._stream.send_later(Chunk.CMD, partial(self._measured, index, meter))
-            elif following is None or following.offset >= chunk.end:
-                await self._stream.send(Chunk(index, await self._crc(index)))
-            self._poll()
-
-    def _measured(self, index: int, meter: Meter) -> Chunk:
+    def measured(self, index: int, meter: Meter) -> Chunk:
         self._crcs[index] = meter.crc32
         return Chunk(index, meter.crc32)
 
-    async def _crc(self, index: int) -> int:
+    def forget(self, index: int) -> None:
+        self._crcs.pop(index, None)
+
+    async def crc(self, index: int) -> int:
         crc = self._crcs.get(index)
         if crc is None:
-            crc = await self._disk.read(
-                self._source.chunk_crc, index, self._map.chunk_size, trio.from_thread.check_cancelled
+            crc = await self.disk.read(
+                self.source.chunk_crc, index, self.map.chunk_size, trio.from_thread.check_cancelled
             )
             self._crcs[index] = crc
         return crc
 
-    def _whole_crc(self) -> int | None:
-        if len(self._crcs) < self._map.count:
+    def whole_crc(self) -> int | None:
+        if len(self._crcs) < self.map.count:
             return None
-        return self._map.crc32([self._crcs[index] for index in range(self._map.count)])
+        return self.map.crc32([self._crcs[index] for index in range(self.map.count)])
 
-    # ---- what the receiver says meanwhile --------------------------------------------------------------------------
 
-    def _poll(self) -> None:
+class _Sender:
+    """What is sent on one stream."""
+
+    def __init__(self, stream: Stream, sending: Sending) -> None:
+        self._stream = stream
+        self._sending = sending
+        self._map = sending.map
+        self._report = sending.report
+        self._wanted: deque[Extent] = deque()
+        self._more = True  # to be wanted
+        self._comparing = False  # ranges of an earlier version are to be named before anything is sent
+        self._to_finish = 0
+        self._held = 0
+        self._attempts: dict[int, int] = {}
+        self._again: list[int] = []
+        self._committed: Committed | None = None
+
+    async def run(self, eager: bool) -> Committed:
+        source = self._sending.source
+        await self._stream.send(Offer(source.identity, source.mode, self._map.chunk_size, eager))
+        if eager:
+            self._take_want(Want(whole=True))
+        while self._committed is None:
+            if self._again and not self._comparing:
+                index = self._again.pop()
+                self._sending.forget(index)  # read it anew: the damage may have been in what was read
+                await self._send_extent(self._map.extent(index))
+            elif self._wanted and not self._comparing:
+                self._sending.started(self._held)
+                await self._send_extent(self._wanted.popleft())
+            elif self._to_finish and not self._more and not self._comparing:
+                self._sending.started(self._held)
+                await self._finish()
+            else:
+                await self._take(await self._stream.receive())
+                continue
+            await self._poll()
+        return self._committed
+
+    async def _finish(self) -> None:
+        answered = self._to_finish
+        await self._stream.drained()  # what is checked now is what was sent
+        await self._sending.check_unchanged()
+        for _ in range(answered):
+            await self._stream.send(Finish(self._map.count, self._sending.whole_crc()))
+        self._to_finish -= answered
+
+    # ---- what the receiver says ------------------------------------------------------------------------------------
+
+    async def _poll(self) -> None:
         while True:
             try:
                 item = self._stream.receive_nowait()
             except trio.WouldBlock:
                 return
-            self._handle(item)
+            await self._take(item)
 
-    def _handle(self, item: object) -> None:
-        if isinstance(item, Again):
-            if item.index >= self._map.count:
-                raise ProtocolError(f"the peer asks for chunk {item.index} of {self._map.count}")
-            self._attempts[item.index] = self._attempts.get(item.index, 0) + 1
-            if self._attempts[item.index] > MAX_ATTEMPTS:
-                raise IntegrityError(f"{self._report.name}: chunk {item.index} arrived damaged too often")
-            self._report.observer(ChunkHealed(self._report.name, item.index, self._attempts[item.index]))
-            self._again.append(item.index)
-        elif isinstance(item, Committed):
-            self._committed = item
-        elif item is None:
-            raise ProtocolError("the receiver ended the transfer without committing the file")
-        else:
-            raise ProtocolError(f"the receiver sent an unexpected {type(item).__name__}")
+    async def _take(self, item: object) -> None:
+        match item:
+            case Want():
+                self._take_want(item)
+            case Haves():
+                if not self._comparing:
+                    raise ProtocolError("the receiver named ranges that it had not announced")
+                await self._keep(item)
+            case Again(index=index):
+                if index >= self._map.count:
+                    raise ProtocolError(f"the peer asks for chunk {index} of {self._map.count}")
+                self._attempts[index] = self._attempts.get(index, 0) + 1
+                if self._attempts[index] > MAX_ATTEMPTS:
+                    raise IntegrityError(f"{self._report.name}: chunk {index} arrived damaged too often")
+                self._report.observer(ChunkHealed(self._report.name, index, self._attempts[index]))
+                self._again.append(index)
+            case Committed():
+                self._committed = item
+            case None:
+                raise ProtocolError("the receiver ended the transfer without committing the file")
+            case _:
+                raise ProtocolError(f"the receiver sent an unexpected {type(item).__name__}")
 
-    async def _resend(self) -> None:
-        while self._again:
-            index = self._again.pop()
-            self._crcs.pop(index, None)  # read it anew: the damage may have been in what was read
-            await self._send_extent(self._map.extent(index))
+    def _take_want(self, want: Want) -> None:
+        missing = (Extent(0, self._map.size),) if want.whole and self._map.size else want.missing
+        if missing and missing[-1].end > self._map.size:
+            raise ProtocolError("the peer wants more than the file has")
+        self._wanted.extend(missing)
+        if len(self._wanted) > MAX_CHUNKS:
+            raise ProtocolError("the peer wants more ranges than a file has chunks")
+        self._comparing = self._comparing or want.have
+        self._held = max(self._held, want.held)
+        self._more = want.more
+        if not want.more:
+            self._to_finish += 1
 
+    async def _keep(self, page: Haves) -> None:
+        """Compare ranges of an earlier version that the receiver has, and tell it which to keep."""
+        kept = await self._sending.disk.read(self._matching, page.ranges)
+        self._wanted = deque(subtract(self._wanted, kept))
+        self._held += sum(extent.length for extent in kept)
+        for message in pages(Keep(tuple(kept))):
+            await self._stream.send(message)
+        self._comparing = page.more
 
-def subtract(extents: list[Extent], kept: list[Extent]) -> list[Extent]:
-    """What of ``extents`` is not in ``kept``; both sorted and disjoint, as is the result."""
-    result: list[Extent] = []
-    position = 0
-    for extent in extents:
-        start = extent.offset
-        while position < len(kept) and kept[position].end <= start:
-            position += 1
-        look = position
-        while look < len(kept) and kept[look].offset < extent.end:
-            if kept[look].offset > start:
-                result.append(Extent(start, kept[look].offset - start))
-            start = max(start, kept[look].end)
-            look += 1
-        if start < extent.end:
-            result.append(Extent(start, extent.end - start))
-    return result
+    def _matching(self, ranges: Iterable[Have]) -> list[Extent]:
+        source = self._sending.source
+        return [
+            Extent(have.offset, have.length)
+            for have in ranges
+            if have.offset + have.length <= self._map.size
+            and source.range_digest(have.offset, have.length) == have.digest
+        ]
+
+    # ---- sending ---------------------------------------------------------------------------------------------------
+
+    async def _send_extent(self, extent: Extent) -> None:
+        sending = self._sending
+        self._stream.send_nowait(Span(extent.offset, extent.length))
+        for index in self._map.chunks_of(extent):
+            chunk = self._map.extent(index)
+            start, end = max(chunk.offset, extent.offset), min(chunk.end, extent.end)
+            measured = not sending.knows(index) and (start, end) == (chunk.offset, chunk.end)
+            meter = Meter() if measured else None
+            await self._stream.send_data(FileSpan(sending.source.lease, start, end - start, meter))
+            sending.passed(end - start)
+            if meter is not None:
+                self._stream.send_later(Chunk.CMD, partial(sending.measured, index, meter))
+            elif not (self._wanted and chunk.offset <= self._wanted[0].offset < chunk.end):  # no more of it follows
+                await self._stream.send(Chunk(index, await sending.crc(index)))
+            await self._poll()

@@ -1,6 +1,7 @@
 """What the two halves of a transfer share: what one is about, how it ended, and who is told.
 
-A *session* is one file's transfer.  It lives on a stream, and its state on the receiving side's disk outlives both.
+A *session* is one file's transfer.  It lives on a stream, or on several of different connections, and its state on the
+receiving side's disk outlives them all.
 """
 
 from __future__ import annotations
@@ -8,10 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import trio
+
+from fsmux.errors import FsmuxError, NetworkError, RefusedError, StreamReset
 from fsmux.events import FileProgress, ignore
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from fsmux.events import Observer
+
+STREAM_LOST = (NetworkError, StreamReset, RefusedError)
+"""What ends one stream of a session and says nothing of the file: others go on with what it left."""
+
+LINGER_SECONDS = 1.0
+"""Seconds that the end of a file waits for connections that may have fallen silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +47,41 @@ class Outcome:
     bytes_resumed: int
     crc32: int
     durable: bool
+
+
+async def together(streams: Sequence[Callable[[], Awaitable[Outcome | None]]]) -> Outcome:
+    """Run one session's part on each of its streams; the first outcome.
+
+    A part that finds nothing to do returns None.  One that loses its stream leaves the rest to the others.  When one
+    part has an outcome, the file is done, and the others get ``LINGER_SECONDS`` to hear of it.
+
+    Raises:
+        FsmuxError: what failed the session, or what the first stream was lost to when all were.
+    """
+    if len(streams) == 1:
+        only = await streams[0]()
+        assert only is not None
+        return only
+    outcomes: list[Outcome] = []
+    losses: list[FsmuxError] = []
+    failures: list[FsmuxError] = []
+
+    async def run(part: Callable[[], Awaitable[Outcome | None]]) -> None:
+        try:
+            outcome = await part()
+        except STREAM_LOST as exc:
+            losses.append(exc)
+        except FsmuxError as exc:
+            failures.append(exc)
+            nursery.cancel_scope.cancel()
+        else:
+            if outcome is not None:
+                outcomes.append(outcome)
+                nursery.cancel_scope.deadline = trio.current_time() + LINGER_SECONDS
+
+    async with trio.open_nursery() as nursery:
+        for part in streams:
+            nursery.start_soon(run, part)
+    if outcomes:
+        return outcomes[0]
+    raise (failures or losses)[0]

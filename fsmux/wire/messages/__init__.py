@@ -24,6 +24,7 @@ from fsmux.limits import MAX_CONTROL_PAYLOAD
 from fsmux.records import Attrs, Durability, Extent, Identity, Kind
 from fsmux.wire.frames import Cmd
 from fsmux.wire.messages.builders import BUILDERS
+from fsmux.wire.messages.checks import JOIN_SIZE
 from fsmux.wire.messages.pages import pages
 from fsmux.wire.messages.readers import READERS
 from fsmux.wire.messages.types import (
@@ -71,10 +72,10 @@ if TYPE_CHECKING:
     from typing import Final
 
 __all__ = [
-    "COMMANDS", "Again", "Attrs", "Auth", "Chunk", "Close", "Committed", "Credit", "Durability", "Entries", "Entry",
-    "Error", "Extent", "Fault", "Finish", "Get", "Goaway", "Have", "Haves", "Hello", "Identity", "Keep", "Kind", "List",
-    "Message", "Mkdir", "Offer", "Ok", "Open", "Pace", "Ping", "Pong", "Put", "Read", "ReadDone", "Remove", "Rename",
-    "Reset", "SetAttrs", "Span", "Stat", "Symlink", "Want", "Write", "decode", "encode", "pages",
+    "COMMANDS", "JOIN_SIZE", "Again", "Attrs", "Auth", "Chunk", "Close", "Committed", "Credit", "Durability", "Entries",
+    "Entry", "Error", "Extent", "Fault", "Finish", "Get", "Goaway", "Have", "Haves", "Hello", "Identity", "Keep",
+    "Kind", "List", "Message", "Mkdir", "Offer", "Ok", "Open", "Pace", "Ping", "Pong", "Put", "Read", "ReadDone", "Remove",
+    "Rename", "Reset", "SetAttrs", "Span", "Stat", "Symlink", "Want", "Write", "decode", "encode", "pages",
 ]  # fmt: skip
 
 COMMANDS: Final = frozenset(READERS)

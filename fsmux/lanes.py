@@ -1,0 +1,164 @@
+"""The connections of one transfer: a *lane* for each, all to the same server.
+
+Theory: the first lane is the client's own connection; whatever is asked about names goes over it, and the transfer ends
+with it.  The others carry files only.  They are opened at once and beside the scan, so that they cost no time, and a
+transfer goes on without those that cannot be opened or that are lost.  A lane that can carry a file and has the
+fewest is the next to get one; the extents of a big file go over all of them.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux.errors import FsmuxError
+from fsmux.events import Retrying, Warned
+from fsmux.limits import MIB
+from fsmux.mux.service import serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from fsmux.client import Client
+    from fsmux.events import Observer
+    from fsmux.mux.connection import Connection
+    from fsmux.transfer.session import Outcome
+
+SPREAD_BYTES = 32 * MIB
+"""Bytes of one file above which it goes over all lanes. Below, what a further stream costs is more than it saves."""
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """A connection and how many files are on it."""
+
+    connection: Connection
+    files: int = 0
+    rate: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.connection.failure is None
+
+
+class Lanes:
+    """The connections of one transfer. Made by :func:`open_lanes`."""
+
+    def __init__(self, first: Connection) -> None:
+        self._lanes = [Lane(first)]
+        self._rate: int | None = None
+        self._dialling = 0
+        self._changed = trio.Event()
+
+    @property
+    def alive(self) -> list[Lane]:
+        """Those that can carry files, the least busy first."""
+        return sorted((lane for lane in self._lanes if lane.alive), key=lambda lane: lane.files)
+
+    @contextmanager
+    def least_busy(self) -> Iterator[Lane]:
+        """A lane for one file, for the block. When all are lost it is the first one, which says why."""
+        lane = (self.alive or self._lanes)[0]
+        with self.carrying([lane]):
+            yield lane
+
+    @contextmanager
+    def carrying(self, lanes: list[Lane]) -> Iterator[None]:
+        """Count a file on ``lanes`` for the block."""
+        for lane in lanes:
+            lane.files += 1
+        self._share_rate()
+        try:
+            yield
+        finally:
+            for lane in lanes:
+                lane.files -= 1
+            self._share_rate()
+
+    @contextmanager
+    def limited(self, rate: int | None) -> Iterator[None]:
+        """Move at most ``rate`` bytes per second over all lanes together while the block runs; None: no limit."""
+        self._rate = rate
+        if rate is not None:
+            self._limit(self._lanes[0], rate)
+        try:
+            yield
+        finally:
+            self._rate = None
+            for lane in self._lanes:
+                if lane.rate is not None and lane.alive:
+                    self._limit(lane, None)
+
+    def _share_rate(self) -> None:
+        """Lanes that carry files have equal shares of the limit."""
+        if self._rate is None:
+            return
+        active = [lane for lane in self._lanes if lane.files and lane.alive]
+        for lane in active:
+            share = max(1, self._rate // len(active))
+            if lane.rate != share:
+                self._limit(lane, share)
+
+    @staticmethod
+    def _limit(lane: Lane, rate: int | None) -> None:
+        lane.rate = rate
+        lane.connection.limit_receiving(rate)
+        lane.connection.limit_sending(rate)
+
+    async def on_what_is_left(
+        self, attempt: Callable[[], Awaitable[Outcome]], name: str, observer: Observer
+    ) -> Outcome:
+        """Make an attempt at a file, and again as often as a lane other than the first was lost meanwhile."""
+        for number in range(1, len(self._lanes) + 1):
+            before = len(self.alive)
+            try:
+                return await attempt()
+            except FsmuxError as exc:
+                if len(self.alive) == before or not self._lanes[0].alive:
+                    raise
+                observer(Retrying(name, number, 0.0, str(exc)))
+        return await attempt()
+
+    async def dialled(self) -> None:
+        """Return once every connection has been made, or has failed."""
+        while self._dialling:
+            await self._changed.wait()
+
+    async def keep(self, client: Client, observer: Observer) -> None:
+        """Open a lane and hold it until cancelled. Never raises."""
+        waiting = True
+
+        def over() -> None:
+            nonlocal waiting
+            if waiting:
+                waiting = False
+                self._dialling -= 1
+                self._changed.set()
+                self._changed = trio.Event()
+
+        self._dialling += 1
+        try:
+            async with client.dial() as connection:
+                self._lanes.append(Lane(connection))
+                over()
+                await trio.sleep_forever()
+        except FsmuxError as exc:
+            observer(Warned(str(client.remote.server), f"one connection less: {exc}"))
+        finally:
+            over()
+
+
+@asynccontextmanager
+async def open_lanes(client: Client, count: int, observer: Observer) -> AsyncIterator[Lanes]:
+    """``count`` connections to the server of ``client``, its own included, for the block.
+
+    They are not all there at once; see :meth:`Lanes.dialled`.
+    """
+    lanes = Lanes(client.connection)
+    async with serving(trio.CancelScope(), *[partial(lanes.keep, client, observer)] * (count - 1)):
+        await trio.lowlevel.checkpoint()  # so that all have begun to dial
+        yield lanes

@@ -1,0 +1,227 @@
+"""What comes in on one stream, and where it belongs.
+
+Theory: a pipeline.  While a worker thread checks and writes what has arrived, the connection's reader fills further
+buffers, and everything that came meanwhile is written in the next hop.  What a stream was asked for and has not
+delivered is what the others take over if it is lost; so each keeps a list of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux.errors import ProtocolError
+from fsmux.limits import INITIAL_CREDIT
+from fsmux.mux.buffers import Data
+from fsmux.records import Extent
+from fsmux.wire.messages import Again, Chunk, Finish, Have, Haves, Keep, Message, Span, Want, pages
+
+if TYPE_CHECKING:
+    from fsmux.mux.stream import Stream
+    from fsmux.transfer.assembly import Verdict
+    from fsmux.transfer.receiver import Receiving
+    from fsmux.wire.messages import Offer
+
+HAVES_PAGE = 1000
+"""Ranges in one Haves message: about 34 KiB."""
+
+
+class Intake:
+    """One stream's part in receiving a file."""
+
+    def __init__(self, stream: Stream, offer: Offer, receiving: Receiving) -> None:
+        self.stream = stream
+        self.scope = trio.CancelScope()
+        self.received = 0
+        self.promised = 0
+        """Bytes that were asked for and are still to come."""
+        self.owed: deque[Extent] = deque()
+        """What was asked for, the oldest first, without what is known to be right. Kept in joint sessions only."""
+        self.open_ended = False
+        """Whether the sender expects to be asked for more."""
+        self._receiving = receiving
+        self._offer = offer
+        # What the initial credit covers needs no grant, unless it comes in pieces (so that early bytes must not hold up
+        # other streams) or twice.
+        self._needs_credit = not (offer.eager and offer.identity.size <= INITIAL_CREDIT)
+        self._position = Extent(0, 0)  # what the current span has left
+        self._unfinished = 0  # times that the sender was told that this is all, and has not answered with FINISH
+
+    async def run(self) -> None:
+        """Take what comes until the file is complete, or for ever: whoever completes it cancels ``scope``."""
+        while not await self._receiving.committed():
+            await self._take(await self.stream.receive())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the sender has found the source unchanged after all it was asked for."""
+        return not self._unfinished and not self.open_ended
+
+    # ---- asking ----------------------------------------------------------------------------------------------------
+
+    async def ask_all(self, missing: list[Extent], *, have: bool) -> None:
+        """Ask for everything at once."""
+        self._unfinished += 1
+        if self._offer.eager:
+            self._promise(self._offer.identity.size)
+            return
+        for message in pages(Want(tuple(missing), have=have, held=self._receiving.resumed)):
+            await self.stream.send(message)
+        self._promise(sum(extent.length for extent in missing))
+
+    def ask(self, *pieces: Extent, more: bool, have: bool = False) -> None:
+        """Ask for some pieces; ``more``: others may follow. Not a checkpoint; raises if the stream is over."""
+        self.stream.send_nowait(Want(pieces, have=have, more=more, held=self._receiving.resumed))
+        self.open_ended = more
+        if not more:
+            self._unfinished += 1
+        self.owed.extend(pieces)
+        self._promise(sum(piece.length for piece in pieces))
+
+    async def compare(self) -> None:
+        """Name the ranges of an earlier version that are here; the sender says which still hold."""
+        receiving = self._receiving
+        basis = iter(receiving.sink.basis_digests())
+        named: set[Extent] = set()
+        page: list[Have] = []
+        while True:
+            found = await receiving.disk.read(next, basis, None)
+            if found is not None:
+                page.append(Have(found.offset, found.length, found.digest))
+                named.add(Extent(found.offset, found.length))
+            if found is None or len(page) == HAVES_PAGE:
+                await self.stream.send(Haves(tuple(page), more=found is not None))
+                await self._take_keeps(named)
+                page = []
+            if found is None:
+                return
+
+    async def _take_keeps(self, named: set[Extent]) -> None:
+        more = True
+        while more:
+            keep = await self.stream.expect_message(Keep)
+            more = keep.more
+            for extent in keep.ranges:
+                if extent not in named:
+                    raise ProtocolError("the sender keeps a range that was never named")
+                await self._receiving.keep(extent)
+                if not self._receiving.joint:
+                    self._promise(-extent.length)
+
+    # ---- taking ----------------------------------------------------------------------------------------------------
+
+    async def _take(self, item: Message | Data | None) -> None:
+        receiving = self._receiving
+        match item:
+            case Data():
+                await self._write(item)
+            case Span(offset=offset, length=length):
+                if self._position.length:
+                    raise ProtocolError("a span began before the last one was full")
+                if offset + length > receiving.map.size:
+                    raise ProtocolError("a span reaches beyond the file")
+                self._position = Extent(offset, length)
+            case Chunk(index=index, crc32=crc):
+                if index >= receiving.map.count:
+                    raise ProtocolError(f"chunk {index} of {receiving.map.count}")
+                if not receiving.holds(index):
+                    self._settle(receiving.assembly.expect(index, crc))
+            case Finish():
+                if not self._unfinished:
+                    raise ProtocolError("the sender has finished before it was told that this is all")
+                self._unfinished -= 1
+                receiving.stated(item)
+            case None:
+                raise ProtocolError("the sender ended the transfer before the file was complete")
+            case _:
+                raise ProtocolError(f"the sender sent an unexpected {type(item).__name__}")
+
+    async def _write(self, first: Data) -> None:
+        """Write this payload and all that arrived behind it, in one hop."""
+        batch = [first]
+        after: Message | Data | None = first
+        try:
+            while isinstance(after, Data):
+                try:
+                    after = self.stream.receive_nowait()
+                except trio.WouldBlock:
+                    break
+                if isinstance(after, Data):
+                    batch.append(after)
+            await self._write_batch(batch)
+        finally:
+            for data in batch:
+                self.stream.consumed(data)
+        self._receiving.deal()
+        await self._receiving.checkpoint()
+        if not isinstance(after, Data):
+            await self._take(after)
+
+    async def _write_batch(self, batch: list[Data]) -> None:
+        receiving = self._receiving
+        pieces: list[tuple[int, list[memoryview], int]] = []
+        count = 0
+        for data in batch:
+            count += data.length
+            self._lay(data, pieces)
+        crcs = await receiving.disk.write(receiving.sink, pieces)
+        if count < self.promised:
+            self._needs_credit = True
+        self.received += count
+        receiving.passed(count)
+        for (offset, _, length), crc in zip(pieces, crcs, strict=True):
+            self._settle(receiving.assembly.add(offset, length, crc))
+        self._promise(-count)
+
+    def _lay(self, data: Data, pieces: list[tuple[int, list[memoryview], int]]) -> None:
+        """Find where a payload belongs; adjacent ranges of one chunk become one piece."""
+        if data.length > self._position.length:
+            raise ProtocolError("more data than its span has room for")
+        extent = Extent(self._position.offset, data.length)
+        self._position = Extent(extent.end, self._position.length - data.length)
+        views = list(data.views)
+        chunk_size = self._receiving.map.chunk_size
+        for offset, length in self._receiving.assembly.split(extent):
+            if self._receiving.holds(offset // chunk_size):
+                raise ProtocolError("data for a chunk that is here already")
+            mine = _take_views(views, length)
+            if pieces:
+                last_offset, last_views, last_length = pieces[-1]
+                if last_offset + last_length == offset and offset % chunk_size:
+                    last_views.extend(mine)
+                    pieces[-1] = (last_offset, last_views, last_length + length)
+                    continue
+            pieces.append((offset, mine, length))
+
+    def _settle(self, verdict: Verdict | None) -> None:
+        """Record a chunk that is whole and right, or ask for it again."""
+        if verdict is None or self._receiving.settled(verdict):
+            return
+        self._needs_credit = True
+        if self._receiving.joint:
+            self.owed.append(self._receiving.map.extent(verdict.index))
+        self._promise(self._receiving.map.length(verdict.index))
+        self.stream.send_nowait(Again(verdict.index, verdict.found))
+
+    def _promise(self, count: int) -> None:
+        """So many more bytes are to come; credit follows."""
+        self.promised += count
+        if self._needs_credit:
+            self.stream.expect(max(self.promised, 0))
+
+
+def _take_views(views: list[memoryview], length: int) -> list[memoryview]:
+    """Split ``length`` bytes off the front of ``views``, in place."""
+    taken: list[memoryview] = []
+    while length:
+        view = views[0]
+        if len(view) <= length:
+            taken.append(views.pop(0))
+            length -= len(view)
+        else:
+            taken.append(view[:length])
+            views[0] = view[length:]
+            length = 0
+    return taken
