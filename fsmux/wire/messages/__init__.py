@@ -74,8 +74,8 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS", "JOIN_SIZE", "Again", "Attrs", "Auth", "Chunk", "Close", "Committed", "Credit", "Durability", "Entries",
     "Entry", "Error", "Extent", "Fault", "Finish", "Get", "Goaway", "Have", "Haves", "Hello", "Identity", "Keep",
-    "Kind", "List", "Message", "Mkdir", "Offer", "Ok", "Open", "Pace", "Ping", "Pong", "Put", "Read", "ReadDone", "Remove",
-    "Rename", "Reset", "SetAttrs", "Span", "Stat", "Symlink", "Want", "Write", "decode", "encode", "pages",
+    "Kind", "List", "Message", "Mkdir", "Offer", "Ok", "Open", "Pace", "Ping", "Pong", "Put", "Read", "ReadDone",
+    "Remove", "Rename", "Reset", "SetAttrs", "Span", "Stat", "Symlink", "Want", "Write", "decode", "encode", "pages",
 ]  # fmt: skip
 
 COMMANDS: Final = frozenset(READERS)
