@@ -6,7 +6,7 @@
 General layout; imports go downwards only, and a test sees to it:
 
     cli/                                                     typer and rich, their only importers
-    server  client  handlers  job  sites  auth  greeting     what the two sides do for their users
+    server  handlers  auth  greeting  │  client  job  moving  sites  lanes      what the two sides do for their users
     transfer/     sender and receiver of one file, used by both sides
     mux/          streams over one connection; the first layer with Trio, and the only one with sockets
     wire/         the protocol as values, without I/O   │  files/   the disk, blocking   │  plan/   pure decisions

@@ -18,7 +18,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("wire", "files", "plan"), 3),
     "mux": 4,
     "transfer": 5,
-    **dict.fromkeys(("server", "client", "handlers", "auth", "greeting", "sites", "job"), 6),
+    **dict.fromkeys(("server", "client", "handlers", "auth", "greeting", "lanes", "sites", "moving", "job"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 """By the first name below the package."""
@@ -33,7 +33,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "typer": ("cli",),
     "rich": ("cli",),
     "click": ("cli",),
-    "trio": ("mux", "transfer", "server", "client", "handlers", "sites", "job", "cli"),
+    "trio": ("mux", "transfer", "server", "client", "handlers", "lanes", "sites", "moving", "cli"),
     "socket": ("mux/transport.py", "server.py", "cli/serve.py"),
     "select": ("mux/transport.py",),
     "ctypes": ("files/syscalls.py",),
