@@ -202,9 +202,7 @@ def test_any_bytes_give_frames_or_the_typed_error(data: bytes) -> None:
     assert error is None or issubclass(error, ProtocolError)
 
 
-@given(
-    many_frames.filter(bool), st.integers(0, 10_000), st.integers(1, 255), st.lists(st.integers(0, 800), max_size=5)
-)
+@given(many_frames.filter(bool), st.integers(0, 10_000), st.integers(1, 255), st.lists(st.integers(0, 800), max_size=5))
 def test_any_damaged_byte_gives_frames_or_the_typed_error(
     frames: list[Frame], at: int, flip: int, cuts: list[int]
 ) -> None:

@@ -31,7 +31,7 @@ from .helpers import frames
 def test_header_layout() -> None:
     head = encode_header(Cmd.DATA, 0x01020304, 0x05060708, Flags.END_STREAM)
     assert HEADER_SIZE == len(head) == 18
-    assert head[:16].hex() == "46534d58" "01" "01" "0037" "01020304" "05060708"
+    assert head[:16].hex() == "46534d58010100370102030405060708"
 
 
 def test_checksum_is_folded_crc32_of_header_and_payload() -> None:
