@@ -139,7 +139,7 @@ class _Sender:
         self._to_finish = 0
         self._held = 0
         self._attempts: dict[int, int] = {}
-        self._again: list[int] = []
+        self._again: deque[int] = deque()
         self._committed: Committed | None = None
 
     async def run(self, eager: bool) -> Committed:
@@ -149,7 +149,7 @@ class _Sender:
             self._take_want(Want(whole=True))
         while self._committed is None:
             if self._again and not self._comparing:
-                index = self._again.pop()
+                index = self._again.popleft()
                 self._sending.forget(index)  # read it anew: the damage may have been in what was read
                 await self._send_extent(self._map.extent(index))
             elif self._wanted and not self._comparing:
