@@ -6,7 +6,7 @@ for may be cancelled; the server is told at once and the connection goes on.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -45,7 +45,7 @@ from fsmux.wire.state import Role
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from fsmux.events import Observer, Summary
@@ -129,8 +129,8 @@ class Client:
 
         An entry's path is relative to the listed directory; one that could not be read carries a fault.
         """
-        async with self.pages(path, recursive=recursive) as pages:
-            yield _entries(pages)
+        async with self.pages(path, recursive=recursive) as pages, aclosing(_entries(pages)) as entries:
+            yield entries
 
     @asynccontextmanager
     async def pages(
@@ -139,7 +139,8 @@ class Client:
         """The same, as pages of entries, the way they come."""
         async with self.connection.open_stream(List(parts_of(path), recursive), end=True) as stream:
             stream.expect(None)
-            yield _pages(stream)
+            async with aclosing(_pages(stream)) as found:
+                yield found
 
     async def mkdir(self, path: str | Parts, *, parents: bool = False, mode: int = 0o777) -> None:
         """Make a directory; with ``parents`` those above it too, and one that exists is fine."""
@@ -170,7 +171,7 @@ class Client:
             attrs = await stream.expect_message(Attrs)
             file = RemoteFile(stream, attrs.size)
             yield file
-            if not stream.local_ended:
+            if not (stream.local_ended or stream.remote_ended):  # an error that the block has dealt with ended it, too
                 await stream.send(Close(False))
                 await stream.expect_message(Ok)
 
@@ -217,12 +218,12 @@ class Client:
             return await stream.expect_message(answer)
 
 
-async def _pages(stream: Stream) -> AsyncIterator[tuple[Entry, ...]]:
+async def _pages(stream: Stream) -> AsyncGenerator[tuple[Entry, ...], None]:
     while not isinstance(page := await stream.expect_message(Entries, Ok), Ok):
         yield page.entries
 
 
-async def _entries(pages: AsyncIterator[tuple[Entry, ...]]) -> AsyncIterator[Entry]:
+async def _entries(pages: AsyncIterator[tuple[Entry, ...]]) -> AsyncGenerator[Entry, None]:
     async for page in pages:
         for entry in page:
             yield entry
