@@ -1,0 +1,250 @@
+"""The Trio API of a client: each request, names as texts and bytes, random access, many tasks on one client."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from fsmux.client import parts_of
+from fsmux.errors import (
+    AccessError,
+    ConnectionLost,
+    Exists,
+    FsmuxError,
+    IntegrityError,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+)
+from fsmux.records import Attrs, Kind
+from tests.transfer.kit import CHUNK, Side, content, damaging_pair, facing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from fsmux.client import Client
+    from fsmux.wire.messages import Entry
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """The directory that the server serves."""
+    (tmp_path / "served").mkdir()
+    return tmp_path / "served"
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    """A directory of the client's."""
+    (tmp_path / "there").mkdir()
+    return tmp_path / "there"
+
+
+@pytest.fixture(params=["tcp", "unix", "memory"])
+async def side(request: pytest.FixtureRequest, served: Path, there: Path) -> AsyncIterator[Side]:
+    """A client of a server, over every kind of transport."""
+    async with facing(request.param, served, there) as found:
+        yield found
+
+
+@pytest.fixture
+def client(side: Side) -> Client:
+    return side.client
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("", ()),
+        ("/", ()),
+        (".", ()),
+        ("a", (b"a",)),
+        ("/a//b/./c/", (b"a", b"b", b"c")),
+        ("..", (b"..",)),
+        ("gr\u00fcn", ("gr\u00fcn".encode(),)),
+        (os.fsdecode(b"not-\xff"), (b"not-\xff",)),
+        ((b"a/b",), (b"a/b",)),
+    ],
+)
+def test_paths_as_texts(path: str, parts: tuple[bytes, ...]) -> None:
+    assert parts_of(path) == parts
+
+
+async def test_names_that_cannot_be_are_refused_before_anything_is_sent(client: Client) -> None:
+    for path in ("..", "a/../b", (b"a/b",), (b"",), (b"x" * 256,), ("x/" * 300), (b"a\0b",)):
+        with pytest.raises(FsmuxError):
+            await client.stat(path)
+    assert (await client.stat()).kind is Kind.DIRECTORY
+
+
+async def test_stat_follows_links_unless_told_not_to(client: Client, served: Path) -> None:
+    (served / "file").write_bytes(b"12345")
+    (served / "link").symlink_to("file")
+    assert (await client.stat("link")).size == 5
+    link = await client.stat("link", follow=False)
+    assert (link.kind, link.link_target) == (Kind.SYMLINK, b"file")
+
+
+async def test_directories(client: Client, served: Path) -> None:
+    await client.mkdir("a/b/c", parents=True)
+    await client.mkdir("a/b/c", parents=True)
+    with pytest.raises(Exists):
+        await client.mkdir("a/b")
+    with pytest.raises(NotFound):
+        await client.mkdir("x/y")
+    await client.rename("a/b", "moved")
+    assert (served / "moved" / "c").is_dir()
+    await client.remove("moved", recursive=True)
+    await client.remove("a")
+    assert list(served.iterdir()) == []
+
+
+async def test_renaming_replaces_only_if_meant(client: Client, served: Path) -> None:
+    (served / "one").write_bytes(b"1")
+    (served / "two").write_bytes(b"2")
+    with pytest.raises(Exists):
+        await client.rename("one", "two")
+    await client.rename("one", "two", replace=True)
+    assert [(path.name, path.read_bytes()) for path in served.iterdir()] == [("two", b"1")]
+
+
+async def test_links_and_attributes(client: Client, served: Path) -> None:
+    await client.symlink("link", b"somewhere/else")
+    assert os.readlink(served / "link") == "somewhere/else"
+    (served / "file").write_bytes(b"")
+    await client.set_attrs("file", Attrs(Kind.FILE, mtime_ns=123_456_789, mode=0o640))
+    facts = (served / "file").stat()
+    assert (facts.st_mtime_ns, facts.st_mode & 0o777) == (123_456_789, 0o640)
+
+
+async def test_a_large_listing_comes_whole_however_slowly_it_is_read(client: Client, served: Path) -> None:
+    names = {f"{index:0200}" for index in range(3000)}  # far more bytes than the first credit
+    for name in names:
+        (served / name).touch()
+    async with client.list() as entries:
+        found = set()
+        async for entry in entries:
+            found.add(entry.path[0].decode())
+            if len(found) % 500 == 0:
+                await client.connection.ping()
+    assert found == names
+
+
+async def test_a_listing_may_be_left_early(client: Client, served: Path) -> None:
+    for index in range(3000):
+        (served / f"{index:0200}").touch()
+    for _ in range(5):
+        async with client.list() as entries:
+            async for _ in entries:
+                break
+    assert (await client.stat()).kind is Kind.DIRECTORY  # and nothing is left, which leaving the fixture checks
+
+
+async def test_listing_what_is_below(client: Client, served: Path) -> None:
+    (served / "a" / "b").mkdir(parents=True)
+    (served / "a" / "b" / "file").write_bytes(b"x")
+    (served / "link").symlink_to("a")
+    async with client.list(recursive=True) as entries:
+        found = {entry.path: entry.attrs.kind async for entry in entries if entry.attrs}
+    assert found == {
+        (b"a",): Kind.DIRECTORY,
+        (b"a", b"b"): Kind.DIRECTORY,
+        (b"a", b"b", b"file"): Kind.FILE,
+        (b"link",): Kind.SYMLINK,
+    }
+    for path, error in (("nowhere", NotFound), ("a/b/file", NotADirectory)):
+        with pytest.raises(error):
+            await listed(client, path)
+
+
+async def listed(client: Client, path: str) -> list[Entry]:
+    async with client.list(path) as entries:
+        return [entry async for entry in entries]
+
+
+async def test_random_access(client: Client, served: Path) -> None:
+    async with client.open("file", create=True) as file:
+        assert file.size == 0
+        assert await file.pwrite(b"hello", 5) == 5
+        assert await file.pread(100, 0) == b"\0\0\0\0\0hello"
+        assert await file.pwrite(memoryview(bytearray(b"HE")), 5) == 2
+        await file.close(sync=True)
+    assert (served / "file").read_bytes() == b"\0\0\0\0\0HEllo"
+    async with client.open("file") as file:
+        assert file.size == 10
+        assert await file.pread(3, 5) == b"HEl"
+        with pytest.raises(AccessError):
+            await file.pwrite(b"x", 0)
+    async with client.open("file", truncate=True) as file:
+        assert file.size == 0
+    with pytest.raises(NotFound):
+        async with client.open("nowhere"):
+            pass
+    (served / "directory").mkdir()
+    with pytest.raises(IsADirectory):
+        async with client.open("directory"):
+            pass
+
+
+async def test_random_access_in_large_pieces(client: Client, served: Path) -> None:
+    data = content(9 * 2**20 + 3)
+    async with client.open("file", create=True) as file:
+        assert await file.pwrite(data, 1) == len(data)
+        assert await file.pread(len(data) + 10, 1) == data
+    assert (served / "file").read_bytes() == b"\0" + data
+
+
+async def test_errors_of_the_block_leave_the_client_usable(client: Client, served: Path) -> None:
+    (served / "file").write_bytes(b"x")
+    with pytest.raises(ZeroDivisionError):
+        async with client.open("file"):
+            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        async with client.list():
+            raise ZeroDivisionError
+    assert (await client.stat("file")).size == 1
+
+
+async def test_many_tasks_on_one_client(client: Client, served: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        for index in range(100):
+
+            async def work(index: int = index) -> None:
+                name = f"file{index}"
+                data = content(1000 + 37 * index, seed=index)
+                async with client.open(name, create=True) as file:
+                    await file.pwrite(data, 0)
+                    assert await file.pread(len(data), 0) == data
+                assert (await client.stat(name)).size == len(data)
+
+            nursery.start_soon(work)
+    assert len(list(served.iterdir())) == 100
+
+
+async def test_what_arrives_damaged_is_not_handed_out(served: Path, there: Path) -> None:
+    (served / "file").write_bytes(content(CHUNK))
+    async with facing("memory", served, there, pair=damaging_pair(lambda index, length: 7)) as side:
+        async with side.client.open("file", write=True) as file:
+            with pytest.raises(IntegrityError, match="damaged"):
+                await file.pread(CHUNK, 0)
+        with pytest.raises(IntegrityError, match="nothing was written"):
+            async with side.client.open("file", write=True) as file:
+                await file.pwrite(b"damaged on its way", 0)
+    assert (served / "file").read_bytes() == content(CHUNK)
+
+
+async def test_a_lost_connection_ends_whatever_waits(served: Path, there: Path) -> None:
+    (served / "file").write_bytes(content(CHUNK))
+    async with facing("unix", served, there, check=False) as side, side.client.open("file") as file:
+        await file.pread(10, 0)
+        await side.behind[0].transport.aclose()
+        while side.client.connection.failure is None:
+            await trio.lowlevel.checkpoint()
+        with pytest.raises(ConnectionLost):
+            await file.pread(10, 0)
+        with pytest.raises(ConnectionLost):
+            await side.client.stat("file")

@@ -1,0 +1,376 @@
+"""One transfer over several connections: who carries what, what a lost one costs, and how streams find each other."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from fsmux.errors import ConnectionLost, FsmuxError
+from fsmux.events import ChunkHealed, FileProgress, FileStarted, Retrying, Warned
+from fsmux.files.root import Root
+from fsmux.files.source import Source
+from fsmux.limits import MIB
+from fsmux.transfer.sender import Sending
+from fsmux.transfer.session import Report
+from fsmux.wire.messages import Committed, Finish, Offer, Put, Want
+
+from . import kit
+from .kit import Move, Side, content, damaging_pair, facing, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from fsmux.events import Event, Summary
+    from fsmux.mux.connection import Connection
+
+LANES = 4
+SPREAD = 4 * MIB
+SIZE = 24 * MIB + 12_345
+JOIN = bytes(range(16))
+
+
+class Joint(Move):
+    """A transfer over several connections, of which both ends are known."""
+
+    def __init__(self, side: Side, direction: str) -> None:
+        super().__init__(side, direction)
+        self.near: list[Connection] = [side.client.connection]
+        dial = side.client.dial
+
+        def recording() -> AbstractAsyncContextManager[Connection]:
+            return _Recording(dial(), self.near)
+
+        side.client.dial = recording
+
+    async def __call__(self, name: str = "file", **options: Any) -> Summary:
+        del self.near[1:]
+        return await super().__call__(name, **{"connections": LANES, "chunk_size": MIB, **options})
+
+    def carried(self) -> list[int]:
+        """Bytes by connection, counted where they arrived."""
+        ends = self.near if self.direction == "down" else self.side.behind
+        return [int(end.statistics()["received"] or 0) for end in ends]
+
+    def write(self, size: int = SIZE, seed: int = 1) -> bytes:
+        (self.source / "file").write_bytes(wanted := content(size, seed))
+        return wanted
+
+    def when(self, count: int, act: Any) -> None:
+        """Do something once so many bytes have passed."""
+        passed = 0
+
+        def look(event: Event) -> None:
+            nonlocal passed
+            if isinstance(event, FileProgress):
+                passed += event.bytes
+                if passed >= count:
+                    self.side.on_event = lambda event: None
+                    act()
+
+        self.side.on_event = look
+
+    def cut(self, number: int) -> None:
+        """End a connection as if its cable were cut."""
+        self.near[number]._fail(ConnectionLost("the cable was cut"))
+
+
+class _Recording:
+    def __init__(self, inner: AbstractAsyncContextManager[Connection], seen: list[Connection]) -> None:
+        self._inner = inner
+        self._seen = seen
+
+    async def __aenter__(self) -> Connection:
+        connection = await self._inner.__aenter__()
+        self._seen.append(connection)
+        return connection
+
+    async def __aexit__(self, *exc: Any) -> bool | None:
+        return await self._inner.__aexit__(*exc)
+
+
+@pytest.fixture(autouse=True)
+def files_are_big_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsmux.sites.SPREAD_BYTES", SPREAD)
+
+
+@pytest.fixture
+def joint(side: Side, direction: str) -> Joint:
+    return Joint(side, direction)
+
+
+# ---- who carries what ---------------------------------------------------------------------------------------------
+
+
+async def test_a_big_file_goes_over_all_connections(joint: Joint) -> None:
+    wanted = joint.write()
+    summary = await joint()
+    assert (joint.target / "file").read_bytes() == wanted
+    assert (summary.files, summary.bytes_sent, summary.bytes_resumed, summary.retries) == (1, SIZE, 0, 0)
+    carried = joint.carried()
+    assert len(carried) == LANES
+    assert min(carried) >= SIZE / LANES / 2, carried
+    assert sum(carried) < SIZE * 1.01
+    assert sum(event.bytes for event in joint.side.of(FileProgress)) == SIZE
+    assert len(joint.side.of(FileStarted)) == 1
+    assert state_of(joint.side.served) == state_of(joint.side.there) == set()
+
+
+async def test_many_files_are_dealt_out_over_all_connections(joint: Joint) -> None:
+    (joint.source / "many").mkdir()
+    for number in range(60):
+        (joint.source / "many" / str(number)).write_bytes(content(MIB // 2, seed=number))
+    assert not (await joint("many")).failed
+    for number in range(60):
+        assert (joint.target / "many" / str(number)).read_bytes() == content(MIB // 2, seed=number)
+    carried = joint.carried()
+    assert len(carried) == LANES
+    assert min(carried) >= 60 * MIB / 2 / LANES / 2, carried
+
+
+async def test_a_file_of_moderate_size_takes_one_connection(joint: Joint) -> None:
+    joint.write(SPREAD)
+    summary = await joint()
+    assert summary.bytes_sent == SPREAD
+    assert sorted(joint.carried())[-2] < MIB
+
+
+async def test_a_dry_run_opens_no_further_connection(joint: Joint) -> None:
+    joint.write(10)
+    await joint(dry_run=True)
+    assert len(joint.near) == 1
+
+
+async def test_a_limit_holds_over_all_connections_together(joint: Joint) -> None:
+    joint.write()
+    rate = 20 * MIB
+    started = trio.current_time()
+    await joint(bwlimit=rate)
+    assert trio.current_time() - started >= 0.9 * SIZE / rate
+
+
+async def test_what_is_there_already_is_not_sent_again(joint: Joint) -> None:
+    wanted = bytearray(joint.write())
+    await joint()
+    wanted[5 * MIB + 3] ^= 1
+    wanted += content(MIB, seed=9)
+    (joint.source / "file").write_bytes(wanted)
+    summary = await joint()
+    assert (joint.target / "file").read_bytes() == wanted
+    assert summary.bytes_sent <= 3 * MIB
+    assert summary.bytes_sent + summary.bytes_resumed == len(wanted)
+
+
+async def test_another_chunk_size_than_pieces_have(joint: Joint) -> None:
+    """Chunks larger than pieces come in parts, on streams of different connections."""
+    wanted = joint.write()
+    summary = await joint(chunk_size=16 * MIB)
+    assert (joint.target / "file").read_bytes() == wanted
+    assert summary.bytes_sent == SIZE
+
+
+# ---- interruptions ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("connections", [1, LANES])
+async def test_resuming_sends_what_is_missing(joint: Joint, connections: int) -> None:
+    """Whether the second attempt has as many connections or one."""
+    wanted = joint.write()
+    with trio.CancelScope() as scope:
+        joint.when(SIZE // 2, scope.cancel)
+        await joint(bwlimit=60 * MIB)
+    assert scope.cancelled_caught
+    await joint.side.quiet()
+    assert not (joint.target / "file").exists()
+    summary = await joint(connections=connections)
+    assert (joint.target / "file").read_bytes() == wanted
+    assert summary.bytes_sent + summary.bytes_resumed == SIZE
+    assert summary.bytes_resumed >= SIZE // 4
+    assert state_of(joint.target) == set()
+
+
+@pytest.mark.parametrize("chunk_size", [MIB, 16 * MIB])
+async def test_a_lost_connection_leaves_its_pieces_to_the_others(joint: Joint, chunk_size: int) -> None:
+    wanted = joint.write()
+    joint.when(SIZE // 3, lambda: joint.cut(2))
+    summary = await joint(bwlimit=60 * MIB, chunk_size=chunk_size)
+    assert (joint.target / "file").read_bytes() == wanted
+    assert (summary.files, summary.failed) == (1, 0)
+    assert len(joint.side.of(FileStarted)) == 1, "it was not begun again"
+    # What was on its way, and perhaps a chunk whose checksum was lost, is sent twice; to a receiver it came once.
+    assert SIZE <= summary.bytes_sent <= SIZE + (16 * MIB if joint.direction == "up" else chunk_size)
+    assert any("cable" in event.message for event in joint.side.of(Warned))
+
+
+async def test_all_further_connections_may_be_lost(joint: Joint) -> None:
+    wanted = joint.write()
+    joint.when(SIZE // 3, lambda: [joint.cut(number) for number in (1, 2, 3)])
+    assert not (await joint(bwlimit=60 * MIB)).failed
+    assert (joint.target / "file").read_bytes() == wanted
+
+
+async def test_without_the_first_connection_it_ends_and_can_be_resumed(joint: Joint) -> None:
+    wanted = joint.write()
+    joint.when(SIZE // 2, lambda: joint.cut(0))
+    with pytest.raises(ConnectionLost):
+        await joint(bwlimit=60 * MIB)
+    assert not (joint.target / "file").exists()
+    async with facing("unix", joint.side.served, joint.side.there) as side:
+        summary = await Joint(side, joint.direction)()
+    assert (joint.target / "file").read_bytes() == wanted
+    assert summary.bytes_sent + summary.bytes_resumed == SIZE
+    assert summary.bytes_resumed > 0
+
+
+async def test_files_on_a_lost_connection_are_begun_again(joint: Joint) -> None:
+    (joint.source / "many").mkdir()
+    for number in range(16):
+        (joint.source / "many" / str(number)).write_bytes(content(2 * MIB, seed=number))
+    joint.when(8 * MIB, lambda: joint.cut(3))
+    summary = await joint("many", bwlimit=100 * MIB)
+    assert (summary.files, summary.failed) == (16, 0), joint.side.events
+    assert joint.side.of(Retrying)
+    for number in range(16):
+        assert (joint.target / "many" / str(number)).read_bytes() == content(2 * MIB, seed=number)
+
+
+async def test_connections_that_cannot_be_made_are_done_without(joint: Joint) -> None:
+    wanted = joint.write()
+    dial, seen = joint.side.client.dial, 0
+
+    def sometimes() -> AbstractAsyncContextManager[Connection]:
+        nonlocal seen
+        seen += 1
+        if seen > 1:
+            raise ConnectionLost("no more of them")
+        return dial()
+
+    joint.side.client.dial = sometimes
+    assert not (await joint()).failed
+    assert (joint.target / "file").read_bytes() == wanted
+    assert len(joint.side.of(Warned)) == LANES - 2
+
+
+async def test_a_file_replaced_meanwhile_comes_as_it_was_first_offered(joint: Joint) -> None:
+    """The stream that opened it goes on alone; those that are offered another version are of no use."""
+    if joint.direction == "up":
+        pytest.skip("an upload has one open file for all streams")
+    wanted = joint.write()
+    other = joint.source / "other"
+    other.write_bytes(content(SIZE, seed=2))
+
+    def replace(event: Event) -> None:
+        if isinstance(event, FileStarted):
+            os.replace(other, joint.source / "file")
+
+    joint.side.on_event = replace
+    assert not (await joint()).failed
+    assert (joint.target / "file").read_bytes() == wanted
+
+
+async def test_a_file_that_changes_meanwhile_fails(joint: Joint) -> None:
+    joint.write()
+
+    def change() -> None:
+        with (joint.source / "file").open("r+b") as file:
+            file.seek(7)
+            file.write(b"changed")
+
+    joint.when(SIZE // 2, change)
+    summary = await joint(bwlimit=60 * MIB)
+    assert summary.failed == 1
+    assert joint.side.failure.code == "SOURCE_CHANGED"
+    assert not (joint.target / "file").exists()
+
+
+async def test_damage_heals_over_several_connections(
+    direction: str, served: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = 0
+
+    def choose(index: int, length: int) -> int | None:
+        nonlocal seen
+        seen += 1
+        return length // 2 if seen % 16 == 0 and seen < 100 else None
+
+    monkeypatch.setattr(kit, "transports", lambda kind: damaging_pair(choose))
+    async with facing("memory", served, there) as side:
+        joint = Joint(side, direction)
+        wanted = joint.write()
+        summary = await joint()
+        assert not summary.failed, side.failure
+        assert (joint.target / "file").read_bytes() == wanted
+        assert side.of(ChunkHealed)
+
+
+# ---- how streams find each other ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def sending(side: Side, there: Path) -> AsyncIterator[Sending]:
+    (there / "file").write_bytes(content(3 * MIB))
+    with Root.open(there) as root, Source.open(root, (b"file",)) as source:
+        yield Sending(source, side.client.disk, side.client.digests, Report("file"), MIB)
+
+
+async def test_a_stream_that_comes_late_is_told_that_the_file_stands(side: Side, sending: Sending) -> None:
+    request = Put((b"file",), join=JOIN, streams=2)
+    outcomes = []
+    for _ in range(2):
+        async with side.client.connection.open_stream(request) as stream:
+            outcomes.append(await sending.send_on(stream))
+    assert outcomes[0] == outcomes[1]
+    assert sending.sent == 3 * MIB
+
+
+async def test_a_stream_of_another_version_is_turned_away(side: Side, sending: Sending) -> None:
+    request = Put((b"file",), join=JOIN, streams=2)
+    offer = Offer(sending.source.identity, 0o644, MIB)
+    async with side.client.connection.open_stream(request) as first:
+        await first.send(offer)
+        want = await first.expect_message(Want)
+        assert want.missing
+        async with side.client.connection.open_stream(request) as second:
+            await second.send(Offer(sending.source.identity, 0o644, 2 * MIB))
+            with pytest.raises(FsmuxError, match="another version"):
+                await second.receive()
+
+
+async def test_without_an_id_a_second_stream_is_a_second_writer(side: Side, sending: Sending) -> None:
+    async with side.client.connection.open_stream(Put((b"file",))) as first:
+        await first.send(Offer(sending.source.identity, 0o644, MIB))
+        await first.expect_message(Want)
+        async with side.client.connection.open_stream(Put((b"file",), join=JOIN, streams=2)) as second:
+            with pytest.raises(FsmuxError) as caught:
+                await sending.send_on(second)
+            assert caught.value.code.name == "BUSY"
+
+
+async def test_the_next_id_begins_where_the_last_one_stopped(side: Side, sending: Sending) -> None:
+    """A stream that comes while the last of the others leaves waits for it, and is not BUSY."""
+    request = Put((b"file",), join=JOIN, streams=2)
+    first = side.client.connection.open_stream(request)
+    await first.send(Offer(sending.source.identity, 0o644, MIB))
+    await first.expect_message(Want)
+    first.close(ConnectionError())
+    async with side.client.connection.open_stream(request) as second:
+        outcome = await sending.send_on(second)
+    assert outcome.bytes == 3 * MIB
+    assert (side.served / "file").read_bytes() == content(3 * MIB)
+
+
+async def test_one_stream_finishes_for_nothing(side: Side, sending: Sending) -> None:
+    """FINISH that nobody asked for is a protocol error, on that file only."""
+    async with side.client.connection.open_stream(Put((b"file",), join=JOIN, streams=2)) as stream:
+        await stream.send(Offer(sending.source.identity, 0o644, MIB))
+        want = await stream.expect_message(Want)
+        await stream.send(Finish(3))
+        if not want.more:
+            await stream.send(Finish(3))
+        with pytest.raises(FsmuxError, match="finished before"):
+            while not isinstance(await stream.receive(), Committed):
+                pass
