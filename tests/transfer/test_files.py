@@ -92,30 +92,18 @@ async def test_early_files_that_come_in_pieces_do_not_lock_each_other_out(
 ) -> None:
     """More files at once than early credit has room for, each part-way: they need credit of their own to go on."""
     monkeypatch.setattr("fsmux.limits.EAGER_CREDIT", 8 * MIN_FRAME)
+    monkeypatch.setattr("fsmux.mux.outbox.MAX_DATA_PAYLOAD", MIN_FRAME)
     async with facing("unix", served, there) as side:
         move = Move(side, direction)
         wanted = {f"{index}": content(INITIAL_CREDIT, seed=index) for index in range(30)}
         for name, data in wanted.items():
             (move.source / name).write_bytes(data)
-        for connection in (side.client.connection, *side.behind):
-            connection.outbox.frame_size = MIN_FRAME
-            connection.transport._sizer = Frozen()  # type: ignore[attr-defined]
         if direction == "up":
             summary = await side.client.upload(str(move.source) + "/", "all", observer=side.observe, streams=30)
         else:
             summary = await side.client.download("", move.target / "all", observer=side.observe, streams=30)
         assert (summary.files, summary.failed) == (30, 0), side.events
         assert {path.name: path.read_bytes() for path in (move.target / "all").iterdir()} == wanted
-
-
-class Frozen:
-    """Keeps frames at the size that they have."""
-
-    def begin(self, now: float) -> None:
-        pass
-
-    def sent(self, size: int, now: float) -> bool:
-        return False
 
 
 async def test_a_second_line_is_all_that_is_sent(move: Move) -> None:
