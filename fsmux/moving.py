@@ -88,8 +88,8 @@ class Transfer:
     async def _move(
         self, sources: Sequence[Local | Remote], destination: Local | Remote, open_roots: ExitStack
     ) -> None:
-        self._asked = await self._ask_early(sources, destination, open_roots)
-        items = await self._map(sources, destination, open_roots)
+        looked = await self._ask_early(sources, destination, open_roots)
+        items = await self._map(sources, destination, open_roots, looked)
         for item in items:
             await self._scan(item)
         claimed: dict[Parts, dict[Parts, bool]] = {}  # by place: sources that share one must not meet in a name
@@ -138,13 +138,21 @@ class Transfer:
     # ---- what goes where -------------------------------------------------------------------------------------------
 
     async def _map(
-        self, sources: Sequence[Local | Remote], destination: Local | Remote, open_roots: ExitStack
+        self,
+        sources: Sequence[Local | Remote],
+        destination: Local | Remote,
+        open_roots: ExitStack,
+        looked: Stream | None,
     ) -> list[_Item]:
         origins: list[Origin] = []
         tops: list[tuple[Site, Parts, Attrs]] = []
         for place in sources:
             site, prefix = await self._source_site(place, open_roots)
-            attrs = await site.stat(prefix, follow=place.is_contents)
+            if looked is not None:
+                async with looked as stream:
+                    attrs: Attrs = await stream.expect_message(Attrs)
+            else:
+                attrs = await site.stat(prefix, follow=place.is_contents)
             if attrs.kind is Kind.SYMLINK and place.is_contents:
                 attrs = await site.stat(prefix, follow=True)
             name = prefix[-1] if prefix else b""  # without a name of its own it means its contents
@@ -166,7 +174,10 @@ class Transfer:
         self, sources: Sequence[Local | Remote], destination: Local | Remote, open_roots: ExitStack
     ) -> Stream | None:
         """Ask for the one remote source at once if it would be fresh here, whatever it is: a guess that saves a round
-        trip. If it is no file, or the plan comes to something else, the stream is dropped unread."""
+        trip. If it is no file, or the plan comes to something else, it is dropped unread.
+
+        Returns the stream on which the source's attributes will come.
+        """
         options, place = self._options, sources[0]
         if len(sources) > 1 or not isinstance(place, Remote) or not isinstance(destination, Local):
             return None
@@ -176,7 +187,9 @@ class Transfer:
             return None
         if not await self._client.disk.meta(_surely_fresh, destination, place.path_parts[-1]):
             return None
-        return open_roots.enter_context(RemoteSite(self._client).ask_for(place.path_parts, options))
+        asking = RemoteSite(self._client).ask_for(place.path_parts, options)
+        looked, self._asked = open_roots.enter_context(asking)
+        return looked
 
     async def _source_site(self, place: Local | Remote, open_roots: ExitStack) -> tuple[Site, Parts]:
         if isinstance(place, Remote):

@@ -26,7 +26,7 @@ from fsmux.records import Attrs, Kind, Parts
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Outcome, Report, together
-from fsmux.wire.messages import JOIN_SIZE, Get, Offer, Put
+from fsmux.wire.messages import JOIN_SIZE, Get, Offer, Put, Stat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -71,19 +71,25 @@ class RemoteSite:
             yield _kept(pages, keep)
 
     @contextmanager
-    def ask_for(self, parts: Parts, options: Options) -> Iterator[Stream]:
+    def ask_for(self, parts: Parts, options: Options) -> Iterator[tuple[Stream, Stream]]:
         """Ask for a file before it is known to be one, in the hope that it is and comes a round trip sooner.
 
         Nothing may stand or be kept at its destination. Until somebody reads it, it takes no more than the initial
-        credit; what nobody has taken over by the end of the block is called off.
+        credit; what nobody has taken over by the end of the block is called off. The first stream is that of a STAT,
+        sent before, so that its answer does not come behind the first frame of the file.
         """
-        stream = self._client.connection.open_stream(Get(parts, fresh=True, chunk_size=options.chunk_size))
+        open_stream = self._client.connection.open_stream
+        streams = (
+            open_stream(Stat(parts, False), end=True),
+            open_stream(Get(parts, fresh=True, chunk_size=options.chunk_size)),
+        )
         try:
-            yield stream
+            yield streams
         finally:
-            if not stream.left:
-                stream.reset(ErrorCode.CANCELLED)
-                stream.close()
+            for stream in streams:
+                if not stream.left:
+                    stream.reset(ErrorCode.CANCELLED)
+                    stream.close()
 
     async def mkdir(self, parts: Parts, mode: int) -> None:
         await self._client.mkdir(parts, parents=True, mode=mode)

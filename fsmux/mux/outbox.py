@@ -216,6 +216,11 @@ class Outbox:
         return bool(self._ring)
 
     @property
+    def messages(self) -> int:
+        """How many requests and replies were queued to go before bulk."""
+        return self._messages_pushed
+
+    @property
     def held(self) -> bool:
         """Whether all that could be sent has to wait for more :attr:`allowance`."""
         with self._lock:
