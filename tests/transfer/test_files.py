@@ -92,7 +92,8 @@ async def test_early_files_that_come_in_pieces_do_not_lock_each_other_out(
 ) -> None:
     """More files at once than early credit has room for, each part-way: they need credit of their own to go on."""
     monkeypatch.setattr("fsmux.limits.EAGER_CREDIT", 8 * MIN_FRAME)
-    monkeypatch.setattr("fsmux.mux.outbox.MAX_DATA_PAYLOAD", MIN_FRAME)
+    for name in ("MAX_DATA_PAYLOAD", "START_FRAME"):
+        monkeypatch.setattr(f"fsmux.mux.outbox.{name}", MIN_FRAME)
     async with facing("unix", served, there) as side:
         move = Move(side, direction)
         wanted = {f"{index}": content(INITIAL_CREDIT, seed=index) for index in range(30)}
