@@ -11,76 +11,20 @@ import contextlib
 import os
 import shutil
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.harness import Sample
-from benchmarks.processes import START_SECONDS, Failed, Process, Usage, cpu_seconds, fsmux, fsmux_server, peak_memory
+from benchmarks.processes import START_SECONDS, Failed, Process, Usage, cpu_seconds, peak_memory
+from fsmux.cli.measure.movers import Fsmux, RawLoop, contents_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.harness import Contender
 
-RAW = Path(__file__).with_name("raw.py")
-
-
-class RawLoop:
-    """``sendfile`` to ``recv_into`` and ``pwrite``: one file, no protocol. See :mod:`benchmarks.raw`."""
-
-    def __init__(self, place: Path, *flags: str) -> None:
-        self.name = " ".join(["raw loop", *(flag.removeprefix("--") for flag in flags)])
-        self._place = place
-        self._flags = flags
-
-    def down(self, source: Path, target: Path) -> Sample:
-        return self._run([source], [target, "--receive"])
-
-    def up(self, source: Path, target: Path) -> Sample:
-        return self._run([target, "--receive"], [source])
-
-    def _run(self, served: Sequence[str | Path], asked: Sequence[str | Path]) -> Sample:
-        port_file = self._place / "raw.port"
-        port_file.unlink(missing_ok=True)
-        server = Process([sys.executable, RAW, "serve", served[0], port_file, *served[1:], *self._flags])
-        while not port_file.exists():
-            if server.ended(0.001):
-                server.check()
-        client = Process(
-            [sys.executable, RAW, "connect", asked[0], port_file.read_text().strip(), *asked[1:], *self._flags]
-        )
-        usage = client.check()
-        return Sample.of(usage, server.check())
-
-
-class Fsmux:
-    """``fsmux transfer`` and ``fsmux serve``, CRC on."""
-
-    def __init__(self, *options: str, name: str = "fsmux") -> None:
-        self.name = " ".join([name, *options])
-        self._options = options
-
-    def down(self, source: Path, target: Path) -> Sample:
-        with fsmux_server(source.parent, "--durability", "none") as server:
-            url = f"fsmux://{server.address}/{_named(source)}"
-            usage = fsmux("transfer", "-q", "--durability", "none", *self._options, url, target).check()
-            return Sample.of(usage, server.usage())
-
-    def up(self, source: Path, target: Path) -> Sample:
-        with fsmux_server(target.parent, "--durability", "none") as server:
-            url = f"fsmux://{server.address}/{target.name}"
-            usage = fsmux("transfer", "-q", "--durability", "none", *self._options, _named_path(source), url).check()
-            return Sample.of(usage, server.usage())
-
-
-def _named(source: Path) -> str:
-    return source.name + "/" * source.is_dir()
-
-
-def _named_path(source: Path) -> str:
-    return os.fspath(source) + "/" * source.is_dir()
+__all__ = ["Fsmux", "RawLoop", "installed"]
 
 
 class _Daemon:
@@ -116,10 +60,10 @@ class Rsync:
         self._place = place
 
     def down(self, source: Path, target: Path) -> Sample:
-        return self._run(source.parent, lambda url: [f"{url}{_named(source)}", target])
+        return self._run(source.parent, lambda url: [f"{url}{contents_of(source.name, source)}", target])
 
     def up(self, source: Path, target: Path) -> Sample:
-        return self._run(target.parent, lambda url: [_named_path(source), f"{url}{target.name}"])
+        return self._run(target.parent, lambda url: [contents_of(os.fspath(source), source), f"{url}{target.name}"])
 
     def _run(self, root: Path, words: Callable[[str], list[str | Path]]) -> Sample:
         port = free_port()
