@@ -55,7 +55,7 @@ class Link:
 
     def at(self, end: int, words: Sequence[str | os.PathLike[str]]) -> list[str]:
         """The command line that runs ``words`` at the server's (0) or the client's (1) end."""
-        return ["ip", "netns", "exec", self.names[end], *map(os.fspath, words)]
+        return ["ip", "netns", "exec", self.names[end], *[os.fspath(word) for word in words]]
 
 
 @contextlib.contextmanager

@@ -141,7 +141,7 @@ def far_server(place: Path, at: Link) -> Server:
     """A server at the server's end of the link."""
     port_file = place / "port"
     port_file.unlink(missing_ok=True)
-    words = [
+    words: list[str | Path] = [
         *FSMUX, "serve", place / "data", "--listen", f"{ADDRESSES[0]}:{PORT}", "--plaintext", "-q",
         "--port-file", port_file,
     ]  # fmt: skip
