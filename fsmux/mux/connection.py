@@ -22,51 +22,41 @@ import trio
 from fsmux import limits
 from fsmux.errors import (
     ConnectionLost,
-    ErrorCode,
-    FlowControlError,
     FsmuxError,
     InternalError,
     PeerShutdown,
     ProtocolError,
-    RefusedError,
     Unsupported,
     VersionMismatch,
     from_code,
 )
-from fsmux.mux.buffers import BufferPool, Data
-from fsmux.mux.outbox import Outbox, SendQueue
+from fsmux.mux.outbox import Outbox
 from fsmux.mux.service import serving
-from fsmux.mux.stream import Charged, Stream
+from fsmux.mux.table import StreamTable
 from fsmux.mux.throttle import Throttle
-from fsmux.wire.credit import CreditBudget, EagerBudget, SendCredit
 from fsmux.wire.decoder import Decoder
-from fsmux.wire.frames import CREDITED, PACE_FEATURE, VERSION, Cmd, Flags, Frame, Header
+from fsmux.wire.frames import PACE_FEATURE, VERSION, Cmd, Frame, Header
 from fsmux.wire.messages import (
-    COMMANDS,
     Auth,
     Credit,
-    Error,
     Goaway,
     Hello,
     Message,
     Pace,
     Ping,
     Pong,
-    Reset,
     decode,
     encode,
 )
-from fsmux.wire.state import ConnectionPhase, Role, first_id, legal, opened_by
+from fsmux.wire.state import ConnectionPhase, Role, legal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from fsmux.mux.stream import Stream
     from fsmux.mux.transport import Transport
 
 logger = logging.getLogger("fsmux.mux")
-
-MAX_STRAY_FRAMES = 10_000
-"""Frames for streams that are over already, beyond which a peer is not late but hostile."""
 
 READ_CHECKPOINT = 1 * limits.MIB
 """Bytes the reader takes in before it lets other tasks run, when there is always more."""
@@ -96,35 +86,21 @@ class Connection:
         self.hello = hello
         self.peer_hello: Hello = Hello()
         self.user: Any = None
-        self.rtt: float | None = None
         self.failure: FsmuxError | None = None
         self.outbox = Outbox(limits.INITIAL_CREDIT, self._wake_writer)
         self.throttle = Throttle()
         """What limits the bytes under credit that are sent here; connections of one session may share one."""
-        self._token = trio.lowlevel.current_trio_token()
         self._handshake = handshake
         self._phase = ConnectionPhase.GREETING
         self._greeted = trio.Event()
         self._opened = trio.Event()
-        self._streams: dict[int, Stream] = {}
-        self._next_id = first_id(role)
-        self._highest_peer_id = 0
-        self._peer_streams = 0
-        self._stray = 0
-        self._pool = BufferPool()
-        self._placed: Data | None = None
-        self._decoder = Decoder(self._max_payload, self._place)
-        self._budget = CreditBudget(limits.RECEIVE_BUDGET, limits.MIN_WINDOW, limits.MAX_WINDOW)
-        self._eager = EagerBudget(limits.EAGER_CREDIT)
-        self._eager_taken: dict[int, int] = {}
+        self._table = StreamTable(role, self.outbox, hello.max_streams)
+        self._decoder = Decoder(self._max_payload, self._table.place)
         self._peer_leaving = False
-        self._leaving = False
         self._service = trio.CancelScope()
         self._sendable = trio.Event()
         self._sent_all = trio.Event()
-        self._changed = trio.Event()
         self._auth_in, self._auth_out = trio.open_memory_channel[Auth](4)
-        self._accept_in, self._accept_out = trio.open_memory_channel[Stream](limits.MAX_STREAMS)
         self._heard = trio.current_time()
         self._received_bytes = 0
         self._pings: dict[int, tuple[float, trio.Event]] = {}
@@ -149,20 +125,12 @@ class Connection:
             raise self.failure
         if self._peer_leaving:
             raise PeerShutdown("the peer is going away")
-        if len(self._streams) - self._peer_streams >= self.peer_hello.max_streams:
-            raise RefusedError(f"the peer allows {self.peer_hello.max_streams} streams at once")
-        payload = encode(first)  # before the id is taken: a message that cannot be encoded opens nothing
-        stream = self._add_stream(self._next_id)
-        self._next_id += 2
-        flags = Flags.END_STREAM if end else 0
-        self.outbox.message(stream.queue, Frame(first.CMD, stream.id, payload, flags))
-        stream.local_ended = end
-        return stream
+        return self._table.open(first, end=end)
 
     async def accept(self) -> Stream | None:
         """The next stream that the peer opened; None when the connection is over. Cancellable, loses nothing."""
         try:
-            return await self._accept_out.receive()
+            return await self._table.accepted.receive()
         except trio.EndOfChannel:
             return None
 
@@ -186,8 +154,8 @@ class Connection:
 
     def goaway(self) -> None:
         """Tell the peer to open no further streams; those that are open go on."""
-        if self.failure is None and not self._leaving:
-            self._leaving = True
+        if self.failure is None and not self._table.refusing:
+            self._table.refusing = True
             self.outbox.urgent(Frame(Cmd.GOAWAY, 0, encode(Goaway(0, ""))))
 
     def limit_sending(self, rate: int | None) -> None:
@@ -203,90 +171,34 @@ class Connection:
             self.outbox.urgent(Frame(Cmd.PACE, 0, encode(Pace(rate or 0))))
 
     @property
+    def rtt(self) -> float | None:
+        """Seconds of a round trip, as last measured; None before that."""
+        return self._table.rtt
+
+    @property
     def orderly(self) -> bool:
         """Whether one of the two sides said GOAWAY, so that the end of the connection is no loss."""
-        return self._leaving or self._peer_leaving
+        return self._table.refusing or self._peer_leaving
 
     @property
     def open_streams(self) -> int:
         """Streams whose work has not ended, whoever opened them."""
-        return len(self._streams)
+        return len(self._table)
 
     async def wait_idle(self) -> None:
         """Return once no stream is open."""
-        while self._streams and self.failure is None:
-            await self._changed.wait()
+        while len(self._table) and self.failure is None:
+            await self._table.changed.wait()
 
     def statistics(self) -> dict[str, float | int | None]:
         """Figures for logs and tests: open streams, slabs of buffers, frame size, round trip in seconds."""
         return {
-            "streams": len(self._streams),
-            "slabs": self._pool.allocated,
+            "streams": len(self._table),
+            "slabs": self._table.slabs,
             "frame_size": self.outbox.frame_size,
             "rtt": self.rtt,
             "received": self._received_bytes,
         }
-
-    # ---- for streams -----------------------------------------------------------------------------------------------
-
-    def run_soon(self, fn: Callable[[], None]) -> None:
-        """Run ``fn`` in the event loop; may be called from any thread."""
-        with contextlib.suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(fn)
-
-    def expect(self, stream: Stream, remaining: int | None) -> None:
-        stream.receive_credit.expect(remaining)
-        if not stream.in_budget and not stream.remote_ended:
-            stream.in_budget = True
-            self._budget.add(stream.id, stream.receive_credit)
-        self._grant()
-
-    def consumed(self, stream: Stream, data: Data) -> None:
-        length = data.length
-        if not data.released:
-            self._pool.release(data)
-            self.consumed_bytes(stream, length)
-
-    def consumed_bytes(self, stream: Stream, count: int) -> None:
-        stream.receive_credit.on_consumed(count, trio.current_time(), self.rtt)
-        if stream.in_budget:
-            self._grant()
-
-    def settle(self, stream: Stream) -> None:
-        """Forget the stream if it is over in both directions, sent out, and nobody works for it any more."""
-        if stream.remote_ended and stream.in_budget:
-            stream.in_budget = False
-            self._budget.remove(stream.id)
-            self._release_eager(stream.id)
-            self._grant()
-        if not (stream.local_ended and stream.remote_ended):
-            return
-        # For the peer the early bytes ceased to count with the frame that ended the stream, so for us they must, too.
-        self._release_eager(stream.id)
-        if stream.left and not stream.queue.items and stream.id in self._streams:
-            del self._streams[stream.id]
-            self.outbox.finish(stream.queue)
-            if opened_by(stream.id) is not self.role:
-                self._peer_streams -= 1
-            self._changed.set()
-            self._changed = trio.Event()
-
-    def _grant(self) -> None:
-        for stream_id, limit in self._budget.pump():
-            self._release_eager(stream_id)
-            self.outbox.grant(stream_id, limit)
-
-    def _release_eager(self, stream_id: int) -> None:
-        taken = self._eager_taken.pop(stream_id, 0)
-        if taken:
-            self._eager.release(taken)
-
-    def _add_stream(self, stream_id: int) -> Stream:
-        queue = SendQueue(stream_id, SendCredit(self.peer_hello.initial_credit), _nothing)
-        stream = Stream(self, stream_id, queue)
-        queue.on_room = stream.on_room
-        self._streams[stream_id] = stream
-        return stream
 
     # ---- handshake -------------------------------------------------------------------------------------------------
 
@@ -341,131 +253,24 @@ class Connection:
             return limits.MAX_PREAUTH_PAYLOAD
         return limits.MAX_DATA_PAYLOAD if header.cmd == Cmd.DATA else limits.MAX_CONTROL_PAYLOAD
 
-    def _place(self, header: Header) -> list[memoryview] | None:
-        stream = self._streams.get(header.stream_id)
-        if stream is None or stream.left or stream.remote_ended:
-            return None
-        try:
-            self._charge(stream, header.length)
-        except FlowControlError as exc:
-            stream.reset(exc.code, str(exc))
-            return None
-        self._placed = data = self._pool.place(header.length)
-        return data.views
-
-    def _charge(self, stream: Stream, size: int) -> None:
-        credit = stream.receive_credit
-        credit.on_received(size)
-        if not credit.announced:
-            if not self._eager.take(size):
-                raise FlowControlError("more early data than allowed over all streams")
-            self._eager_taken[stream.id] = self._eager_taken.get(stream.id, 0) + size
-
     def _dispatch(self, frame: Frame) -> None:
         if frame.stream_id == 0:
             self._on_connection_frame(frame)
-            return
-        stream = self._streams.get(frame.stream_id)
-        if frame.cmd != Cmd.DATA and frame.cmd != Cmd.RESET and frame.cmd not in COMMANDS:
-            self._on_unknown(stream, frame)
-            if stream is not None and frame.flags & Flags.END_STREAM and not stream.remote_ended:
-                stream.deliver_end()
-            return
-        if stream is None:
-            stream = self._new_peer_stream(frame)
-        data, self._placed = (self._placed, None) if frame.cmd == Cmd.DATA else (None, self._placed)
-        if frame.cmd == Cmd.RESET and stream is not None and stream.error is None:  # its sender may have ended its half
-            fault = decode(frame.cmd, _bytes(frame))
-            assert isinstance(fault, Reset)
-            stream.fail(from_code(fault.code, fault.text or "the peer cancelled the transfer"))
-            return
-        if stream is None or stream.left or stream.remote_ended:
-            self._on_stray(stream, frame, data)
-            return
-        if frame.cmd == Cmd.DATA:
-            if data is not None and not stream.deliver(data):
-                self.consumed(stream, data)
-                stream.reset(ErrorCode.FLOW_CONTROL, "more frames than anybody reads")
-                return
         else:
-            self._on_message(stream, frame)
-        if frame.flags & Flags.END_STREAM and not stream.remote_ended:
-            stream.deliver_end()
-
-    def _on_message(self, stream: Stream, frame: Frame) -> None:
-        try:
-            message = decode(frame.cmd, _bytes(frame))
-            if frame.cmd in CREDITED:
-                self._charge(stream, frame.length)
-        except FsmuxError as exc:
-            stream.reset(exc.code, str(exc))
-            return
-        if not stream.deliver(Charged(message, frame.length) if frame.cmd in CREDITED else message):
-            stream.reset(ErrorCode.FLOW_CONTROL, "more frames than anybody reads")
-
-    def _new_peer_stream(self, frame: Frame) -> Stream | None:
-        stream_id = frame.stream_id
-        if opened_by(stream_id) is self.role:
-            if stream_id >= self._next_id:
-                raise ProtocolError(f"stream {stream_id} was never opened")
-            return None
-        if stream_id <= self._highest_peer_id:
-            return None
-        if frame.cmd == Cmd.DATA:
-            raise ProtocolError(f"stream {stream_id} begins with DATA")
-        self._highest_peer_id = stream_id
-        if frame.cmd == Cmd.RESET:  # it overtook the message that was to open the stream
-            return None
-        if self._leaving or self._peer_streams >= self.hello.max_streams:
-            text = "going away" if self._leaving else "too many streams at once"
-            self.outbox.urgent(Frame(Cmd.RESET, stream_id, encode(Reset(ErrorCode.REFUSED, text))))
-            return None
-        stream = self._add_stream(stream_id)
-        self._peer_streams += 1
-        try:
-            self._accept_in.send_nowait(stream)
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            stream.reset(ErrorCode.REFUSED, "too many streams at once")
-            stream.close()
-        return stream
-
-    def _on_unknown(self, stream: Stream | None, frame: Frame) -> None:
-        """A command of a later version: it fails on its own stream, and the connection lives."""
-        if stream is None and opened_by(frame.stream_id) is not self.role and frame.stream_id > self._highest_peer_id:
-            self._highest_peer_id = frame.stream_id
-        error = Error(ErrorCode.UNSUPPORTED, f"this peer does not know command {frame.cmd}")
-        if stream is None:
-            self.outbox.urgent(Frame(Cmd.ERROR, frame.stream_id, encode(error), Flags.END_STREAM))
-        elif not stream.local_ended:
-            stream.send_nowait(error, end=True)
-
-    def _on_stray(self, stream: Stream | None, frame: Frame, data: Data | None) -> None:
-        """A frame for a stream that is over here: the peer may not have known. Its END or RESET ends the stream."""
-        if data is not None:
-            self._pool.release(data)
-        if stream is not None and not stream.remote_ended:
-            if frame.cmd == Cmd.RESET or frame.flags & Flags.END_STREAM:
-                stream.deliver_end()
-            return
-        self._stray += 1
-        if self._stray > MAX_STRAY_FRAMES:
-            raise ProtocolError("too many frames for streams that are over")
+            self._table.dispatch(frame)
 
     def _on_connection_frame(self, frame: Frame) -> None:
         message = decode(frame.cmd, _bytes(frame))
         match message:
             case Credit(grants=grants):
-                for stream_id, limit in grants:
-                    stream = self._streams.get(stream_id)
-                    if stream is not None:
-                        self.outbox.extend(stream.queue, limit)
+                self._table.extend(grants)
             case Ping(token=token):
                 self.outbox.urgent(Frame(Cmd.PONG, 0, encode(Pong(token))))
             case Pong(token=token):
                 waiting = self._pings.pop(token, None)
                 if waiting is not None:
                     rtt = trio.current_time() - waiting[0]
-                    self.rtt = rtt if self.rtt is None else min(rtt, self.rtt * 1.1)
+                    self._table.rtt = rtt if self.rtt is None else min(rtt, self.rtt * 1.1)
                     waiting[1].set()
             case Pace(rate=rate):
                 self.limit_sending(rate or None)
@@ -495,6 +300,7 @@ class Connection:
                 f"this is version {VERSION}; use the same release of fsmux on both sides"
             )
         self.peer_hello = hello
+        self._table.greet(hello)
         self.outbox.set_eager_credit(hello.eager_credit)
         # Here and not in the greeting task: the peer's next frame may be behind this one in the same buffer.
         authenticating = self._handshake is not None and (self.role is Role.SERVER or hello.mechanisms)
@@ -519,7 +325,7 @@ class Connection:
                 self._sent_all = trio.Event()
             if self.throttle.rate is None:
                 self.outbox.allowance = None
-                await self.transport.pump(self.outbox, self._on_short_span)
+                await self.transport.pump(self.outbox, self._table.file_was_short)
             else:
                 await self._pump_at_rate()
 
@@ -529,7 +335,7 @@ class Connection:
         outbox.allowance = throttle.take(trio.current_time()) if outbox.has_bulk else 0
         try:
             if not outbox.held:
-                await self.transport.pump(outbox, self._on_short_span)
+                await self.transport.pump(outbox, self._table.file_was_short)
                 return
         finally:
             throttle.give_back(outbox.allowance)
@@ -538,14 +344,6 @@ class Connection:
         if outbox.held:
             with trio.move_on_at(throttle.ready_at(trio.current_time())):
                 await self._sendable.wait()
-
-    def _on_short_span(self, stream_id: int) -> None:
-        def reset() -> None:
-            stream = self._streams.get(stream_id)
-            if stream is not None:
-                stream.reset(ErrorCode.SOURCE_CHANGED, "the file became shorter while it was being sent")
-
-        self.run_soon(reset)
 
     async def _keep_alive(self) -> None:
         measured = -BUSY_BYTES
@@ -588,12 +386,9 @@ class Connection:
         if not isinstance(error, ConnectionLost) and self._phase is not ConnectionPhase.CLOSED:
             with contextlib.suppress(ConnectionLost):
                 self.outbox.urgent(Frame(Cmd.GOAWAY, 0, encode(Goaway(error.code, str(error)[:1000]))))
-        for stream in list(self._streams.values()):
-            stream.fail(error)
-        self._accept_in.close()
+        self._table.fail(error)
         self._auth_in.close()
         self._greeted.set()
-        self._changed.set()
         self._sent_all.set()
         for _, event in self._pings.values():
             event.set()
@@ -608,7 +403,7 @@ class Connection:
                     await self._sent_all.wait()
                     await trio.lowlevel.checkpoint()
             elif not isinstance(self.failure, ConnectionLost):
-                await self.transport.pump(self.outbox, self._on_short_span)  # the GOAWAY that says why
+                await self.transport.pump(self.outbox, self._table.file_was_short)  # the GOAWAY that says why
         self._phase = ConnectionPhase.CLOSED
         self._fail(ConnectionLost("the connection was closed here"))
 
@@ -650,10 +445,6 @@ async def open_connection(
 def _bytes(frame: Frame) -> bytes:
     payload = frame.payload
     return payload if isinstance(payload, bytes) else bytes(payload)  # type: ignore[arg-type]
-
-
-def _nothing() -> None:
-    pass
 
 
 __all__ = ["Connection", "Handshake", "Message", "open_connection"]

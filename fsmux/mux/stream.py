@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from fsmux.mux.connection import Connection
     from fsmux.mux.outbox import SendQueue
+    from fsmux.mux.table import StreamTable
 
 SEND_BACKLOG = 6
 """Items a stream may have queued before ``send_data`` waits: the chunk being sent and its trailer, and two more so that
@@ -49,11 +49,23 @@ class Stream:
     """
 
     __slots__ = (
-        "_buffered", "_connection", "_in", "_out", "_room", "_waiting", "error", "id", "in_budget", "left",
-        "local_ended", "queue", "receive_credit", "remote_ended",
+        "_buffered",
+        "_in",
+        "_out",
+        "_room",
+        "_table",
+        "_waiting",
+        "error",
+        "id",
+        "in_budget",
+        "left",
+        "local_ended",
+        "queue",
+        "receive_credit",
+        "remote_ended",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, stream_id: int, queue: SendQueue) -> None:
+    def __init__(self, table: StreamTable, stream_id: int, queue: SendQueue) -> None:
         self.id = stream_id
         self.queue = queue
         self.receive_credit = ReceiveCredit(INITIAL_CREDIT, INITIAL_WINDOW)
@@ -62,7 +74,7 @@ class Stream:
         self.remote_ended = False
         self.left = False
         self.error: FsmuxError | None = None
-        self._connection = connection
+        self._table = table
         self._waiting = False
         self._room: trio.Event | None = None
         self._in: trio.MemorySendChannel[Message | Data | Charged]
@@ -70,7 +82,7 @@ class Stream:
         self._in, self._out = trio.open_memory_channel(STREAM_BACKLOG)
 
     def __repr__(self) -> str:
-        return f"<Stream {self.id} of {self._connection!r}>"
+        return f"<Stream {self.id} of {self._table!r}>"
 
     # ---- sending ---------------------------------------------------------------------------------------------------
 
@@ -79,9 +91,9 @@ class Stream:
         self._check_open()
         payload = encode(message)
         if message.CMD in CREDITED:
-            self._connection.outbox.data(self.queue, message.CMD, memoryview(payload), _end(end))
+            self._table.outbox.data(self.queue, message.CMD, memoryview(payload), _end(end))
         else:
-            self._connection.outbox.message(self.queue, Frame(message.CMD, self.id, payload, _end(end)))
+            self._table.outbox.message(self.queue, Frame(message.CMD, self.id, payload, _end(end)))
         if end:
             self._end_sent()
 
@@ -100,7 +112,7 @@ class Stream:
         if not isinstance(payload, FileSpan):
             payload = memoryview(payload)
         if len(payload):
-            self._connection.outbox.data(self.queue, Cmd.DATA, payload)
+            self._table.outbox.data(self.queue, Cmd.DATA, payload)
 
     def send_later(self, cmd: Cmd, make: Callable[[], Message]) -> None:
         """Queue a message of command ``cmd`` that is made when all that was queued before it has been sent.
@@ -108,7 +120,7 @@ class Stream:
         ``make`` runs in the writer's thread. It must be quick and must not fail; not a checkpoint.
         """
         self._check_open()
-        self._connection.outbox.message_later(self.queue, cmd, lambda: encode(make()))
+        self._table.outbox.message_later(self.queue, cmd, lambda: encode(make()))
 
     async def drained(self) -> None:
         """Return once all that was queued is with the kernel. Always a checkpoint."""
@@ -119,7 +131,7 @@ class Stream:
         """Send END_STREAM behind everything that is queued. Not a checkpoint; the second call does nothing."""
         if not self.local_ended and self.error is None:
             frame = Frame(Cmd.DATA, self.id, b"", Flags.END_STREAM)
-            self._connection.outbox.message(self.queue, frame)
+            self._table.outbox.message(self.queue, frame)
             self._end_sent()
 
     def reset(self, code: ErrorCode, text: str = "") -> None:
@@ -128,7 +140,7 @@ class Stream:
             self.fail(from_code(code, text) if text else StreamReset("the transfer was cancelled"))
             # After fail(), which empties the queue: RESET keeps its place among messages, so that it can overtake
             # neither what opened this stream nor what opens older ones.
-            self._connection.outbox.message(self.queue, Frame(Cmd.RESET, self.id, encode(Reset(code, text))))
+            self._table.outbox.message(self.queue, Frame(Cmd.RESET, self.id, encode(Reset(code, text))))
 
     async def _wait_room(self) -> None:
         await self._wait_until(lambda: self.queue.queued < SEND_BACKLOG)
@@ -144,12 +156,12 @@ class Stream:
     def on_room(self) -> None:
         """Called by the writer, in whatever thread, when a queued payload has left."""
         if self._waiting or (self.left and not self.queue.items):
-            self._connection.run_soon(self._wake)
+            self._table.run_soon(self._wake)
 
     def _wake(self) -> None:
         if self._room is not None:
             self._room.set()
-        self._connection.settle(self)
+        self._table.settle(self)
 
     def _check_open(self) -> None:
         if self.error is not None:
@@ -159,7 +171,7 @@ class Stream:
 
     def _end_sent(self) -> None:
         self.local_ended = True
-        self._connection.settle(self)
+        self._table.settle(self)
 
     # ---- receiving -------------------------------------------------------------------------------------------------
 
@@ -197,15 +209,15 @@ class Stream:
 
     def expect(self, remaining: int | None) -> None:
         """Say how many bytes under credit are still to come (None: unknown), so that the budget grants as many."""
-        self._connection.expect(self, remaining)
+        self._table.expect(self, remaining)
 
     def consumed(self, data: Data) -> None:
         """A payload has reached where it belongs: its buffer is free and its bytes become credit. Not a checkpoint."""
-        self._connection.consumed(self, data)
+        self._table.consumed(self, data)
 
     def _checked(self, item: Message | Data | Charged) -> Message | Data:
         if isinstance(item, Charged):
-            self._connection.consumed_bytes(self, item.size)
+            self._table.consumed_bytes(self, item.size)
             return item.message
         if isinstance(item, Error):
             raise from_code(item.code, item.text)
@@ -228,7 +240,7 @@ class Stream:
     def deliver_end(self) -> None:
         self.remote_ended = True
         self._in.close()
-        self._connection.settle(self)
+        self._table.settle(self)
 
     def fail(self, error: FsmuxError) -> None:
         """End the stream in both directions with ``error``; what waits unread is dropped."""
@@ -238,8 +250,8 @@ class Stream:
         self._discard_unread()
         self._in.close()
         self._wake()
-        self._connection.outbox.drop(self.queue)
-        self._connection.settle(self)
+        self._table.outbox.drop(self.queue)
+        self._table.settle(self)
 
     def _discard_unread(self) -> None:
         while True:
@@ -248,7 +260,7 @@ class Stream:
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
                 return
             if isinstance(item, Data):
-                self._connection.consumed(self, item)
+                self._table.consumed(self, item)
 
     # ---- scope -----------------------------------------------------------------------------------------------------
 
@@ -265,7 +277,7 @@ class Stream:
                     self.reset(exc.code, str(exc))
                 else:
                     self.reset(ErrorCode.CANCELLED)
-            elif self.local_ended and not self.remote_ended and opened_by(self.id) is self._connection.role:
+            elif self.local_ended and not self.remote_ended and opened_by(self.id) is self._table.role:
                 self.reset(ErrorCode.CANCELLED)  # nobody wants the rest of the answer, and its sender would wait
             else:
                 self.end()
@@ -274,7 +286,7 @@ class Stream:
         self.left = True
         self._discard_unread()
         self._out.close()
-        self._connection.settle(self)
+        self._table.settle(self)
 
     async def __aenter__(self) -> Self:
         return self

@@ -157,14 +157,14 @@ class Census:
     """Counts what a connection holds, so that tests can say that nothing is left."""
 
     def __init__(self, connection: Connection) -> None:
-        outbox, pool = connection.outbox, connection._pool
+        outbox, pool = connection.outbox, connection._table._pool
         current = pool._current
         self.leftovers = {
             "streams": connection.open_streams,
-            "peer streams": connection._peer_streams,
-            "owed credit": connection._budget.outstanding,
-            "streams in the budget": len(connection._budget._streams),
-            "early bytes received": connection._eager.used + len(connection._eager_taken),
+            "peer streams": connection._table._peer_streams,
+            "owed credit": connection._table._budget.outstanding,
+            "streams in the budget": len(connection._table._budget._streams),
+            "early bytes received": connection._table._eager.used + len(connection._table._eager_taken),
             "early bytes sent": outbox._eager.used,
             "streams that wait for early credit": sum(bool(queue.items) for queue in outbox._eager_waiting),
             "queues in the ring": len(outbox._ring),

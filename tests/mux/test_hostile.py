@@ -11,7 +11,8 @@ from zlib_ng.zlib_ng import crc32
 
 from fsmux import limits
 from fsmux.errors import ConnectionLost, ErrorCode, FsmuxError, ProtocolError
-from fsmux.mux.connection import MAX_STRAY_FRAMES, open_connection
+from fsmux.mux.connection import open_connection
+from fsmux.mux.table import MAX_STRAY_FRAMES
 from fsmux.records import Attrs, Kind
 from fsmux.wire.frames import HEADER, MAGIC, Cmd, Flags, Frame
 from fsmux.wire.messages import (
@@ -201,7 +202,7 @@ async def test_early_data_over_all_streams_is_bounded(kind: str) -> None:
         nursery.start_soon(send)
         answer = await peer.until(Cmd.RESET)
         assert (answer.stream_id, fault(answer)) == (2 * count - 1, ErrorCode.FLOW_CONTROL)
-        assert connection._pool.allocated <= limits.EAGER_CREDIT // limits.MIB + 1
+        assert connection._table._pool.allocated <= limits.EAGER_CREDIT // limits.MIB + 1
         for _ in range(count):
             stream = await connection.accept()
             assert stream is not None
@@ -225,7 +226,7 @@ async def test_a_reset_gives_early_credit_back_before_its_handler_has_noticed(ki
             for _ in range(2 * count):
                 assert await connection.accept() is not None
         await answer_pings(connection, peer)
-        assert connection._eager.used == 0
+        assert connection._table._eager.used == 0
         assert connection.open_streams == 2 * count  # until their handlers leave
 
 

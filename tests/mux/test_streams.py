@@ -117,7 +117,7 @@ async def test_thousands_of_streams_at_once(kind: str, nursery: trio.Nursery) ->
             for index in range(MANY):
                 streams.start_soon(upload, index)
         await check_clean(client, server)
-        assert client._next_id == 2 * MANY + 1
+        assert client._table._next_id == 2 * MANY + 1
 
 
 async def test_ids_arrive_in_the_order_in_which_they_were_given(kind: str) -> None:
