@@ -27,7 +27,7 @@ import trio
 
 from benchmarks.harness import MIB, Bar, console, random_file, report_bars, write_json
 from benchmarks.link import ADDRESSES, Link, link, why_not
-from benchmarks.processes import FSMUX, TOKEN, Failed, Process, Server, environment, fsmux_server, scratch
+from benchmarks.processes import FSMUX, Failed, Process, Server, environment, fsmux_server, scratch
 from fsmux.client import connect
 from fsmux.events import Event, FileProgress, FileStarted
 from fsmux.records import Durability
@@ -52,7 +52,7 @@ async def ask_under_load(address: str, place: Path) -> dict[str, Any]:
     """Seconds that each ``stat`` took while a download was under way, and before it."""
     quiet: list[float] = []
     waits: list[float] = []
-    async with connect(f"fsmux://{address}", token=TOKEN) as client:
+    async with connect(f"fsmux://{address}", token=os.environ["FSMUX_TOKEN"]) as client:
 
         async def ask(into: list[float]) -> None:
             started = time.perf_counter()
@@ -92,7 +92,7 @@ async def fetch_once(address: str, place: Path) -> dict[str, Any]:
             marks.setdefault("first", now)
             marks["last"] = now
 
-    async with connect(f"fsmux://{address}", token=TOKEN) as client:
+    async with connect(f"fsmux://{address}", token=os.environ["FSMUX_TOKEN"]) as client:
         started = time.perf_counter()
         summary = await client.download("large", place / "got", observer=look, durability=Durability.NONE)
         seconds = time.perf_counter() - started
@@ -104,7 +104,7 @@ async def first_bytes(address: str, place: Path) -> dict[str, Any]:
     """Seconds to the first byte and to the end, for each of some small files that the client has never seen."""
     first: list[float] = []
     whole: list[float] = []
-    async with connect(f"fsmux://{address}", token=TOKEN) as client:
+    async with connect(f"fsmux://{address}", token=os.environ["FSMUX_TOKEN"]) as client:
         await client.connection.ping()
         rtt = await client.connection.ping()
         for number in range(SMALL_FILES):
