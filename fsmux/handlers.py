@@ -310,11 +310,10 @@ async def _put(context: Context, stream: Stream, request: Put) -> None:
     if not request.join:
         await receive_file(stream, open_for, disk=context.disk, report=report)
         return
-    streams = max(request.streams, 2)
     await context.desk.receive_on(
         stream,
         (context.owner, request.path, request.join),
-        lambda: Receiving(open_for, context.disk, report, streams=streams),
+        lambda: Receiving(open_for, context.disk, report, streams=request.streams, joint=True),
     )
 
 

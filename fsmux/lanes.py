@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from fsmux.errors import FsmuxError
+from fsmux.errors import ConnectionLost, FsmuxError
 from fsmux.events import Retrying, Warned
 from fsmux.limits import MIB
 from fsmux.mux.service import serving
@@ -145,7 +145,9 @@ class Lanes:
             async with client.dial() as connection:
                 self._lanes.append(Lane(connection))
                 over()
-                await trio.sleep_forever()
+                while await connection.accept() is not None:
+                    pass  # servers open no streams; this returns when the connection is lost, which is then closed
+            raise connection.failure or ConnectionLost("the server closed it")
         except FsmuxError as exc:
             observer(Warned(str(client.remote.server), f"one connection less: {exc}"))
         finally:

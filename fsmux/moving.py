@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from fsmux.events import Observer
     from fsmux.job import Options
     from fsmux.mux.stream import Stream
-    from fsmux.transfer.session import Outcome
 
 
 @dataclass(slots=True)
@@ -337,17 +336,14 @@ class Transfer:
         name = self._name(item, action.parts)
         source, target = item.source_prefix + action.parts, item.target_prefix + action.parts
         fresh = action.existing is None
-
-        async def attempt() -> Outcome:
-            if isinstance(item.target, LocalSite):
-                return await item.target.fetch(
-                    source, target, name, self._observer, self._options, fresh=fresh, size=action.attrs.size,
-                    asked=self._asked if not action.parts else None,
-                )  # fmt: skip
+        if isinstance(item.target, LocalSite):
+            outcome = await item.target.fetch(
+                source, target, name, self._observer, self._options, fresh=fresh, size=action.attrs.size,
+                asked=self._asked if not action.parts else None,
+            )  # fmt: skip
+        else:
             assert isinstance(item.source, LocalSite)
-            return await item.source.push(source, target, name, self._observer, self._options, fresh=fresh)
-
-        outcome = await self._lanes.on_what_is_left(attempt, name, self._observer)
+            outcome = await item.source.push(source, target, name, self._observer, self._options, fresh=fresh)
         self._counts["files"] += 1
         self._counts["bytes"] += outcome.bytes
         self._counts["sent"] += outcome.bytes_sent

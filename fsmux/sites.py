@@ -177,21 +177,22 @@ class LocalSite:
         with source:
             sending = Sending(source, self._disk, self._client.digests, Report(name, observer), options.chunk_size)
             size = source.identity.size
-            with self._lanes_for(size) as lanes:
-                joint = len(lanes) > 1
-                request = Put(
-                    target,
-                    not options.resume,
-                    options.durability,
-                    join=secrets.token_bytes(JOIN_SIZE) if joint else b"",
-                    streams=len(lanes) if joint else 0,
-                )
+            eager = fresh and _single_chunk(size, options)
+            # The same in all attempts: the next one joins what the server may still keep for a connection that is lost.
+            join = secrets.token_bytes(JOIN_SIZE) if options.connections > 1 and not eager else b""
 
-                async def send(lane: Lane) -> Outcome:
-                    async with lane.connection.open_stream(request) as stream:
-                        return await sending.send_on(stream, eager=not joint and fresh and _single_chunk(size, options))
+            async def attempt() -> Outcome:
+                with self._lanes_for(size) as lanes:
+                    streams = len(lanes) if join else 0
+                    request = Put(target, not options.resume, options.durability, join=join, streams=streams)
 
-                outcome = await together([partial(send, lane) for lane in lanes])
+                    async def send(lane: Lane) -> Outcome:
+                        async with lane.connection.open_stream(request) as stream:
+                            return await sending.send_on(stream, eager=eager)
+
+                    return await together([partial(send, lane) for lane in lanes])
+
+            outcome = await self._lanes.on_what_is_left(attempt, name, observer)
             return replace(outcome, bytes_sent=sending.sent)
 
     async def fetch(
@@ -218,23 +219,28 @@ class LocalSite:
                 clock=time.monotonic,
             )
 
-        if asked is None and fresh and not _single_chunk(size, options):
-            fresh = not await self._disk.meta(may_resume, root, parts, OWNER)
         report = Report(name, observer)
-        with self._lanes_for(size) as lanes:
-            joint = len(lanes) > 1
-            receiving = Receiving(open_for, self._disk, report, streams=len(lanes))
-            request = Get(source, fresh=not joint and fresh, chunk_size=options.chunk_size)
 
-            async def receive(lane: Lane) -> Outcome | None:
-                if lane is not lanes[0] and await receiving.to_come() <= SPREAD_BYTES:
-                    receiving.alone()
-                    return None
-                opened = lane.connection.open_stream(request) if joint or asked is None else asked
-                async with opened as stream:
-                    return await receiving.receive_on(stream)
+        async def attempt() -> Outcome:
+            eager = fresh
+            if asked is None and fresh and not _single_chunk(size, options):
+                eager = not await self._disk.meta(may_resume, root, parts, OWNER)
+            with self._lanes_for(size) as lanes:
+                joint = len(lanes) > 1
+                receiving = Receiving(open_for, self._disk, report, streams=len(lanes), joint=joint)
+                request = Get(source, fresh=eager and not joint, chunk_size=options.chunk_size)
 
-            return await together([partial(receive, lane) for lane in lanes])
+                async def receive(lane: Lane) -> Outcome | None:
+                    if lane is not lanes[0] and await receiving.to_come() <= SPREAD_BYTES:
+                        receiving.alone()
+                        return None
+                    opened = lane.connection.open_stream(request) if joint or asked is None else asked
+                    async with opened as stream:
+                        return await receiving.receive_on(stream)
+
+                return await together([partial(receive, lane) for lane in lanes])
+
+        return await self._lanes.on_what_is_left(attempt, name, observer)
 
     @contextmanager
     def _lanes_for(self, size: int) -> Iterator[list[Lane]]:

@@ -48,15 +48,20 @@ async def receive_file(stream: Stream, open_sink: Callable[[Offer], Sink], *, di
 
 
 class Receiving:
-    """One file that is received, on one stream or on about ``streams``; what their intakes share."""
+    """One file that is received; what the intakes of its streams share.
+
+    If it is ``joint``, several streams may take part, about ``streams`` of them.
+    """
 
     sink: Sink
     assembly: Assembly
     map: ChunkMap
 
-    def __init__(self, open_sink: Callable[[Offer], Sink], disk: Disk, report: Report, *, streams: int = 1) -> None:
+    def __init__(
+        self, open_sink: Callable[[Offer], Sink], disk: Disk, report: Report, *, streams: int = 1, joint: bool = False
+    ) -> None:
         self.disk = disk
-        self.joint = streams > 1
+        self.joint = joint
         self.resumed = 0
         self.ended = False
         """Whether the last stream has left, or is leaving; nobody may join any more."""
@@ -67,6 +72,7 @@ class Receiving:
         self._streams = streams
         self._offer: Offer | None = None
         self._opened = False
+        self._beginning = trio.Lock()
         self._known = trio.Event()  # what is to come is known, or never will be
         self._present = 0
         self._intakes: list[Intake] = []
@@ -133,39 +139,37 @@ class Receiving:
         return offer
 
     async def _begin(self, intake: Intake, offer: Offer) -> None:
-        if self._offer is None:
-            self._offer = offer
-            try:
-                await self._open(intake, offer)
-            except BaseException as exc:
-                self._fail(exc)
-                raise
-            finally:
-                self._known.set()
-            return
-        if (offer.identity, offer.chunk_size) != (self._offer.identity, self._offer.chunk_size):
+        """Open the file with the first stream, or join it; if that is lost meanwhile, the next takes its place."""
+        mine, first = (offer.identity, offer.chunk_size), self._offer or offer
+        if mine != (first.identity, first.chunk_size):
             raise StreamReset("another version of the file is offered on this stream than on the first one")
-        if offer.eager or self._offer.eager:
+        if self._offer is not None and (offer.eager or first.eager):
             raise RefusedError("an eager file comes on one stream")
-        await self._known.wait()
-        if self._error is not None:
-            raise self._error
-        self._intakes.append(intake)
-        self.deal()
-        if intake.finished:
-            intake.ask(more=False)
+        self._offer = first
+        async with self._beginning:
+            if self._error is not None:
+                raise self._error
+            self._intakes.append(intake)
+            if not self._known.is_set():
+                await self._open(intake, offer)
+            if self.joint:
+                self.deal()
+                if intake.finished:
+                    intake.ask(more=False)
+            self._known.set()
 
     async def _open(self, intake: Intake, offer: Offer) -> None:
-        self.sink = await self.disk.meta(self._open_sink, offer)
-        self._opened = True
-        self.map = self.sink.manifest.map
-        self.assembly = Assembly(self.map)
-        self.resumed = self.sink.manifest.bytes_held
-        self.joint = self.joint and not offer.eager
+        have = False
+        if not self._opened:
+            self.sink = await self.disk.meta(self._open_sink, offer)
+            self._opened = True
+            self.map = self.sink.manifest.map
+            self.assembly = Assembly(self.map)
+            self.resumed = self.sink.manifest.bytes_held
+            self.joint = self.joint and not offer.eager
+            self._report.observer(FileStarted(self._report.name, offer.identity.size, self.resumed))
+            have = not (offer.eager or self.sink.manifest.complete) and self.sink.basis is not None
         missing = self.sink.manifest.missing()
-        have = not offer.eager and bool(missing) and self.sink.basis is not None
-        self._report.observer(FileStarted(self._report.name, offer.identity.size, self.resumed))
-        self._intakes.append(intake)
         if not self.joint:
             await intake.ask_all(missing, have=have)
         elif have:
@@ -173,15 +177,9 @@ class Receiving:
         if have:
             await intake.compare()
         if self.joint:
-            self._pool.put(
-                gap
-                for extent in missing
-                for part in self.assembly.split(extent)
-                for gap in self._lacking(Extent(*part))
-            )
-            self.deal()
-            if intake.finished:
-                intake.ask(more=False)
+            self._pool = Pool()
+            for extent in missing:
+                self._pool.put(self._lacking(extent))
 
     def _fail(self, error: BaseException) -> None:
         """The whole file fails, on all streams."""

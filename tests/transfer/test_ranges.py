@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +25,7 @@ def test_ranges_are_sets_of_bytes(one: list[Extent], other: list[Extent]) -> Non
     for extent in other:
         assert points(within(extent, one)) == points([extent]) & points(one)
     for result in (merged(one), subtract(merged(one), merged(other))):
-        assert all(before.end <= after.offset for before, after in zip(result, result[1:], strict=False))
+        assert all(before.end <= after.offset for before, after in pairwise(result))
 
 
 @given(some, st.lists(st.integers(1, 64), min_size=1))
