@@ -72,19 +72,18 @@ async def connect(
             server of this version, or the token is not right.
     """
     remote = parse_remote(url) if isinstance(url, str) else url
-    auth = ClientAuth(remote.user, token)
-    async with open_disk() as disk, _dial(remote, auth, timeout) as connection:
-        yield Client(connection, remote, disk, lambda: _dial(remote, auth, timeout))
+    async with open_disk() as disk, _dial(remote, token, timeout) as connection:
+        yield Client(connection, remote, disk, lambda: _dial(remote, token, timeout))
 
 
 @asynccontextmanager
 async def _dial(
     remote: Remote,
-    auth: ClientAuth,
+    token: str | None,
     timeout: float,  # noqa: ASYNC109  # of one phase
 ) -> AsyncIterator[Connection]:
     async def authenticate(connection: Connection) -> None:
-        await prove_to_server(connection, auth)
+        await prove_to_server(connection, ClientAuth(remote.user, token))
 
     try:
         with trio.fail_after(timeout):
