@@ -54,6 +54,14 @@ class Relay:
         """Change one byte: the one that passes after ``count`` more in this direction."""
         self._damage[direction] = self.passed[direction] + count
 
+    def cut(self, number: int) -> None:
+        """End one connection on both sides, without a goodbye; they are counted from 0 as they were made."""
+        with self._lock:
+            pair = self._sockets[2 * number : 2 * number + 2]
+        for sock in pair:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
     def __enter__(self) -> Self:
         return self
 
@@ -79,8 +87,8 @@ class Relay:
                 continue
             server.settimeout(None)
             counts: dict[Direction, int] = {"up": 0, "down": 0}
-            self.by_connection.append(counts)
             with self._lock:
+                self.by_connection.append(counts)
                 self._sockets += [client, server]
             for pair in (("up", client, server), ("down", server, client)):
                 threading.Thread(target=self._forward, args=(*pair, counts), daemon=True).start()
