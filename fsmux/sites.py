@@ -26,6 +26,7 @@ from fsmux.records import Attrs, Kind, Parts
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Outcome, Report, together
+from fsmux.wire.frames import JOIN_FEATURE
 from fsmux.wire.messages import JOIN_SIZE, Get, Offer, Put, Stat
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class LocalSite:
             size = source.identity.size
             eager = fresh and _single_chunk(size, options)
             # The same in all attempts: the next one joins what the server may still keep for a connection that is lost.
-            join = secrets.token_bytes(JOIN_SIZE) if options.connections > 1 and not eager else b""
+            join = secrets.token_bytes(JOIN_SIZE) if self._may_join and options.connections > 1 and not eager else b""
 
             async def attempt() -> Outcome:
                 with self._lanes_for(size) as lanes:
@@ -242,11 +243,15 @@ class LocalSite:
 
         return await self._lanes.on_what_is_left(attempt, name, observer)
 
+    @property
+    def _may_join(self) -> bool:
+        return JOIN_FEATURE in self._client.connection.peer_hello.features
+
     @contextmanager
     def _lanes_for(self, size: int) -> Iterator[list[Lane]]:
         """The lanes that a file of ``size`` bytes goes over, for the block: one, or all if it is big."""
         alive = self._lanes.alive
-        if size <= SPREAD_BYTES or len(alive) < 2:
+        if size <= SPREAD_BYTES or len(alive) < 2 or not self._may_join:
             with self._lanes.least_busy() as lane:
                 yield [lane]
         else:

@@ -28,6 +28,9 @@ VERSION: Final = 1
 PACE_FEATURE: Final = "pace"
 """What the HELLO of a peer that understands PACE has among its features."""
 
+JOIN_FEATURE: Final = "join"
+"""Who names it in its HELLO takes part in files that come on several streams."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

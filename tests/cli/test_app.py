@@ -56,17 +56,19 @@ def test_the_defaults_of_a_transfer(jobs: list[Job]) -> None:
     assert job.token is None
     options = job.options
     assert (options.streams, options.chunk_size, options.resume, options.dry_run) == (16, 4 << 20, True, False)
+    assert options.connections == 1
     assert options.durability is Durability.BATCH
     assert not options.filters
 
 
 def test_options_of_a_transfer(jobs: list[Job]) -> None:
-    values = ["--streams", "3", "--chunk-size", "1MiB", "--timeout", "2.5", "--durability", "file"]
+    values = ["-j", "2", "--streams", "3", "--chunk-size", "1MiB", "--timeout", "2.5", "--durability", "file"]
     flags = ["--no-resume", "-n", "-q", "--progress", "never", *values]
     assert call("transfer", *flags, "host:a", ".") == 0
     (job,) = jobs
     options = job.options
     assert (options.streams, options.chunk_size, options.resume, options.dry_run) == (3, 1 << 20, False, True)
+    assert options.connections == 2
     assert (job.timeout, options.durability) == (2.5, Durability.FILE)
 
 
