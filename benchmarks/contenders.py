@@ -164,6 +164,89 @@ class Scp:
             return Sample.of(usage, daemon.usage())
 
 
+class Xrootd:
+    """xrdcp against xrootd: checks nothing unless asked to."""
+
+    name = "xrdcp"
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def down(self, source: Path, target: Path) -> Sample:
+        words = self._words(source)
+        return self._run(
+            source.parent, target, source, lambda url, into: [*words, f"{url}{source.name}", f"{into}/{source.name}"]
+        )
+
+    def up(self, source: Path, target: Path) -> Sample:
+        words = self._words(source)
+        return self._run(
+            target.parent, target, source, lambda url, into: [*words, source, f"{url}{into.name}/{source.name}"]
+        )
+
+    def _words(self, source: Path) -> list[str | Path]:
+        return ["xrdcp", "-s", *["-r", "--parallel", "4"] * source.is_dir()]
+
+    def _run(self, root: Path, target: Path, source: Path, words: Callable[[str, Path], list[str | Path]]) -> Sample:
+        port = free_port()
+        home, into = self._place / "xrootd", target.with_name("xrootd-received")
+        for directory in (home, into):
+            directory.mkdir(exist_ok=True)
+        argv: list[str | Path] = ["xrootd"]
+        if os.geteuid() == 0:  # it refuses to be root
+            argv += ["-R", "nobody"]
+            for directory in (self._place, home, into):
+                directory.chmod(0o777)
+        configuration = home / "conf"
+        configuration.write_text(
+            f"all.export /\noss.localroot {root}\nxrd.port {port}\nxrd.network nodnr\n"
+            f"all.adminpath {home}\nall.pidpath {home}\n"
+        )
+        patience = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "5"}
+        try:
+            with _Daemon([*argv, "-c", configuration], port) as daemon:
+                asked = words(f"root://127.0.0.1:{port}//", into)
+                if source.is_dir():  # it copies a directory by its name into one that exists
+                    asked[-1] = os.fspath(asked[-1]).removesuffix(source.name)
+                usage = Process(asked, environment=patience).check()
+                sample = Sample.of(usage, daemon.usage())
+            (into / source.name).rename(target)
+        finally:
+            shutil.rmtree(into)
+        return sample
+
+
+class GridFtp:
+    """globus-url-copy against its server, unencrypted: checks nothing."""
+
+    name = "globus-url-copy"
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def down(self, source: Path, target: Path) -> Sample:
+        return self._run(source, lambda url: [f"{url}{_whole(source, source)}", f"file://{_whole(target, source)}"])
+
+    def up(self, source: Path, target: Path) -> Sample:
+        return self._run(source, lambda url: [f"file://{_whole(source, source)}", f"{url}{_whole(target, source)}"])
+
+    def _run(self, source: Path, words: Callable[[str], list[str]]) -> Sample:
+        port = free_port()
+        argv = ["globus-gridftp-server", "-aa", "-control-interface", "127.0.0.1", "-data-interface", "127.0.0.1"]
+        argv += ["-p", str(port), "-exec", shutil.which("globus-gridftp-server") or ""]
+        if os.geteuid() == 0:
+            argv += ["-anonymous-user", "root", "-allow-root"]
+        asked = ["globus-url-copy", "-fast", *["-r", "-cd", "-cc", "16"] * source.is_dir()]
+        with _Daemon(argv, port) as daemon:
+            usage = Process([*asked, *words(f"ftp://127.0.0.1:{port}")]).check()
+            time.sleep(0.05)  # as with rsync
+            return Sample.of(usage, daemon.usage())
+
+
+def _whole(path: Path, source: Path) -> str:
+    return os.fspath(path) + "/" * source.is_dir()
+
+
 def free_port() -> int:
     """A port that nothing listens on just now."""
     with socket.socket() as sock:
@@ -177,11 +260,21 @@ def _answers(port: int) -> bool:
     return False
 
 
+PROGRAMS: dict[type[Rsync | Nginx | Scp | Xrootd | GridFtp], list[str]] = {
+    Rsync: ["rsync"],
+    Nginx: ["nginx", "curl"],
+    Scp: ["scp", "ssh-keygen", "sshd"],
+    Xrootd: ["xrdcp", "xrootd"],
+    GridFtp: ["globus-url-copy", "globus-gridftp-server"],
+}
+"""What each of them needs to be installed."""
+
+
 def installed(place: Path) -> tuple[list[Contender], list[str]]:
     """The other tools that work here, and a sentence for each one that does not."""
     found: list[Contender] = []
     missing = []
-    for make, programs in ((Rsync, ["rsync"]), (Nginx, ["nginx", "curl"]), (Scp, ["scp", "ssh-keygen", "sshd"])):
+    for make, programs in PROGRAMS.items():
         absent = [f"{program} is not installed" for program in programs if shutil.which(program) is None]
         if make is Scp and os.geteuid() == 0 and not Path("/run/sshd").is_dir():
             absent.append("sshd, run by root, needs the directory /run/sshd")
