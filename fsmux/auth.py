@@ -30,8 +30,6 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import scramp
-
 from fsmux.errors import AuthError
 from fsmux.records import printable
 from fsmux.wire.messages import Auth
@@ -74,8 +72,8 @@ class Keys:
         """The same token gives the same keys, so that a restarted server does not tell real users by new salts."""
         salt = hashlib.pbkdf2_hmac("sha256", token.encode(), b"fsmux salt " + name.encode(), ITERATIONS)[:_SALT]
         try:
-            info = scramp.ScramMechanism(MECHANISM).make_auth_info(token, iteration_count=ITERATIONS, salt=salt)
-        except scramp.ScramException:
+            info = _scramp().ScramMechanism(MECHANISM).make_auth_info(token, iteration_count=ITERATIONS, salt=salt)
+        except _scramp().ScramException:
             raise AuthError("the token holds characters that SCRAM does not allow") from None
         return cls(salt, info[1], info[2])
 
@@ -112,6 +110,13 @@ def single_user(token: str) -> dict[str, User]:
     return {DEFAULT_USER: User(DEFAULT_USER, Keys.from_token(DEFAULT_USER, token))}
 
 
+def _scramp() -> Any:
+    """The library, when the first exchange begins: it costs 20 ms, and a client without a token never needs it."""
+    import scramp
+
+    return scramp
+
+
 # ---- the exchange -------------------------------------------------------------------------------------------------
 
 
@@ -145,7 +150,7 @@ class ServerExchange:
     def __init__(self, auth: ServerAuth) -> None:
         self._auth = auth
         self._user: User | None = None
-        self._scram = scramp.ScramMechanism(MECHANISM).make_server(self._keys)
+        self._scram = _scramp().ScramMechanism(MECHANISM).make_server(self._keys)
         self._steps = 0
 
     def _keys(self, name: str) -> tuple[bytes, bytes, bytes, int]:
@@ -166,7 +171,7 @@ class ServerExchange:
         except AuthError:
             self._steps = 9  # past every legal step: an exchange that failed stays failed
             raise
-        except scramp.ScramException:
+        except _scramp().ScramException:
             self._steps = 9
             raise AuthError(_REFUSED) from None
         if self._user is None or self._steps != 2:
@@ -201,9 +206,9 @@ class ClientAuth:
         if MECHANISM not in mechanisms:
             raise AuthError(f"the server does not offer {MECHANISM}, the only mechanism of this version")
         try:
-            self._scram = scramp.ScramClient([MECHANISM], self._name, self._token)
+            self._scram = _scramp().ScramClient([MECHANISM], self._name, self._token)
             return _auth(self._scram.get_client_first(), mechanism=MECHANISM)
-        except scramp.ScramException:
+        except _scramp().ScramException:
             raise AuthError("the user name or the token holds characters that SCRAM does not allow") from None
 
     def step(self, message: Auth) -> Auth | None:
@@ -223,7 +228,7 @@ class ClientAuth:
                 self._final = True
                 return _auth(self._scram.get_client_final())
             self._scram.set_server_final(_text(message.data))
-        except scramp.ScramException:
+        except _scramp().ScramException:
             raise AuthError("the server could not prove that it knows the token") from None
         if not message.done:
             raise AuthError("the server did not end the authentication where it has to end")

@@ -30,8 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 WRITERS = 2
-"""Threads that write at once per process side. Two keep a disk busy while one of them returns; more gained nothing on
-two cores (measured)."""
+"""Threads that write at once per process side: one keeps the disk busy while the other one returns."""
 
 READERS = 4
 """Threads that read sources for their checksums at once."""
@@ -101,7 +100,8 @@ class Disk:
     async def _writer(self) -> None:
         while True:
             while not self._jobs:
-                self._ready = trio.Event()
+                if self._ready.is_set():
+                    self._ready = trio.Event()  # one for all writers that wait
                 await self._ready.wait()
             batch: list[_Job] = []
             size = 0
