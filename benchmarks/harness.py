@@ -40,6 +40,9 @@ TOOLS = {
 }
 """Of other projects, and how each says which version it is."""
 
+VERSION_WORDS = 3
+"""Of what a tool says about its version: behind them come builds, protocols and libraries."""
+
 
 def compete(
     contenders: Sequence[Contender],
@@ -84,7 +87,7 @@ def _versions() -> dict[str, str]:
         if program := shutil.which(words[0]):
             done = subprocess.run([program, *words[1:]], capture_output=True, text=True, check=False, timeout=10)
             lines = (done.stdout + done.stderr).strip().splitlines()
-            found[name] = lines[0].strip() if lines else "unknown"
+            found[name] = " ".join(lines[0].split()[:VERSION_WORDS]) if lines else "unknown"
     return found
 
 
