@@ -55,6 +55,9 @@ CONNECTIONS = (1, 2, 4, 8)
 DIRECTIONS = ("down", "up")
 SWEEPS = ("streams", "connections", "sizes", "latency")
 KIB = 1024
+SHOWN = ("raw loop crc", "raw loop overlap crc", "rsync daemon", "nginx + curl", "globus-url-copy")
+"""Who is drawn beside fsmux; the tables have everybody."""
+
 FEW_STREAMS = "16"
 """Where streams are not what is varied: the default of fsmux."""
 
@@ -206,17 +209,15 @@ def plots(found: Found, scale: Scale, streams: list[int]) -> dict[str, str]:
 
 
 def _throughput(found: Found, streams: list[int]) -> str:
-    lines = []
+    lines, others = [], []
     for direction in DIRECTIONS:
         results = {result.name: result for result in found.cases[f"{direction} by streams"]}
-        ours = [(count, results.pop(f"fsmux --streams {count}")) for count in streams]
+        ours = [(count, results[f"fsmux --streams {count}"]) for count in streams]
         lines.append(Line(f"fsmux, {direction}", [_point(count, result) for count, result in ours]))
-        if direction == "down":
-            shown = ("raw loop crc", "raw loop overlap crc", "rsync daemon", "nginx + curl", "globus-url-copy")
-            for name in (name for name in shown if name in results):
-                ends = [_point(count, results[name]) for count in (streams[0], streams[-1])]
-                lines.append(Line(f"{name}, {direction}", ends, dashed=True))
-    return line_chart("Throughput of one connection, loopback, in memory", "streams", "MB/s", lines)
+        for name in (name for name in SHOWN if name in results and direction == "down"):
+            ends = [_point(count, results[name]) for count in (streams[0], streams[-1])]
+            others.append(Line(f"{name}, {direction}", ends, dashed=True))
+    return line_chart("Throughput of one connection, loopback, in memory", "streams", "MB/s", [*lines, *others])
 
 
 def _point(x: float, result: Result) -> Point:
