@@ -5,13 +5,15 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types tests format proto demo bench-smoke bench torture clean
+.PHONY: help venv test lint types tests format proto demo bench-smoke bench bench-bars bench-matrix torture clean
 
 help:
 	@echo 'make test         lint, type check and test suite: what .ci/run runs'
 	@echo 'make demo         upload, kill, resume, download and compare a real tree over one connection'
 	@echo 'make bench-smoke  measure the bars of the project in a few minutes'
 	@echo 'make bench        compare with other tools; takes longer'
+	@echo 'make bench-bars   the bars for speed in one run, side by side; half an hour'
+	@echo 'make bench-matrix streams, connections, sizes, waits, with charts in docs/; up to an hour'
 	@echo 'make torture      kill client or server at 50 random points and compare every byte'
 	@echo 'make proto        generate fsmux/wire/_pb2 from schema/'
 	@echo 'make format       put the sources into their standard form'
@@ -49,6 +51,12 @@ bench-smoke: venv
 bench: venv
 	$(BIN)/python -m benchmarks.smoke --full
 	$(BIN)/python -m benchmarks.compare
+
+bench-bars: venv
+	$(BIN)/python -m benchmarks.bars
+
+bench-matrix: venv
+	$(BIN)/python -m benchmarks.matrix --plots docs
 
 torture: venv
 	$(BIN)/python -m benchmarks.kill9 --kills 50

@@ -118,7 +118,7 @@ class Matrix:
         source = self._many()
         ours = [Fsmux("--streams", str(count)) for count in self._streams]
         points = [(f"{direction} by streams", direction) for direction in DIRECTIONS]
-        for (title, direction), end in _portions(points, until):
+        for (title, direction), end in portions(points, until):
             self._case(title, direction, [*ours, *self._loops, *self._tools], source, end)
         remove(source)
 
@@ -128,7 +128,7 @@ class Matrix:
         ours = [Fsmux("--streams", FEW_STREAMS, "-j", str(count)) for count in self._connections]
         many = self._many()
         points = [(source, direction) for source in (many, large) for direction in DIRECTIONS]
-        for (source, direction), end in _portions(points, until):
+        for (source, direction), end in portions(points, until):
             title = f"{direction} by connections, {'one file' if source == large else 'many files'}"
             self._case(title, direction, [*ours, RawLoop(self._place, "--crc")], source, end)
         remove(large)
@@ -139,11 +139,11 @@ class Matrix:
         points = [(size, direction) for size in self._scale.sizes for direction in DIRECTIONS]
         weights = [max(self._scale.total, size) for size, _ in points]
         source = self._data
-        for (size, direction), end in _portions(points, until, weights):
+        for (size, direction), end in portions(points, until, weights):
             if direction == DIRECTIONS[0]:
                 source = self._of_size(size)
             contenders = [Fsmux("--streams", FEW_STREAMS), *self._loops, *self._tools]
-            self._case(_size_title(direction, size), direction, contenders, source, end)
+            self._case(size_title(direction, size), direction, contenders, source, end)
             if direction == DIRECTIONS[-1]:
                 remove(source)
 
@@ -178,7 +178,7 @@ class Matrix:
         self._out.print(table(title, results, "raw loop crc"))
 
 
-def _portions(points: list[Any], until: float, weights: list[int] | None = None) -> Iterator[tuple[Any, float]]:
+def portions(points: list[Any], until: float, weights: list[int] | None = None) -> Iterator[tuple[Any, float]]:
     """Each point with the time until which it may begin rounds; what one leaves goes to the others."""
     weights = weights or [1] * len(points)
     for number, point in enumerate(points):
@@ -191,7 +191,7 @@ def _size_text(size: int) -> str:
     return f"{text.rstrip('KMGTiB')} {text.lstrip('0123456789')}"
 
 
-def _size_title(direction: str, size: int) -> str:
+def size_title(direction: str, size: int) -> str:
     return f"{direction}, files of {_size_text(size)}"
 
 
@@ -202,7 +202,7 @@ def plots(found: Found, scale: Scale, streams: list[int]) -> dict[str, str]:
         made["throughput.svg"] = _throughput(found, streams)
     if found.waits:
         made["latency.svg"] = _latency(found.waits)
-    smallest = [found.cases.get(_size_title(direction, scale.sizes[0])) for direction in DIRECTIONS]
+    smallest = [found.cases.get(size_title(direction, scale.sizes[0])) for direction in DIRECTIONS]
     if all(smallest):
         made["files.svg"] = _files(_size_text(scale.sizes[0]), [results or [] for results in smallest])
     return made

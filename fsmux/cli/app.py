@@ -246,6 +246,25 @@ def demo(
     raise typer.Exit(command.run(None if directory is None else Path(directory)))
 
 
+@app.command()
+def bench(
+    directory: Annotated[
+        str | None,
+        option("--dir", metavar="DIR", show_default=False, help="Work in here instead of where temporary files go."),
+    ] = None,
+    size: Annotated[str, option("--size", metavar="SIZE", help="Bytes to move in one run.")] = "256MiB",
+    seconds: Annotated[
+        float, option("--seconds", min=0, metavar="N", help="Begin no further round after this; each has one.")
+    ] = 20.0,
+    json: Json = False,
+) -> None:
+    """Measure fsmux on this machine, beside a loop without a protocol, in about half a minute."""
+    from fsmux.cli import bench as command
+
+    options = command.BenchOptions(directory, size, seconds, json)
+    raise typer.Exit(guard(lambda: command.run(options), 0))
+
+
 @token_app.command("new")
 def token_new(
     key: Annotated[

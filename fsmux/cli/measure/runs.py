@@ -160,7 +160,7 @@ def table(title: str, results: Sequence[Result], baseline: str | None = None) ->
     best = min(result.seconds for result in results)
     base = next((result.seconds for result in results if result.name == baseline), None)
     rounds = min(len(result.samples) for result in results)
-    made = Table(title=f"{title} ({rounds} rounds)", title_justify="left")
+    made = Table(title=f"{title} ({rounds} round{'s' * (rounds != 1)})", title_justify="left")
     made.add_column("")
     columns = ["seconds", "range", "MB/s", "files/s", "CPU s/GiB\nclient + server", "peak MiB\nclient, server"]
     for column in [*columns, "time ÷\nbest", *[f"time ÷\n{baseline}"] * (base is not None)]:

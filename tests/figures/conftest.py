@@ -1,0 +1,8 @@
+"""A plain ``pytest`` does not look for the benchmarks at the top."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
