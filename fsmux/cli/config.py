@@ -4,7 +4,7 @@ Theory: flag beats environment beats this file beats default.  The file names op
 top level for every command that has such an option, in a table ``[COMMAND]`` for that command alone:
 
     streams = 32
-    token-file = "/home/me/.config/fsmux/token"    # or token = "…", if nobody else may read this file
+    token-file = "/etc/fsmux/token"    # or token = "…", if nobody else may read this file
 
     [transfer]
     exclude = ["*.o", ".git/"]
