@@ -73,7 +73,6 @@ class Transfer:
         self._tell = observer
         self._started = time.monotonic()
         self._counts = {"files": 0, "bytes": 0, "sent": 0, "resumed": 0, "skipped": 0, "failed": 0, "retries": 0}
-        self._skipped_bytes = 0
         self._asked: Stream | None = None
 
     async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> Summary:
