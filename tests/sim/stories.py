@@ -1,0 +1,297 @@
+"""What happens on a simulated disk: stories that were thought up, and as many as one likes that are drawn.
+
+A story is told to a :class:`Teller`, which has the disk explored at each system call (see :mod:`tests.sim.crash`).
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from fsmux.errors import FsmuxError, StorageError
+from fsmux.files.commit import commit_all
+from fsmux.files.root import Root
+from fsmux.records import Durability
+from tests.sim.choices import Chooser
+from tests.sim.crash import ATTEMPTS, CHUNK, Explorer, Ledger, Wrong, fill, reuse, start
+from tests.sim.device import Device
+from tests.sim.syscalls import SimSyscalls, no_fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from fsmux.files.sink import Sink
+    from fsmux.records import Parts
+
+NAME: Final = (b"file",)
+DEEP: Final = (b"new", b"dir", b"file")
+FIRST: Final = random.Random(1).randbytes(3 * CHUNK + 777)
+SECOND: Final = FIRST[:CHUNK] + random.Random(2).randbytes(CHUNK) + FIRST[2 * CHUNK :] + b"and more"
+SHORTER: Final = FIRST[: CHUNK + 99]
+SMALL: Final = random.Random(3).randbytes(4000)
+OTHER_SMALL: Final = random.Random(4).randbytes(5000)
+VERSIONS: Final = (FIRST, SECOND, SHORTER, SMALL, OTHER_SMALL, b"")
+
+
+class Teller:
+    """One disk and whatever happens on it."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self.explorer = explorer
+        self.device = Device()
+        self.ledger = Ledger()
+        self.fault: Callable[[str], int] = no_fault
+        self._processes = 0
+
+    def look(self) -> None:
+        self.explorer.look(self.device, self.ledger)
+
+    @contextmanager
+    def process(self) -> Iterator[Root]:
+        """A process that has the root open; every call of it is explored."""
+        self._processes += 1
+        device = self.device
+        process = SimSyscalls(device, self._processes, fault=self.fault)
+        process.watch = lambda call: self.look() if device is self.device else None
+        with Root.open("", sys=process) as root:
+            yield root
+        if process.descriptors:
+            raise Wrong(f"{len(process.descriptors)} descriptors are left")
+        if device is self.device:
+            self.look()
+
+    def begin(
+        self, root: Root, name: Parts, data: bytes, durability: Durability = Durability.BATCH, *, resume: bool = True
+    ) -> Sink:
+        sink = start(root, name, data, durability, resume=resume)
+        self.ledger.unfinished[name] = data
+        return sink
+
+    def commit(self, sink: Sink, data: bytes) -> None:
+        self.ledger.committing(sink.parts, data, sink.durability)
+        self.ledger.committed(sink.parts, sink.commit())
+
+    def receive(
+        self,
+        name: Parts,
+        data: bytes,
+        durability: Durability = Durability.BATCH,
+        *,
+        chunks: Iterable[int] | None = None,
+        checkpoint: bool = False,
+        resume: bool = True,
+        end: str = "commit",
+    ) -> None:
+        """A session of a process of its own, which ends in one of several ways; ``kill`` is the worst."""
+        with self.process() as root:
+            sink = self.begin(root, name, data, durability, resume=resume)
+            try:
+                reuse(sink, data)
+                fill(sink, data, chunks)
+                if checkpoint:
+                    sink.checkpoint()
+                    fill(sink, data)
+                if end == "commit":
+                    fill(sink, data)
+                    self.commit(sink, data)
+                elif end == "kill":
+                    sink.flush_records()
+                    self.look()
+                    self.device = self.device.fork()
+                elif end == "discard":
+                    sink.discard()
+                elif end == "suspend":
+                    sink.suspend()
+            finally:
+                sink.close()
+
+    def receive_at_last(self, name: Parts, data: bytes) -> None:
+        """As often as it takes, when writes were lost."""
+        for _ in range(ATTEMPTS):
+            with suppress(StorageError):
+                self.receive(name, data)
+                return
+        raise Wrong(f"{name}: still not received")
+
+    def power_cut(self, rng: random.Random) -> None:
+        """Go on with what one power cut leaves."""
+        data, names = rng.choice([(0.0, 0.0), (0.5, 0.5), (0.1, 0.9), (0.9, 0.1), (1.0, 1.0)])
+        self.device = self.device.crash(Chooser(rng, data, names))
+        self.ledger = self.ledger.after_power_cut()
+
+    def lose_writes(self, *, told: bool) -> None:
+        """The device refuses what is dirty; ``told``: some other program's sync gets to hear of it."""
+        for inode in list(self.device.numbers.values()):
+            if inode.is_file and inode.pending:
+                self.device.fail_writeback(inode)
+                if told:
+                    inode.reported = inode.failures
+
+
+# ---- thought up -----------------------------------------------------------------------------------------------------
+
+
+def small_files(told: Teller) -> None:
+    told.receive(NAME, SMALL)
+    told.receive(DEEP, b"")
+    told.receive(NAME, OTHER_SMALL)
+
+
+def a_big_file(told: Teller) -> None:
+    told.receive(NAME, FIRST, chunks=[0, 1], checkpoint=True)
+
+
+def a_big_file_in_new_directories(told: Teller) -> None:
+    told.receive(DEEP, FIRST, Durability.FILE)
+    told.receive((*DEEP[:-1], b"beside"), SMALL)
+
+
+def killed_and_resumed(told: Teller) -> None:
+    told.receive(NAME, FIRST, chunks=[0, 2], end="kill")
+    told.receive(NAME, FIRST, chunks=[1], end="suspend")
+    told.receive(NAME, FIRST)
+
+
+def checkpointed_and_resumed(told: Teller) -> None:
+    told.receive(NAME, FIRST, chunks=[0], checkpoint=True, end="kill")
+    told.receive(NAME, FIRST)
+
+
+def another_version(told: Teller) -> None:
+    told.receive(NAME, FIRST, chunks=[0, 1, 2], end="suspend")
+    told.receive(NAME, SECOND, chunks=[0], end="kill")
+    told.receive(NAME, SHORTER)
+
+
+def over_an_earlier_version(told: Teller) -> None:
+    told.receive(NAME, FIRST)
+    told.receive(NAME, SECOND, chunks=[0], checkpoint=True)
+
+
+def without_resuming(told: Teller) -> None:
+    told.receive(NAME, FIRST, chunks=[0, 1], end="suspend")
+    told.receive(NAME, FIRST, resume=False)
+
+
+def thrown_away(told: Teller) -> None:
+    told.receive(NAME, FIRST, chunks=[0, 1], end="suspend")
+    told.receive(NAME, FIRST, chunks=[2], end="discard")
+    told.receive(NAME, SECOND)
+
+
+def not_durable(told: Teller) -> None:
+    told.receive(NAME, FIRST, Durability.NONE, chunks=[1], checkpoint=True)
+    told.receive(DEEP, SMALL, Durability.NONE)
+    told.receive((*DEEP[:-1], b"beside"), SMALL)
+    told.receive(NAME, SECOND)
+
+
+def together(told: Teller) -> None:
+    names = [(b"a",), (b"b",), (b"new", b"c"), (b"new", b"dir", b"d"), (b"new", b"dir", b"e")]
+    versions = [SMALL, FIRST, OTHER_SMALL, SHORTER, b""]
+    with told.process() as root:
+        sinks = [told.begin(root, name, data) for name, data in zip(names, versions, strict=True)]
+        for sink, data in zip(sinks, versions, strict=True):
+            fill(sink, data)
+            told.ledger.committing(sink.parts, data, sink.durability)
+        for sink, result in zip(sinks, commit_all([(sink, None, None) for sink in sinks]), strict=True):
+            assert result is True
+            told.ledger.committed(sink.parts, True)
+
+
+def writes_lost_unseen(told: Teller) -> None:
+    for heard in (False, True):
+        told.receive(NAME, FIRST, chunks=[0, 1], end="kill")
+        told.lose_writes(told=heard)
+        told.look()
+        told.receive_at_last(NAME, FIRST)
+        told.receive(NAME, SECOND, chunks=[0, 1], end="kill")
+        told.lose_writes(told=heard)
+        told.look()
+        told.receive_at_last(NAME, SECOND)
+
+
+STORIES: Final = (
+    small_files, a_big_file, a_big_file_in_new_directories, killed_and_resumed, checkpointed_and_resumed,
+    another_version, over_an_earlier_version, without_resuming, thrown_away, not_durable, together, writes_lost_unseen,
+)  # fmt: skip
+
+
+# ---- drawn ----------------------------------------------------------------------------------------------------------
+
+
+def drawn(told: Teller, rng: random.Random) -> None:
+    """Some sessions one after the other, with a kill, a power cut, lost writes or a failed sync now and then."""
+    names = [NAME, DEEP]
+    for _ in range(rng.randint(1, 4)):
+        name, data = rng.choice(names), rng.choice(VERSIONS)
+        count = -(-len(data) // CHUNK)
+        failing = rng.randrange(6) if rng.random() < 0.4 else -1
+        told.fault = _failing_sync(failing)
+        try:
+            told.receive(
+                name,
+                data,
+                rng.choices([Durability.BATCH, Durability.FILE, Durability.NONE], [6, 2, 1])[0],
+                chunks=rng.sample(range(count), rng.randint(0, count)),
+                checkpoint=rng.random() < 0.5,
+                resume=rng.random() < 0.9,
+                end=rng.choice(["commit", "suspend", "kill", "kill", "discard", "close"]),
+            )
+        except FsmuxError:
+            if failing < 0 and count < 2:
+                raise
+        told.fault = no_fault
+        happening = rng.random()
+        if happening < 0.2:
+            told.power_cut(rng)
+        elif happening < 0.4:
+            told.lose_writes(told=rng.random() < 0.5)
+    told.look()
+
+
+def _failing_sync(at: int) -> Callable[[str], int]:
+    """A fault: the sync with this number, from 0, fails."""
+    left = at
+
+    def fault(name: str) -> int:
+        nonlocal left
+        if name in ("fsync", "fdatasync"):
+            left -= 1
+            if left == -1:
+                return errno.EIO
+        return 0
+
+    return fault
+
+
+# ---- all of them ----------------------------------------------------------------------------------------------------
+
+
+def explore(states: int, seed: int, samples: int) -> Iterator[tuple[str, Explorer]]:
+    """Tell all stories, and then draw until so many states were checked; each with its name and what it came to.
+
+    Raises :class:`Wrong` with a note of what to tell again.
+    """
+    total = 0
+    for number, story in enumerate(STORIES):
+        explorer = _explored(story.__name__, seed + number, samples, story)
+        total += explorer.states
+        yield story.__name__, explorer
+    while total < states:
+        explorer = _explored("drawn", seed, samples, lambda told, seed=seed: drawn(told, random.Random(seed)))
+        total += explorer.states
+        yield f"drawn {seed}", explorer
+        seed += 1
+
+
+def _explored(name: str, seed: int, samples: int, story: Callable[[Teller], None]) -> Explorer:
+    explorer = Explorer(seed, samples)
+    try:
+        story(Teller(explorer))
+    except Exception as error:
+        error.add_note(f"in the story {name!r} with seed {seed} and {samples} samples")
+        raise
+    return explorer
