@@ -7,7 +7,8 @@ same blocks; reading stops at the first record that does not fit and what preced
 
 Two levels of claim.  RECEIVED says "bytes with this CRC were handed to the kernel": a hint, to be believed only after
 reading them again.  DURABLE(n) says "a successful sync of the part came between record n - 1 and this one", so that
-the chunks of the first n records need no reading.  INVALID takes one chunk back; REVOKE takes all DURABLE back.
+the chunks of the first n records need no reading, unless somebody has touched the part since: the record has a stamp of
+its size and times in the place of the checksum.  INVALID takes one chunk back; REVOKE takes all DURABLE back.
 
     header   "FSMUXJ1\\n" · version u16 · tag length u16 · destination length u16 · 0 u16 · chunk size u32 · 0 u32
              · size u64 · mtime_ns i64 · device u64 · inode u64 · owner 16 · epoch 16 · tag · destination · check u64
@@ -22,13 +23,15 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
 from fsmux.files import ranges
 from fsmux.limits import MAX_CHUNK_SIZE, MAX_CHUNKS, MAX_FILE_SIZE, MAX_PATH_BYTES, MIN_CHUNK_SIZE
 from fsmux.records import Identity
 
 if TYPE_CHECKING:
+    import os
+
     from fsmux.files.lease import Lease
     from fsmux.files.syscalls import Syscalls
 
@@ -43,6 +46,14 @@ _MAX_RECORDS: Final = 4 * MAX_CHUNKS
 """Far more than a session writes.  What a longer file says beyond is as good as cut off."""
 
 MAX_JOURNAL: Final = _HEADER.size + MAX_TAG + MAX_PATH_BYTES + _CHECK.size + RECORD * _MAX_RECORDS
+
+
+_STAMP: Final = struct.Struct("<Qqq")
+
+
+def stamp_of(facts: os.stat_result) -> int:
+    """Size and times of a part in 32 bits: whoever writes to it changes them, and the ctime cannot be set back."""
+    return xxh32_intdigest(_STAMP.pack(facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
 
 
 class Type(IntEnum):
@@ -115,6 +126,8 @@ class Log:
     """Chunk → (crc32, number of its record)."""
     durable: int = 0
     """The first so many records were synced."""
+    stamp: int = 0
+    """What the part looked like then."""
 
     def is_durable(self, index: int) -> bool:
         return self.held[index][1] < self.durable
@@ -140,7 +153,7 @@ def parse(data: bytes | memoryview) -> Log | None:
         elif kind == Type.INVALID and value < chunks:
             log.held.pop(value, None)
         elif kind == Type.DURABLE and value <= number:
-            log.durable = max(log.durable, value)
+            log.durable, log.stamp = max(log.durable, value), crc
         elif kind == Type.REVOKE:
             log.durable = 0
         else:

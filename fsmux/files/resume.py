@@ -4,7 +4,8 @@ Theory (the order is the proof, see the durability section of the protocol): loc
 writes; read its longest sound prefix; sync the part, which brings to light a failed write that nobody saw and makes
 all its pages clean; drop them from the cache, which works only on clean pages; *then* read again what the journal
 merely hints at.  So whatever is found good is on the device.  In any other order a page that never reached the disk
-can answer from memory.
+can answer from memory.  What the journal calls durable is read again only if the part was touched since, by somebody
+else or by a session that did not come to its next checkpoint.
 
 Made fresh, nothing needs a sync: losing the part or the journal loses progress and no file.  But a journal that
 claimed something is emptied for good *before* its part is replaced or written to for another version, because inode
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fsmux.files import lock, ranges
-from fsmux.files.journal import Header, Journal, Log, Type
+from fsmux.files.journal import Header, Journal, Log, Type, stamp_of
 from fsmux.files.lease import Lease
 from fsmux.files.manifest import Manifest
 from fsmux.files.syscalls import OPEN_EXCLUSIVE, OPEN_WRITE
@@ -185,11 +186,11 @@ def _resume(
     with part.hold() as fd:
         trusted = _sync_part(sys, fd, state, journal, journal_name)
         sys.drop_cache(fd)
-        size = sys.fstat(fd).st_size
+        trusted = trusted and stamp_of(sys.fstat(fd)) == log.stamp
         for index in sorted(log.held):
             crc = log.held[index][0]
             extent = held.map.extent(index)
-            if trusted and log.is_durable(index) and extent.end <= size:
+            if trusted and log.is_durable(index):
                 held.add(index, crc)
                 continue
             try:

@@ -33,7 +33,7 @@ from fsmux.files import commit, names, ranges
 from fsmux.files import resume as places
 from fsmux.files.basis import Basis, pieces_of_final, pieces_of_part
 from fsmux.files.chunks import effective_chunk_size
-from fsmux.files.journal import MAX_TAG, Type
+from fsmux.files.journal import MAX_TAG, Type, stamp_of
 from fsmux.files.manifest import Manifest
 from fsmux.files.naming import named
 from fsmux.limits import CHUNK_SIZE, MIB
@@ -292,9 +292,11 @@ class Sink:
             journal.flush()
             if self.durability == Durability.NONE:
                 return
+            with self.place.part.hold() as fd:
+                stamp = stamp_of(self.sys.fstat(fd))  # before the sync: what is written meanwhile is not covered
             self.sync_part()
             # Only now: DURABLE must never be on the disk before what it speaks of.
-            journal.append(Type.DURABLE, covered)
+            journal.append(Type.DURABLE, covered, stamp)
             journal.flush()
             journal.sync()
             with self._mutex:

@@ -182,20 +182,26 @@ def test_a_chunk_that_rotted_is_found_and_only_that_one_asked_for(root: Root, to
     assert (top / "file").read_bytes() == DATA
 
 
-def test_only_what_lies_beyond_the_last_checkpoint_is_read_again(top: Path) -> None:
+@pytest.mark.parametrize("touched", [False, True])
+def test_only_what_lies_beyond_the_last_checkpoint_is_read_again(top: Path, touched: bool) -> None:
+    """Unless something was written since, by whomever."""
     with Root.open(top) as root:
         sink = begin(root)
         fill(sink, chunks=[0, 1, 2])
+        late = sink.write((memoryview(DATA)[3 * CHUNK : 4 * CHUNK],), 3 * CHUNK)
         sink.checkpoint()
-        fill(sink, chunks=[3])
+        sink.received(3, late)
+        if touched:
+            part = next((top / ".fsmux").glob("*.part"))
+            os.utime(part, ns=(0, part.stat().st_mtime_ns + 1))
         sink.close()
     sys = Faulty()
     with Root.open(top, sys=sys) as root:
         sink = begin(root)
         assert list(sink.manifest.indices()) == [0, 1, 2, 3]
-        assert sys.calls.count("preadv") == 1 + 1  # the journal, one chunk
         steps = [name for name in sys.calls if name in ("lock", "fsync", "drop_cache", "preadv")]
-        assert steps == ["lock", "preadv", "fsync", "drop_cache", "preadv"]
+        chunks = 4 if touched else 1
+        assert steps == ["lock", "preadv", "fsync", "drop_cache", *["preadv"] * chunks]
         sink.discard()
 
 
@@ -513,8 +519,43 @@ def test_durable_is_said_only_after_the_part_was_synced(top: Path) -> None:
         sink.received(1, sink.write((memoryview(DATA)[CHUNK : 2 * CHUNK],), CHUNK))
         sys.calls.clear()
         sink.checkpoint()
-        assert sys.calls == ["pwritev", "fdatasync", "pwritev", "fdatasync"]
+        assert sys.calls == ["pwritev", "fstat", "fdatasync", "pwritev", "fdatasync"]
         sink.discard()
+
+
+def test_what_was_durable_is_not_read_again(top: Path) -> None:
+    sys = Faulty(only={"preadv"})
+    with Root.open(top, sys=sys) as root:
+        sink = begin(root)
+        fill(sink, chunks=[0, 1, 3])
+        sink.suspend()
+        sys.calls.clear()
+        sink = begin(root)
+        assert set(sink.manifest.indices()) == {0, 1, 3}
+        assert len(sys.calls) == 1  # the journal
+        sink.discard()
+
+
+@pytest.mark.parametrize("restore", [False, True])
+def test_what_somebody_else_wrote_to_the_part_is_found_also_where_it_was_durable(
+    root: Root, top: Path, restore: bool
+) -> None:
+    sink = begin(root)
+    fill(sink, chunks=[0, 1, 3])
+    sink.suspend()
+    part = next((top / ".fsmux").glob("*.part"))
+    facts = part.stat()
+    with part.open("r+b") as file:
+        file.seek(CHUNK + 5)
+        file.write(b"not from us")
+    mtime_ns = facts.st_mtime_ns + (0 if restore else 1)
+    while part.stat().st_ctime_ns == facts.st_ctime_ns:  # clocks of file systems may have steps of 4 ms
+        os.utime(part, ns=(facts.st_atime_ns, mtime_ns))
+    sink = begin(root)
+    assert set(sink.manifest.indices()) == {0, 3}
+    fill(sink)
+    sink.commit()
+    assert (top / "file").read_bytes() == DATA
 
 
 @pytest.mark.parametrize("name", ["fdatasync", "fsync"])

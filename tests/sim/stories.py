@@ -15,7 +15,7 @@ from fsmux.files.commit import commit_all
 from fsmux.files.root import Root
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
-from tests.sim.crash import ATTEMPTS, CHUNK, Explorer, Ledger, Wrong, fill, reuse, start
+from tests.sim.crash import ATTEMPTS, CHUNK, RESERVED, Explorer, Ledger, Wrong, fill, reuse, start
 from tests.sim.device import Device
 from tests.sim.syscalls import SimSyscalls, no_fault
 
@@ -121,6 +121,14 @@ class Teller:
         self.device = self.device.crash(Chooser(rng, data, names))
         self.ledger = self.ledger.after_power_cut()
 
+    def tamper(self) -> None:
+        """Somebody else writes to whatever is unfinished."""
+        state = self.device.root.entries.get(RESERVED)
+        for name, inode in state.entries.items() if state is not None else ():
+            if name.endswith(b".part"):
+                self.device.write(inode, b"not from us", 5)
+                self.device.sync(inode, whole=True)
+
     def lose_writes(self, *, told: bool) -> None:
         """The device refuses what is dirty; ``told``: some other program's sync gets to hear of it."""
         for inode in list(self.device.numbers.values()):
@@ -213,9 +221,20 @@ def writes_lost_unseen(told: Teller) -> None:
         told.receive_at_last(NAME, SECOND)
 
 
+def tampered_with(told: Teller) -> None:
+    told.receive(NAME, FIRST, chunks=[0, 1], end="suspend")
+    told.tamper()
+    told.look()
+    told.receive(NAME, FIRST, chunks=[0, 1], end="suspend")
+    told.tamper()
+    told.look()
+    told.receive(NAME, SECOND)
+
+
 STORIES: Final = (
     small_files, a_big_file, a_big_file_in_new_directories, killed_and_resumed, checkpointed_and_resumed,
     another_version, over_an_earlier_version, without_resuming, thrown_away, not_durable, together, writes_lost_unseen,
+    tampered_with,
 )  # fmt: skip
 
 
@@ -247,7 +266,9 @@ def drawn(told: Teller, rng: random.Random) -> None:
         happening = rng.random()
         if happening < 0.2:
             told.power_cut(rng)
-        elif happening < 0.4:
+        elif happening < 0.3:
+            told.tamper()
+        elif happening < 0.5:
             told.lose_writes(told=rng.random() < 0.5)
     told.look()
 
