@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import BadName, from_os_error
+from fsmux.files import leftovers
 from fsmux.files.lease import Lease
 from fsmux.files.naming import named
 from fsmux.files.resolve import open_beneath
@@ -57,13 +58,14 @@ class Landing:
 
     @contextmanager
     def keep_state(self) -> Iterator[None]:
-        """Keep the root's own directory of unfinished files for the block.
+        """Keep the root's own directory of unfinished files for the block, without what was abandoned in it.
 
         Without it a lone small file makes the directory and removes it again; a batch of them should not.
         """
         with named(()):
             pin = self.pin(())
         try:
+            leftovers.sweep(self.sys, pin.state)
             yield
         finally:
             pin.release()

@@ -378,8 +378,8 @@ class Sink:
         place = self.place
         worth_keeping = place.journal is not None and (self.manifest.chunks_held or place.header is not None)
         if not keep or not worth_keeping or self._worthless:
-            # The journal first: a part without a journal is garbage, a journal without its part would be read first.
-            for name in (place.journal_name, place.part_name):
+            # The journal last, because it is locked: without it, another session may have begun a part of that name.
+            for name in (place.part_name, place.journal_name):
                 if name:
                     with suppress(OSError):
                         self.pin.state.unlink(name)

@@ -16,6 +16,7 @@ import ctypes
 import errno
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Final
 
 try:
@@ -258,6 +259,10 @@ class Syscalls:
 
     def random(self, size: int) -> bytes:
         return os.urandom(size)
+
+    def now_ns(self) -> int:
+        """The time of day, which file systems stamp files with."""
+        return time.time_ns()
 
 
 real: Final = Syscalls()

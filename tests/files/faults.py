@@ -11,7 +11,7 @@ from fsmux.files.syscalls import Syscalls
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CANNOT_FAIL = {"euid", "random"}
+CANNOT_FAIL = {"euid", "now_ns", "random"}
 
 
 class Faulty(Syscalls):

@@ -387,3 +387,6 @@ class SimSyscalls(Syscalls):
 
     def random(self, size: int) -> bytes:
         return self._rng.randbytes(size)
+
+    def now_ns(self) -> int:
+        return self.device.now_ns

@@ -1,0 +1,179 @@
+"""What interrupted sessions leave is found and removed, and what is in use is not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsmux.errors import Busy
+from fsmux.files import leftovers
+from fsmux.files.leftovers import ABANDONED_SECONDS, LOOSE_SECONDS
+from fsmux.files.root import Root
+from fsmux.files.syscalls import Syscalls
+from tests.files.faults import Faulty
+from tests.files.test_sink import CHUNK, DATA, begin, fill, state_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsmux.files.sink import Sink
+
+NAME = (b"new", b"file")
+
+
+class Later(Syscalls):
+    """The kernel, some time from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ahead = round(seconds * 1e9)
+
+    def now_ns(self) -> int:
+        return super().now_ns() + self._ahead
+
+
+def leave_unfinished(root: Root) -> None:
+    sink = begin(root, DATA, NAME)
+    fill(sink, chunks=[0, 1, 5])
+    sink.suspend()
+
+
+def loose_file(top: Path, name: str = "0123-1.tmp") -> Path:
+    """As a killed process leaves it."""
+    (top / ".fsmux").mkdir(mode=0o700, exist_ok=True)
+    path = top / ".fsmux" / name
+    path.write_bytes(b"half of it")
+    return path
+
+
+def sweep(top: Path, seconds: float) -> None:
+    with Root.open(top, sys=Later(seconds)) as root, root.keep_state():
+        pass
+
+
+def test_an_unfinished_file_is_described(root: Root, top: Path) -> None:
+    assert leftovers.find(root) == []
+    assert os.listdir(top) == []
+    leave_unfinished(root)
+    (found,) = leftovers.find(root)
+    assert (found.parts, found.size, found.held) == (NAME, len(DATA), 2 * CHUNK + 777)
+    assert found.disk >= found.held
+    assert 0 <= found.age(root.sys.now_ns()) < 60
+    assert not found.loose
+    assert not leftovers.in_use(root, found)
+
+
+def test_what_is_removed_is_gone_and_the_directory_too(root: Root, top: Path) -> None:
+    leave_unfinished(root)
+    loose_file(top)
+    found = leftovers.find(root)
+    assert [leftover.loose for leftover in found] == [False, True]
+    assert all(leftovers.remove(root, leftover) for leftover in found)
+    assert os.listdir(top) == []
+    assert leftovers.remove(root, found[1])  # gone is gone
+
+
+@pytest.mark.parametrize("data", [DATA, b"small"])
+def test_what_is_in_use_stays(root: Root, top: Path, data: bytes) -> None:
+    sink = begin(root, data)
+    (found,) = leftovers.find(root)
+    assert leftovers.in_use(root, found)
+    assert not leftovers.remove(root, found)
+    sweep(top, 10 * ABANDONED_SECONDS)
+    fill(sink, data)
+    sink.commit()
+    assert (top / "file").read_bytes() == data
+
+
+def test_what_was_gone_on_with_meanwhile_stays(root: Root, top: Path) -> None:
+    leave_unfinished(root)
+    (found,) = leftovers.find(root)
+    part = next((top / ".fsmux").glob("*.part"))
+    while part.stat().st_ctime_ns <= found.changed_ns:  # clocks of file systems may have steps of 4 ms
+        os.utime(part)
+    assert not leftovers.remove(root, found)
+    assert len(state_of(top)) == 2
+
+
+def test_keeping_state_removes_what_was_abandoned_long_ago(root: Root, top: Path) -> None:
+    leave_unfinished(root)
+    loose_file(top)
+    sweep(top, LOOSE_SECONDS - 60)
+    assert len(state_of(top)) == 3
+    sweep(top, LOOSE_SECONDS)
+    assert len(state_of(top)) == 2
+    sweep(top, ABANDONED_SECONDS - 60)
+    assert len(state_of(top)) == 2
+    sweep(top, ABANDONED_SECONDS)
+    assert os.listdir(top) == []
+
+
+def test_a_part_that_lost_its_journal_is_removed(root: Root, top: Path) -> None:
+    leave_unfinished(root)
+    next((top / ".fsmux").glob("*.journal")).unlink()
+    (found,) = leftovers.find(root)
+    assert (found.parts, found.held) == ((), 0)
+    assert not leftovers.in_use(root, found)
+    sweep(top, ABANDONED_SECONDS)
+    assert os.listdir(top) == []
+
+
+def test_what_is_no_journal_is_removed_as_well_and_what_is_not_ours_is_not(root: Root, top: Path) -> None:
+    leave_unfinished(root)
+    next((top / ".fsmux").glob("*.journal")).write_bytes(b"nonsense")
+    (top / ".fsmux" / "9-9.tmp").symlink_to("/nowhere")
+    (top / ".fsmux" / "notes").write_text("by the owner")
+    sweep(top, ABANDONED_SECONDS)
+    assert state_of(top) == ["notes"]
+
+
+def test_nothing_is_taken_from_who_holds_the_lock_of_a_leftover(root: Root, top: Path) -> None:
+    path = loose_file(top)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep(top, ABANDONED_SECONDS)
+        assert path.exists()
+    sweep(top, ABANDONED_SECONDS)
+    assert not path.exists()
+
+
+def test_a_sweep_that_fails_keeps_nobody_from_receiving(top: Path) -> None:
+    class LaterAndFaulty(Faulty):
+        def now_ns(self) -> int:
+            return Later(ABANDONED_SECONDS).now_ns()
+
+    count = 1
+    sys = None
+    while sys is None or sys.failed:
+        with Root.open(top) as root:
+            leave_unfinished(root)
+        loose_file(top)
+        with Root.open(top) as root, root.landing(()) as pin:
+            sys = LaterAndFaulty(count)
+            leftovers.sweep(sys, pin.state)
+        count += 1
+    assert count > 10
+
+
+def test_another_session_may_begin_while_one_is_thrown_away(top: Path) -> None:
+    """Between the two names that a session removes, somebody may want to receive the same file."""
+    later: list[Sink] = []
+
+    class Between(Syscalls):
+        def unlink(self, directory: int, name: bytes) -> None:
+            super().unlink(directory, name)
+            if sink.ended and not later:
+                with suppress(Busy):
+                    later.append(begin(other, DATA, NAME))
+
+    with Root.open(top, sys=Between()) as root, Root.open(top) as other:
+        sink = begin(root, DATA, NAME)
+        fill(sink, chunks=[0])
+        sink.discard()
+        for session in later or [begin(other, DATA, NAME)]:
+            fill(session)
+            session.commit()
+    assert (top / "new" / "file").read_bytes() == DATA
