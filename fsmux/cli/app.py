@@ -232,6 +232,27 @@ def mv(
 
 
 @app.command()
+def clean(
+    directory: Annotated[
+        str, typer.Argument(metavar="PATH", show_default=False, help="A directory that is served, or was copied into.")
+    ],
+    dry_run: Annotated[bool, option("--dry-run", "-n", help="Show what would be removed, and remove nothing.")] = False,
+    all: Annotated[bool, option("--all", help="Whatever its age; what is in use stays.")] = False,
+    older_than: Annotated[
+        str | None,
+        option("--older-than", metavar="AGE", show_default=False, help="Such as 12h or 3d. The default is 14d."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show and remove what interrupted transfers have left. Without it a server does so, after 14 days."""
+    from fsmux.cli import clean as command
+
+    options = command.CleanOptions(directory, dry_run, all, older_than, json, verbosity(0, quiet))
+    raise typer.Exit(guard(lambda: command.run(options), options.verbosity))
+
+
+@app.command()
 def demo(
     directory: Annotated[
         str | None,
