@@ -21,6 +21,7 @@ from fsmux.files import lock, ranges
 from fsmux.files.journal import MAX_JOURNAL, Log, parse
 from fsmux.files.lease import Lease
 from fsmux.files.names import RESERVED
+from fsmux.files.naming import named
 from fsmux.files.syscalls import OPEN_READ
 
 if TYPE_CHECKING:
@@ -70,22 +71,23 @@ class Leftover:
 
 def find(root: Root) -> list[Leftover]:
     """All that is unfinished at the top of ``root``, the oldest first, in use or not.  Changes nothing."""
-    facts = root.existing((RESERVED,))
-    if facts is None or not stat.S_ISDIR(facts.st_mode):
-        return []
-    with root.landing(()) as pin:
+    with named(()):
+        facts = root.existing((RESERVED,))
+        if facts is None or not stat.S_ISDIR(facts.st_mode):
+            return []
+    with named(()), root.landing(()) as pin:
         return sorted(_found(root.sys, pin.state, told=True), key=lambda leftover: leftover.changed_ns)
 
 
 def remove(root: Root, leftover: Leftover) -> bool:
     """Remove it unless it is in use, or has changed since it was found."""
-    with root.landing(()) as pin:
+    with named(leftover.parts), root.landing(()) as pin:
         return _remove(root.sys, pin.state, leftover)
 
 
 def in_use(root: Root, leftover: Leftover) -> bool:
     """Whether a session works on it."""
-    with root.landing(()) as pin:
+    with named(leftover.parts), root.landing(()) as pin:
         try:
             lease = _locked(root.sys, pin.state, leftover)
         except Busy:

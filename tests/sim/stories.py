@@ -43,22 +43,29 @@ class Teller:
         self.device = Device()
         self.ledger = Ledger()
         self.fault: Callable[[str], int] = no_fault
-        self._processes = 0
+        self.processes: list[SimSyscalls] = []
 
     def look(self) -> None:
         self.explorer.look(self.device, self.ledger)
 
     @contextmanager
     def process(self) -> Iterator[Root]:
-        """A process that has the root open; every call of it is explored."""
-        self._processes += 1
+        """A process that has the root open; every call of it is explored. It may fail, but leaves nothing open."""
+        try:
+            with self._process() as root:
+                yield root
+        finally:
+            if self.processes[-1].descriptors:
+                raise Wrong(f"{len(self.processes[-1].descriptors)} descriptors are left")
+
+    @contextmanager
+    def _process(self) -> Iterator[Root]:
         device = self.device
-        process = SimSyscalls(device, self._processes, fault=self.fault)
+        process = SimSyscalls(device, len(self.processes), fault=self.fault)
+        self.processes.append(process)
         process.watch = lambda call: self.look() if device is self.device else None
         with Root.open("", sys=process) as root:
             yield root
-        if process.descriptors:
-            raise Wrong(f"{len(process.descriptors)} descriptors are left")
         if device is self.device:
             self.look()
 

@@ -1,0 +1,191 @@
+"""Each system call of each operation fails once, in each way.
+
+Theory: an operation that made N calls is run N times, with the first, the second … the last of them failing.  Each time
+it must end well or with a typed error; a final name must show nothing partial, also after a power cut; no descriptor
+is left; the same operation made again must succeed; and a sweep after a long time finds nothing to keep.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fsmux.errors import FsmuxError
+from fsmux.files import leftovers
+from fsmux.files.commit import commit_all
+from fsmux.files.leftovers import ABANDONED_SECONDS
+from fsmux.files.source import Source
+from fsmux.plan.walk import walk
+from fsmux.records import Durability
+from tests.sim.choices import Chooser
+from tests.sim.crash import CHUNK, RESERVED, Explorer, Wrong, check_names, files_of, fill
+from tests.sim.stories import DEEP, FIRST, NAME, SECOND, SMALL, Teller
+from tests.sim.syscalls import SHORT, no_fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FAULTS: Final = {
+    "EIO": errno.EIO,
+    "ENOSPC": errno.ENOSPC,
+    "EDQUOT": errno.EDQUOT,
+    "EINTR": errno.EINTR,
+    "EFBIG": errno.EFBIG,
+    "short": SHORT,
+}
+"""What may go wrong with a call; a short read or write is one fault here, as it depends on the call which it is."""
+
+NOTHING: Final = Chooser(random.Random(0), 0.0, 0.0)
+
+
+class Blind(Explorer):
+    """Looks at nothing: here the calls fail, and not the power."""
+
+    def look(self, *_: object, **__: object) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What is done, on a disk that was prepared, and the files that stand afterwards."""
+
+    name: str
+    prepare: Callable[[Teller], None]
+    act: Callable[[Teller], None]
+    files: dict[tuple[bytes, ...], bytes]
+
+
+def _nothing(told: Teller) -> None:
+    pass
+
+
+def _receive_first(told: Teller) -> None:
+    told.receive(NAME, FIRST, chunks=[0, 1], checkpoint=True)
+
+
+def _half(told: Teller) -> None:
+    told.receive(NAME, FIRST, chunks=[0, 1], end="suspend")
+    told.receive(NAME, FIRST, chunks=[2], end="kill")
+
+
+def _another_half(told: Teller) -> None:
+    told.receive(NAME, SECOND, chunks=[0, 1, 2], end="suspend")
+
+
+def _both_stand(told: Teller) -> None:
+    told.receive(NAME, FIRST)
+    told.receive(DEEP, SMALL)
+
+
+def _second_stands(told: Teller) -> None:
+    told.receive(NAME, SECOND)
+
+
+def _together(told: Teller) -> None:
+    versions = {NAME: FIRST, DEEP: SMALL, (b"new", b"beside"): b""}
+    with told.process() as root, ExitStack() as open_sinks:
+        sinks = [open_sinks.enter_context(told.begin(root, name, data)) for name, data in versions.items()]
+        for sink in sinks:
+            fill(sink, versions[sink.parts])
+            told.ledger.committing(sink.parts, versions[sink.parts], sink.durability)
+        results = commit_all([(sink, None, None) for sink in sinks])
+        for sink, result in zip(sinks, results, strict=True):
+            if not isinstance(result, FsmuxError):
+                told.ledger.committed(sink.parts, result)
+    for result in results:
+        if isinstance(result, FsmuxError):
+            raise result
+
+
+def _send(told: Teller) -> None:
+    with told.process() as root, Source.open(root, NAME) as source:
+        content = bytearray(len(FIRST))
+        source.read_into(memoryview(content), 0)
+        if content != FIRST:
+            raise Wrong("something else was read than stands there")
+        for index in range(len(FIRST) // CHUNK + 1):
+            source.chunk_crc(index, CHUNK)
+        source.check_unchanged()
+
+
+def _list(told: Teller) -> None:
+    with told.process() as root:
+        found = [listed.parts for page in walk(root.scan, ()) for listed in page if listed.error is None]
+        if not set(found) <= {NAME, *(DEEP[:depth] for depth in range(1, 4))}:
+            raise Wrong(f"{found} were listed")
+
+
+def _throw_away(told: Teller) -> None:
+    with told.process() as root:
+        for leftover in leftovers.find(root):
+            leftovers.remove(root, leftover)
+
+
+def _for_nobody(told: Teller) -> None:
+    told.receive(NAME, FIRST, end="discard")
+
+
+OPERATIONS: Final = (
+    Operation("upload", _nothing, _receive_first, {NAME: FIRST}),
+    Operation("upload of a small file", _nothing, lambda told: told.receive(DEEP, SMALL), {DEEP: SMALL}),
+    Operation(
+        "upload, each file synced", _nothing, lambda told: told.receive(DEEP, FIRST, Durability.FILE), {DEEP: FIRST}
+    ),
+    Operation("resume", _half, _receive_first, {NAME: FIRST}),
+    Operation("resume of another version", _another_half, _receive_first, {NAME: FIRST}),
+    Operation("over an earlier version", _second_stands, _receive_first, {NAME: FIRST}),
+    Operation("commit of a group", _nothing, _together, {NAME: FIRST, DEEP: SMALL, (b"new", b"beside"): b""}),
+    Operation("discard", _half, _for_nobody, {}),
+    Operation("download", _receive_first, _send, {NAME: FIRST}),
+    Operation("list", _both_stand, _list, {NAME: FIRST, DEEP: SMALL}),
+    Operation("clean", _half, _throw_away, {}),
+)
+
+
+def sweep(operation: Operation, fault: int) -> Iterator[tuple[int, str]]:
+    """Fail every call once; which call it was, by number and name.  Raises :class:`Wrong` with a note."""
+    number = 0
+    reached = "the first"
+    while reached:
+        number += 1
+        reached = ""
+        told = Teller(Blind(0, 0))
+        operation.prepare(told)
+        left = number
+
+        def fail(name: str) -> int:
+            nonlocal left, reached
+            left -= 1
+            if left:
+                return 0
+            reached = name
+            return fault
+
+        told.fault = fail
+        try:
+            _one(operation, told)
+        except Exception as error:
+            error.add_note(f"{operation.name}: call {number} ({reached}) failed with {fault}")
+            raise
+        if reached:
+            yield number, reached
+
+
+def _one(operation: Operation, told: Teller) -> None:
+    with suppress(FsmuxError):
+        operation.act(told)
+    told.fault = no_fault
+    for device, ledger in ((told.device, told.ledger), (told.device.crash(NOTHING), told.ledger.after_power_cut())):
+        check_names(device, ledger)
+    operation.act(told)
+    found = {name: bytes(inode.data) for name, inode in files_of(told.device.root).items()}
+    if found != operation.files:
+        raise Wrong(f"in the end there are {sorted(found)}")
+    told.device.now_ns += round(2 * ABANDONED_SECONDS * 1e9)
+    with told.process() as root, root.keep_state():
+        pass
+    if RESERVED in told.device.root.entries:
+        raise Wrong(f"left over: {sorted(told.device.root.entries[RESERVED].entries)}")
