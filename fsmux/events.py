@@ -10,8 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from fsmux.records import printable
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fsmux.records import Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ class WouldDo(Event):
 
 @dataclass(frozen=True, slots=True)
 class Scanning(Event):
-    """The source tree is still being read: so many files and bytes were found until now."""
+    """The source tree is still being read: so many files and bytes that are to be sent were found until now."""
 
     files: int
     bytes: int
@@ -45,7 +49,7 @@ class Scanning(Event):
 
 @dataclass(frozen=True, slots=True)
 class Planned(Event):
-    """The scan ended: what will be sent, and what is up to date already."""
+    """The scan ended: what is or will be sent, and what is up to date already.  Much may have arrived before."""
 
     files: int
     bytes: int
@@ -94,6 +98,45 @@ class FileSkipped(Event):
     path: str
     bytes: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilesDone(Event):
+    """Small files of one directory that travelled together stand whole under their final names: many a FileDone."""
+
+    directory: Parts
+    names: Sequence[bytes]
+    sizes: Sequence[int]
+    crcs: Sequence[int]
+    durable: bool
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.sizes)
+
+    def each(self) -> Iterator[FileDone]:
+        """The same, one by one."""
+        for name, size, crc in zip(self.names, self.sizes, self.crcs, strict=True):
+            yield FileDone(printable((*self.directory, name)), size, size, 0, f"{crc:08x}", self.durable)
+
+
+@dataclass(frozen=True, slots=True)
+class FilesSkipped(Event):
+    """Files of one directory were left alone for one reason: many a FileSkipped."""
+
+    directory: Parts
+    names: Sequence[bytes]
+    sizes: Sequence[int]
+    reason: str
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.sizes)
+
+    def each(self) -> Iterator[FileSkipped]:
+        """The same, one by one."""
+        for name, size in zip(self.names, self.sizes, strict=True):
+            yield FileSkipped(printable((*self.directory, name)), size, self.reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from fsmux.records import Attrs, Durability, Kind, printable
 from fsmux.transfer.receiver import Receiving, receive_file
 from fsmux.transfer.sender import send_file
 from fsmux.transfer.session import Report
+from fsmux.tree_handlers import fetch, look, store, walk_tree
 from fsmux.wire.frames import FileSpan, Meter
 from fsmux.wire.messages import (
     Close,
@@ -35,8 +36,10 @@ from fsmux.wire.messages import (
     Entry,
     Error,
     Fault,
+    Fetch,
     Get,
     List,
+    Look,
     Mkdir,
     Offer,
     Ok,
@@ -48,7 +51,9 @@ from fsmux.wire.messages import (
     Rename,
     SetAttrs,
     Stat,
+    Store,
     Symlink,
+    Walk,
     Write,
     pages,
 )
@@ -328,4 +333,8 @@ HANDLERS: dict[type, Callable[[Context, Stream, Any], Awaitable[None]]] = {
     Open: _open,
     Get: _get,
     Put: _put,
+    Store: store,
+    Fetch: fetch,
+    Walk: walk_tree,
+    Look: look,
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fsmux.errors import UsageError
 from fsmux.limits import CHUNK_SIZE, CONNECT_SECONDS
-from fsmux.moving import Transfer
+from fsmux.moving.transfer import Transfer
 from fsmux.plan.filters import Filters
 from fsmux.records import Durability, Parts
 from fsmux.urls import Local, Remote

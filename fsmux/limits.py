@@ -50,6 +50,19 @@ MAX_PATH_BYTES: Final = 4095
 MAX_PATH_PARTS: Final = 255
 """Components of a path."""
 
+SMALL_FILE: Final = 256 * KIB
+"""Bytes of a file up to which it travels in a pack. Above, a session of its own (about 1.2 ms of both sides' time,
+measured) costs little beside the bytes, and a lost connection should not cost them all."""
+
+PACK_BYTES: Final = 1 * MIB
+"""Bytes of contents that a pack is filled up to: it takes about 1 ms to write, so a thread hop per pack is cheap."""
+
+MAX_PACK_BYTES: Final = 4 * MIB
+"""Bytes of contents of one pack, which its receiver holds in memory. More than are packed, because files grow."""
+
+PACKS_AHEAD: Final = 16
+"""Packs on their way: 16 MiB fill 1 Gbit/s at 100 ms, and of small files there are 16,000 in them."""
+
 # ---- streams and credit --------------------------------------------------------------------------------------------
 
 MAX_STREAMS: Final = 16_384

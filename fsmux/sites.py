@@ -9,52 +9,61 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import deque
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-import trio
-
-from fsmux.errors import ErrorCode, NotFound, from_code
+from fsmux.columns import Group
+from fsmux.errors import ErrorCode, FsmuxError, NotFound
+from fsmux.files import listing
 from fsmux.files.root import Root
 from fsmux.files.sink import Sink, may_resume, open_sink
 from fsmux.files.source import Source
 from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
-from fsmux.plan.walk import Listed, walk
-from fsmux.records import Attrs, Kind, Parts
+from fsmux.limits import KIB
+from fsmux.plan.walk import batches, preorder
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Outcome, Report, together
 from fsmux.wire.frames import JOIN_FEATURE
-from fsmux.wire.messages import JOIN_SIZE, Get, Offer, Put, Stat
+from fsmux.wire.messages import JOIN_SIZE, Get, Listed, Look, Offer, Ok, Put, Stat, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Generator, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from fsmux.client import Client
     from fsmux.events import Observer
     from fsmux.job import Options
+    from fsmux.moving.tree import Looker
     from fsmux.mux.stream import Stream
-    from fsmux.wire.messages import Entry
+    from fsmux.records import Attrs, Parts
+    from fsmux.transfer.disk import Disk
 
-    Keep = Callable[[Parts, bool], bool]
-    Pages = AsyncIterator[list[Listed]]
+    Batches = AsyncIterator[list[Group]]
 
 OWNER = b"local"
 """Whose partial files a client keeps: those of the account that runs it."""
+
+
+LOOK_BYTES = 48 * KIB
+"""Bytes of paths in one LOOK."""
 
 
 class Site(Protocol):
     """What can be asked of either side; all raise typed errors."""
 
     async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs: ...
-    def walk(self, parts: Parts, keep: Keep) -> AbstractAsyncContextManager[Pages]: ...
-    async def mkdir(self, parts: Parts, mode: int) -> None: ...
+    def scan(self, parts: Parts) -> AbstractAsyncContextManager[Batches]:
+        """The tree at ``parts`` for the block, directories before what is in them."""
+
+    def looking(self, parts: Parts, *, nothing: bool) -> AbstractAsyncContextManager[Looker | None]:
+        """What stands in directories below ``parts``, for the block; None if nothing does."""
+
     async def symlink(self, parts: Parts, attrs: Attrs) -> None: ...
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None: ...
-    def keep_state(self) -> AbstractAsyncContextManager[None]: ...
 
 
 class RemoteSite:
@@ -67,9 +76,25 @@ class RemoteSite:
         return await self._client.stat(parts, follow=follow)
 
     @asynccontextmanager
-    async def walk(self, parts: Parts, keep: Keep) -> AsyncIterator[Pages]:
-        async with self._client.pages(parts, recursive=True) as pages:
-            yield _kept(pages, keep)
+    async def scan(self, parts: Parts) -> AsyncIterator[Batches]:
+        async with self._client.connection.open_stream(Walk(parts), end=True) as stream:
+            stream.expect(None)
+
+            async def batches() -> Batches:
+                while isinstance(page := await stream.expect_message(Listed, Ok), Listed):
+                    yield list(page.groups)
+
+            yield batches()
+
+    @asynccontextmanager
+    async def looking(self, parts: Parts, *, nothing: bool) -> AsyncIterator[Looker | None]:
+        if nothing:
+            yield None
+            return
+        async with self._client.connection.open_stream(Look(parts)) as stream:
+            stream.expect(None)
+            yield RemoteLooker(stream)
+            stream.reset(ErrorCode.CANCELLED)  # of what it was asked for, nothing more matters
 
     @contextmanager
     def ask_for(self, parts: Parts, options: Options) -> Iterator[tuple[Stream, Stream]]:
@@ -92,33 +117,76 @@ class RemoteSite:
                     stream.reset(ErrorCode.CANCELLED)
                     stream.close()
 
-    async def mkdir(self, parts: Parts, mode: int) -> None:
-        await self._client.mkdir(parts, parents=True, mode=mode)
-
     async def symlink(self, parts: Parts, attrs: Attrs) -> None:
         await self._client.symlink(parts, attrs.link_target, attrs)
 
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
         await self._client.set_attrs(parts, attrs)
 
-    @asynccontextmanager
-    async def keep_state(self) -> AsyncIterator[None]:
-        """The server keeps its own."""
-        yield
+
+class RemoteLooker:
+    """Asks the server."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._found: deque[Group] = deque()
+
+    async def ask(self, directories: list[Parts]) -> None:
+        page: list[Parts] = []
+        room = LOOK_BYTES
+        for parts in directories:
+            room -= sum(map(len, parts)) + 4 * len(parts) + 8
+            if page and room < 0:
+                await self._stream.send(Look((), tuple(page)))
+                page, room = [], LOOK_BYTES
+            page.append(parts)
+        await self._stream.send(Look((), tuple(page)))
+
+    async def next_group(self) -> Group:
+        while not self._found:
+            listed: Listed = await self._stream.expect_message(Listed)
+            self._found.extend(listed.groups)
+        return self._found.popleft()
 
 
-async def _kept(pages: AsyncIterator[tuple[Entry, ...]], keep: Keep) -> Pages:
-    """Listed entries of a server's pages, without those that are left out, and what is beneath them."""
-    dropped: set[Parts] = set()
-    async for page in pages:
-        result: list[Listed] = []
-        for entry in page:
-            parts, attrs, fault = entry.path, entry.attrs, entry.fault
-            if parts[:-1] in dropped or not keep(parts, attrs is not None and attrs.kind is Kind.DIRECTORY):
-                dropped.add(parts)
-                continue
-            result.append(Listed(parts, attrs, from_code(fault.code, fault.text) if fault is not None else None))
-        yield result
+class LocalLooker:
+    """Looks itself."""
+
+    def __init__(self, disk: Disk, root: Root, base: Parts) -> None:
+        self._disk = disk
+        self._root = root
+        self._base = base
+        self._asked: deque[Parts] = deque()
+        self._found: deque[Group] = deque()
+        self._hops: Generator[list[Group], None, None] | None = None
+
+    async def ask(self, directories: list[Parts]) -> None:
+        self._asked.extend(directories)
+
+    async def next_group(self) -> Group:
+        while not self._found:
+            if self._hops is None:
+                self._hops = batches(self._look())
+            batch = await self._disk.pack(next, self._hops, None)
+            if batch is None:
+                self._hops = None
+            else:
+                self._found.extend(batch)
+        return self._found.popleft()
+
+    def close(self) -> None:
+        if self._hops is not None:
+            self._hops.close()
+
+    def _look(self) -> Generator[Group, None, None]:
+        while self._asked:
+            directory = self._asked.popleft()
+            try:
+                for group in listing.groups(self._root, self._base + directory):
+                    group.directory = directory
+                    yield group
+            except FsmuxError as error:
+                yield Group(directory, error=error)
 
 
 class LocalSite:
@@ -131,50 +199,46 @@ class LocalSite:
         self._held = root
 
     @property
-    def _root(self) -> Root:
+    def root(self) -> Root:
         if self._held is None:
             raise NotFound("no such directory")
         return self._held
 
     async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs:
-        root = self._root
+        root = self.root
         return await self._disk.meta(root.stat, parts, follow)
 
     @asynccontextmanager
-    async def walk(self, parts: Parts, keep: Keep) -> AsyncIterator[Pages]:
-        with closing(walk(self._root.scan, parts, keep=keep)) as found:
+    async def scan(self, parts: Parts) -> AsyncIterator[Batches]:
+        root = self.root
+        with closing(preorder(lambda below: listing.groups(root, below), parts)) as found:
+            hops = batches(found)
 
-            async def pages() -> Pages:
-                while (page := await self._disk.meta(next, found, None)) is not None:
-                    yield page
+            async def pages() -> Batches:
+                while (batch := await self._disk.pack(next, hops, None)) is not None:
+                    yield batch
 
             yield pages()
 
-    async def mkdir(self, parts: Parts, mode: int) -> None:
-        await self._disk.meta(self._root.mkdir, parts, True, mode)
+    @asynccontextmanager
+    async def looking(self, parts: Parts, *, nothing: bool) -> AsyncIterator[Looker | None]:
+        if nothing or self._held is None:
+            yield None
+            return
+        with closing(LocalLooker(self._disk, self._held, parts)) as looker:
+            yield looker
 
     async def symlink(self, parts: Parts, attrs: Attrs) -> None:
-        await self._disk.meta(self._root.symlink, parts, attrs.link_target, attrs)
+        await self._disk.meta(self.root.symlink, parts, attrs.link_target, attrs)
 
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
-        await self._disk.meta(self._root.set_attrs, parts, attrs)
-
-    @asynccontextmanager
-    async def keep_state(self) -> AsyncIterator[None]:
-        """Keep the directory of unfinished files for the block: many small files need it many times."""
-        with ExitStack() as stack:
-            await self._disk.meta(stack.enter_context, self._root.keep_state())
-            try:
-                yield
-            finally:
-                with trio.CancelScope(shield=True):  # one rmdir
-                    await self._disk.meta(stack.close)
+        await self._disk.meta(self.root.set_attrs, parts, attrs)
 
     async def push(
         self, parts: Parts, target: Parts, name: str, observer: Observer, options: Options, *, fresh: bool
     ) -> Outcome:
         """Upload a file. ``fresh``: nothing is known to stand at its destination."""
-        source = await self._disk.meta(Source.open, self._root, parts)
+        source = await self._disk.meta(Source.open, self.root, parts)
         with source:
             sending = Sending(source, self._disk, self._client.digests, Report(name, observer), options.chunk_size)
             size = source.identity.size
@@ -205,7 +269,7 @@ class LocalSite:
         Where nothing was kept of it either, it comes without a question what is missing. ``asked`` is the stream of a
         :meth:`RemoteSite.ask_for` that has asked for it already.
         """
-        root = self._root
+        root = self.root
 
         def open_for(offer: Offer) -> Sink:
             return open_sink(

@@ -14,11 +14,12 @@ ROOT = Path(fsmux.__file__).parent
 LAYERS: dict[str, int] = {
     "errors": 1,
     "_version": 1,
-    **dict.fromkeys(("events", "limits", "records", "urls", "units"), 2),
+    **dict.fromkeys(("events", "limits", "records", "columns", "urls", "units"), 2),
     **dict.fromkeys(("wire", "files", "plan"), 3),
     "mux": 4,
     "transfer": 5,
-    **dict.fromkeys(("server", "client", "handlers", "auth", "greeting", "lanes", "sites", "moving", "job"), 6),
+    **dict.fromkeys(("server", "client", "handlers", "tree_handlers", "auth", "greeting"), 6),
+    **dict.fromkeys(("lanes", "sites", "moving", "job"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 """By the first name below the package."""

@@ -159,6 +159,12 @@ class Reporter:
     def __call__(self, event: events.Event) -> None:
         """Count, and queue what is to be said.  Never blocks, never raises."""
         self.tally(event)
+        self._show(event)
+
+    def _show(self, event: events.Event) -> None:
+        if isinstance(event, events.FilesDone | events.FilesSkipped):
+            self._show_each(event)
+            return
         if (said := sentence(event)) and said[0] <= self._verbosity:
             self._lines.append(said[1])
         if self._json:
@@ -172,6 +178,15 @@ class Reporter:
                 self._lines.append(printable(event.text))
         elif isinstance(event, events.WouldDo):
             self._data.append(f"would {event.action} {printable(event.path)}")
+
+    def _show_each(self, event: events.FilesDone | events.FilesSkipped) -> None:
+        """Where files are shown one by one, those that travelled together are, too."""
+        if not self._json and self._verbosity <= NORMAL:
+            return
+        for one in event.each():
+            if self._json and isinstance(one, events.FileDone):
+                self._show(events.FileStarted(one.path, one.bytes, 0))
+            self._show(one)
 
     def tick(self) -> None:
         """Write what is queued and draw.  May block as long as the terminal does; safe to call in any thread."""

@@ -66,6 +66,15 @@ class Tally:
                 self.bytes += size
                 self.sent += sent
                 self.resumed += resumed
+            case events.FilesDone(_, names):
+                size = event.bytes
+                self._moved += size
+                self.done_bytes += size
+                self.files += len(names)
+                self.bytes += size
+                self.sent += size
+            case events.FilesSkipped(_, names):
+                self.skipped += len(names)
             case events.Scanning(files, count):
                 self.found_files, self.found_bytes = files, count
             case events.Planned(files, count):

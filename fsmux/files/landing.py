@@ -9,6 +9,7 @@ resolving with and without leave to cross mounts.
 from __future__ import annotations
 
 import errno
+import stat
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -111,6 +112,37 @@ class Landing:
                 if fd != top:
                     self._close(fd)
             return facts, Pin(self._state_at(top, ())) if at_home else self.pin(parent)
+
+    @contextmanager
+    def landing_in(self, parent: Parts) -> Iterator[tuple[int, StateDir]]:
+        """The directory ``parent``, which must be there, and where files for it are put together, for the block."""
+        sys = self.sys
+        with self._top as top:
+            at_home = True
+            try:
+                fd = open_beneath(sys, top, parent, OPEN_DIRECTORY, one_mount=True)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                at_home = False
+                fd = self._strict(top, parent)
+            try:
+                at_home = at_home and sys.fstat(fd).st_dev == self._device
+                pin = Pin(self._state_at(top, ())) if at_home else self.pin(parent)
+                try:
+                    yield fd, pin.state
+                finally:
+                    pin.release()
+            finally:
+                self._close(fd)
+
+    def make_directory(self, parent: int, parts: Parts, mode: int) -> None:
+        """Make ``parts`` in its directory, on which ``parent`` is open; one that is there is fine."""
+        try:
+            self._mkdir(parent, parts, mode)
+        except FileExistsError:
+            if not stat.S_ISDIR(self.sys.stat(parent, parts[-1]).st_mode):
+                raise
 
     def existing(self, parts: Parts) -> os.stat_result | None:
         """What has the name now, itself, without following links.  None if nothing or no directory to hold it."""

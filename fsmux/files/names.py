@@ -56,3 +56,26 @@ def check(parts: Parts) -> None:
             raise BadName(f"{printable(parts)}: the name {RESERVED.decode()} is reserved")
     if total > MAX_PATH_BYTES:
         raise BadName(f"{printable(parts[0])}/…: the path is longer than {MAX_PATH_BYTES} bytes")
+
+
+def visible(found: list[bytes], joined: bytes) -> list[bytes]:
+    """The names in ``found``, which are ``joined`` too, that are not reserved."""
+    if joined.isascii() and _CORE not in joined.lower():
+        return found
+    return [name for name in found if not is_reserved(name)]
+
+
+def check_in(directory: Parts, found: list[bytes]) -> None:
+    """What :func:`check` would say of each name in ``directory``, which was checked itself."""
+    joined = b"/".join(found)
+    room = MAX_PATH_BYTES - sum(map(len, directory)) - len(directory)
+    if (
+        joined.count(b"/") == len(found) - 1
+        and not (b"" in found or b"." in found or b".." in found or b"\0" in joined)
+        and max(map(len, found)) <= min(MAX_NAME, room)
+        and len(directory) < MAX_PATH_PARTS
+        and len(visible(found, joined)) == len(found)
+    ):
+        return
+    for name in found:
+        check((*directory, name))

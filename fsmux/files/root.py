@@ -129,6 +129,12 @@ class Root(Landing):
         with named(parts), self._top as top:
             return Lease(self._make_directories(top, parts) if create else self._strict(top, parts), self.sys)
 
+    def look_into(self, parts: Parts) -> Lease:
+        """A directory to list and to read files of, reached through links that stay inside."""
+        names.check(parts)
+        with named(parts), self._top as top:
+            return Lease(open_beneath(self.sys, top, parts, OPEN_DIRECTORY, links=True), self.sys)
+
     # ---- changing ------------------------------------------------------------------------------------------------
 
     def mkdir(self, parts: Parts, parents: bool = False, mode: int = 0o777) -> None:

@@ -257,6 +257,10 @@ class Syscalls:
     def euid(self) -> int:
         return os.geteuid()
 
+    def kernel(self) -> str:
+        """The version of Linux; empty elsewhere."""
+        return os.uname().release if sys.platform.startswith("linux") else ""
+
     def random(self, size: int) -> bytes:
         return os.urandom(size)
 

@@ -1,170 +1,239 @@
-"""From a listing of the source and one of the destination to the actions that make them equal.
+"""What is to be done about the entries of a directory, from what stands at the destination under the same names.
 
-Theory: a pure function over two listings, in one pass over the source, so that the first file can be on its way while
-the tree is still being read.  The order of actions is the only protocol between this module and whoever carries them
-out: a directory is made before anything in it, and finished (its times and mode set, which every change inside of it
-would undo) after everything in it, which is why all finishing comes last, deepest first.
+Theory: a pure function from two groups of columns to a handful of columns, one directory (or a page of it) at a time,
+so that the first file can be on its way while the tree is still being read.  The two cases that make up nearly every
+tree cost next to nothing: where nothing stands everything is made, and where the columns are equal everything is up to
+date.  Only what is neither is judged name by name, by :func:`judge`.
 
-What is up to date is decided by one predicate that is passed in.  What exists at the destination alone is not looked
-at here.
+A directory is made before anything in it, and finished (its times and mode set, which every change inside of it would
+undo) after everything in it.  What exists at the destination alone is not looked at here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+import stat
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import Exists, FsmuxError, IsADirectory, NotADirectory
 from fsmux.records import Attrs, Kind, Parts, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable
 
-    from fsmux.plan.walk import Listed
+    UpToDate: TypeAlias = Callable[["Facts", "Facts"], bool]
 
-    UpToDate: TypeAlias = Callable[[Attrs, Attrs], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class MakeDirectory:
-    """Make it, passable for its owner until it is finished."""
-
-    parts: Parts
-    attrs: Attrs
+_KIND_OF = {REGULAR: Kind.FILE, DIRECTORY: Kind.DIRECTORY, SYMLINK: Kind.SYMLINK}
+_BITS_OF = {Kind.FILE: REGULAR, Kind.DIRECTORY: DIRECTORY, Kind.SYMLINK: SYMLINK, Kind.SPECIAL: stat.S_IFIFO}
 
 
-@dataclass(frozen=True, slots=True)
-class FinishDirectory:
-    """Give it its mode and times, once everything inside of it is done."""
+class Facts(NamedTuple):
+    """What is known of one name."""
 
-    parts: Parts
-    attrs: Attrs
+    size: int
+    mtime: int
+    mode: int
+    target: bytes = b""
 
-
-@dataclass(frozen=True, slots=True)
-class MakeSymlink:
-    """Make the link; ``replace`` what stands there, which is no directory."""
-
-    parts: Parts
-    attrs: Attrs
-    replace: bool = False
+    @classmethod
+    def of(cls, attrs: Attrs) -> Facts:
+        return cls(attrs.size, attrs.mtime_ns, _BITS_OF[attrs.kind] | attrs.mode, attrs.link_target)
 
 
-@dataclass(frozen=True, slots=True)
-class TransferFile:
-    """Send the file; ``existing`` is what it will replace."""
+class Verdict(Enum):
+    """What is to be done about one name."""
 
-    parts: Parts
-    attrs: Attrs
-    existing: Attrs | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AdjustFile:
+    MAKE = auto()
+    """Make the directory or the link, in place of a file or link that has the name."""
+    SEND = auto()
+    ADJUST = auto()
     """The bytes are up to date, the mode is not."""
-
-    parts: Parts
-    attrs: Attrs
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """Leave it alone.  ``warn`` if that is not what a person would expect."""
-
-    parts: Parts
-    attrs: Attrs
-    reason: str
-    warn: bool = False
+    CURRENT = auto()
+    """Nothing is to be done, or no more than in the directory."""
+    SPECIAL = auto()
+    """It cannot be transferred."""
+    FILE_IN_THE_WAY = auto()
+    DIRECTORY_IN_THE_WAY = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
-    """It cannot be done; ``error`` says why."""
-
-    parts: Parts
-    error: FsmuxError
-
-
-Action: TypeAlias = MakeDirectory | FinishDirectory | MakeSymlink | TransferFile | AdjustFile | Skip | Fail
-
-
-def same_size_and_time(source: Attrs, destination: Attrs) -> bool:
+def same_size_and_time(source: Facts, destination: Facts) -> bool:
     """The default of what counts as up to date."""
-    return source.size == destination.size and source.mtime_ns == destination.mtime_ns
+    return source.size == destination.size and source.mtime == destination.mtime
+
+
+def judge(source: Facts, existing: Facts | None, up_to_date: UpToDate = same_size_and_time) -> Verdict:
+    """What to do about one name, which ``existing`` has at the destination."""
+    kind = source.mode & KIND_BITS
+    there = existing.mode & KIND_BITS if existing is not None else 0
+    if kind not in _KIND_OF:
+        return Verdict.SPECIAL
+    if kind == DIRECTORY:
+        if existing is None:
+            return Verdict.MAKE
+        return Verdict.CURRENT if there == DIRECTORY else Verdict.FILE_IN_THE_WAY
+    if there == DIRECTORY:
+        return Verdict.DIRECTORY_IN_THE_WAY
+    if kind == SYMLINK:
+        same = existing is not None and there == SYMLINK and existing.target == source.target
+        return Verdict.CURRENT if same else Verdict.MAKE
+    if existing is not None and there == REGULAR and up_to_date(source, existing):
+        return Verdict.CURRENT if existing.mode == source.mode else Verdict.ADJUST
+    return Verdict.SEND
+
+
+def in_the_way(verdict: Verdict, parts: Parts) -> FsmuxError:
+    """The error for a verdict of that kind."""
+    if verdict is Verdict.FILE_IN_THE_WAY:
+        text = "something else stands where a directory must be, so nothing in it was transferred; move it away first"
+        return NotADirectory(f"{printable(parts)}: {text}")
+    return IsADirectory(f"{printable(parts)}: a directory stands under this name; move it away first")
+
+
+class Entered(NamedTuple):
+    """A directory whose contents are to be looked at: new there, or with another mode or time than its source."""
+
+    mtime: int
+    mode: int
+    made: bool
+    differs: bool
+
+
+class Large(NamedTuple):
+    """A file for a session of its own."""
+
+    name: bytes
+    size: int
+    fresh: bool
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be done about one group."""
+
+    make: Group | None = None
+    """Directories, links and small files to be made, in their order."""
+    files: int = 0
+    """Regular files in it."""
+    large: list[Large] = field(default_factory=list)
+    adjust: Group | None = None
+    current: Group | None = None
+    """Files and links that are up to date."""
+    special: list[bytes] = field(default_factory=list)
+    failed: list[tuple[bytes, FsmuxError]] = field(default_factory=list)
+    enter: dict[bytes, Entered] = field(default_factory=dict)
+    blocked: list[bytes] = field(default_factory=list)
+    """Directories that failed: what is in them is not spoken of."""
 
 
 def plan(
-    source: Iterable[Listed],
-    destination: Mapping[Parts, Attrs],
+    source: Group,
+    existing: Group | None,
     *,
+    small: int,
     up_to_date: UpToDate = same_size_and_time,
     claimed: dict[Parts, bool] | None = None,
-) -> Iterator[Action]:
-    """The actions that bring ``source`` to the destination, which holds ``destination``.
+) -> Plan:
+    """What to do about ``source``, where ``existing`` holds whatever has one of its names at the destination.
 
-    Both use parts relative to the same place; ``()`` is that place itself, and may be missing from both.  In
-    ``source`` parents come before children.  ``claimed`` (whether each name is a directory) is shared between the
+    Files of more than ``small`` bytes are large.  ``claimed`` (whether each name is a directory) is shared between the
     plans of sources that go to the same place: what one of them took is refused to the others, unless both are
-    directories.  The directories of all those plans are to be finished after the last of them.
+    directories.
     """
-    directories: dict[Parts, Attrs] = {}
-    touched: set[Parts] = set()
-    blocked: set[Parts] = set()
-    for parts, attrs, error in source:
-        if parts and parts[:-1] in blocked:
-            # Its directory failed, which was said once.
-            blocked.add(parts)
-            continue
-        if attrs is None:
-            # A directory that was made before it turned out to be unreadable stays, and is finished.
-            yield Fail(parts, error if error is not None else NotADirectory(f"{printable(parts)}: cannot be read"))
-            continue
-        existing = destination.get(parts)
-        action = _decide(parts, attrs, existing, up_to_date)
-        if claimed is not None and attrs.kind is not Kind.SPECIAL:
-            action = _claim(claimed, parts, attrs, action)
-        if isinstance(action, Fail) and attrs.kind is Kind.DIRECTORY:
-            blocked.add(parts)
-        elif attrs.kind is Kind.DIRECTORY:
-            directories[parts] = attrs
-            if existing is None or (existing.mode, existing.mtime_ns) != (attrs.mode, attrs.mtime_ns):
-                touched.add(parts)
-        if isinstance(action, MakeDirectory | MakeSymlink | TransferFile) and parts:
-            touched.add(parts[:-1])
-        if action is not None:
-            yield action
-    for parts in reversed(directories):  # parents came first
-        if parts in touched:
-            yield FinishDirectory(parts, directories[parts])
+    if claimed is None and source.names:
+        kinds = source.kinds
+        if not existing and kinds <= _KIND_OF.keys() and max(source.sizes) <= small:
+            return _all_new(source, kinds)
+        if existing and kinds <= {REGULAR} and _same(source, existing) and up_to_date is same_size_and_time:
+            return Plan(current=source)
+    return _one_by_one(source, existing, small, up_to_date, claimed)
 
 
-def _claim(claimed: dict[Parts, bool], parts: Parts, attrs: Attrs, action: Action | None) -> Action | None:
-    is_directory = attrs.kind is Kind.DIRECTORY
-    if parts not in claimed:
-        claimed[parts] = is_directory
-        return action
-    if claimed[parts] and is_directory:
-        return None if isinstance(action, MakeDirectory) else action  # the other source has made it
-    return Fail(parts, Exists(f"{printable(parts)}: two sources would both become this"))
+def _same(source: Group, existing: Group) -> bool:
+    return (
+        source.names == existing.names
+        and source.mtimes == existing.mtimes
+        and source.sizes == existing.sizes
+        and source.modes == existing.modes
+    )
 
 
-def _decide(parts: Parts, attrs: Attrs, existing: Attrs | None, up_to_date: UpToDate) -> Action | None:
-    """What to do about one entry; None for a directory that is there."""
-    if attrs.kind is Kind.SPECIAL:
-        return Skip(parts, attrs, "special file", warn=True)
-    if attrs.kind is Kind.DIRECTORY:
-        if existing is None:
-            return MakeDirectory(parts, attrs)
-        if existing.kind is Kind.DIRECTORY:
-            return None
-        text = "something else stands where a directory must be, so nothing in it was transferred; move it away first"
-        return Fail(parts, NotADirectory(f"{printable(parts)}: {text}"))
-    if existing is not None and existing.kind is Kind.DIRECTORY:
-        return Fail(parts, IsADirectory(f"{printable(parts)}: a directory stands under this name; move it away first"))
-    if attrs.kind is Kind.SYMLINK:
-        if existing is not None and existing.kind is Kind.SYMLINK and existing.link_target == attrs.link_target:
-            return Skip(parts, attrs, "up to date")
-        return MakeSymlink(parts, attrs, replace=existing is not None)
-    if existing is not None and existing.kind is Kind.FILE and up_to_date(attrs, existing):
-        return Skip(parts, attrs, "up to date") if existing.mode == attrs.mode else AdjustFile(parts, attrs)
-    return TransferFile(parts, attrs, existing)
+def _all_new(source: Group, kinds: set[int]) -> Plan:
+    if kinds == {REGULAR}:
+        return Plan(source, len(source))
+    found = Plan(source)
+    for name, mtime, mode in zip(source.names, source.mtimes, source.modes, strict=True):
+        kind = mode & KIND_BITS
+        if kind == DIRECTORY:
+            found.enter[name] = Entered(mtime, mode, True, True)
+        elif kind == REGULAR:
+            found.files += 1
+    return found
+
+
+def _one_by_one(
+    source: Group, existing: Group | None, small: int, up_to_date: UpToDate, claimed: dict[Parts, bool] | None
+) -> Plan:
+    there = _facts(existing) if existing else {}
+    texts = source.link_targets()
+    found = Plan()
+    make: list[int] = []
+    adjust: list[int] = []
+    current: list[int] = []
+    for index, (name, size, mtime, mode) in enumerate(
+        zip(source.names, source.sizes, source.mtimes, source.modes, strict=True)
+    ):
+        before = there.get(name)
+        verdict = judge(Facts(size, mtime, mode, texts.get(index, b"")), before, up_to_date)
+        is_directory = mode & KIND_BITS == DIRECTORY
+        if claimed is not None and verdict is not Verdict.SPECIAL:
+            parts = (*source.directory, name)
+            taken = claimed.get(parts)
+            claimed.setdefault(parts, is_directory)
+            if taken is not None and not (taken and is_directory):
+                found.failed.append((name, Exists(f"{printable(parts)}: two sources would both become this")))
+                if is_directory:
+                    found.blocked.append(name)
+                continue
+            if taken and verdict is Verdict.MAKE:
+                verdict = Verdict.CURRENT  # the other source has made it, or would in earnest
+        if verdict in (Verdict.FILE_IN_THE_WAY, Verdict.DIRECTORY_IN_THE_WAY):
+            found.failed.append((name, in_the_way(verdict, (*source.directory, name))))
+            if is_directory:
+                found.blocked.append(name)
+        elif verdict is Verdict.SPECIAL:
+            found.special.append(name)
+        elif is_directory:
+            made = verdict is Verdict.MAKE
+            differs = before is None or (before.mode, before.mtime) != (mode, mtime)
+            found.enter[name] = Entered(mtime, mode, made, differs)
+            if made:
+                make.append(index)
+        elif verdict is Verdict.SEND and size > small:
+            found.large.append(Large(name, size, before is None))
+        elif verdict is Verdict.SEND or verdict is Verdict.MAKE:
+            found.files += verdict is Verdict.SEND
+            make.append(index)
+        elif verdict is Verdict.ADJUST:
+            adjust.append(index)
+        else:
+            current.append(index)
+    found.make = source.pick(make) if make else None
+    found.adjust = _without_sizes(source.pick(adjust, Act.ADJUST)) if adjust else None
+    found.current = source.pick(current) if current else None
+    return found
+
+
+def _without_sizes(group: Group) -> Group:
+    """Nothing of the contents travels."""
+    group.sizes = [0] * len(group)
+    return group
+
+
+def _facts(group: Group) -> dict[bytes, Facts]:
+    texts = group.link_targets()
+    columns = zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
+    return {
+        name: Facts(size, mtime, mode, texts.get(index, b"")) for index, (name, size, mtime, mode) in enumerate(columns)
+    }

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from fsmux.columns import DIRECTORY, KIND_BITS, Group
 from fsmux.errors import BadName, FsmuxError
 from fsmux.limits import MAX_PATH_BYTES, MAX_PATH_PARTS
 from fsmux.records import Attrs, Kind, Parts, printable
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
 
     Scan: TypeAlias = Callable[[Parts], Iterable[Iterable[tuple[bytes, Attrs]]]]
     Keep: TypeAlias = Callable[[Parts, bool], bool]
+    List: TypeAlias = Callable[[Parts], Iterable[Group]]
 
 PAGE: Final = 1000
 """Entries per page: enough to make a thread hop cheap, few enough to show progress and to fit a message."""
+
+DIRECTORY_COST: Final = 10
+"""Entries that opening and closing a directory costs as much as."""
 
 STATE_DIRECTORY: Final = b".fsmux"
 """Where a receiver keeps its journals.  It is nobody's content, so no walk shows it."""
@@ -82,6 +87,60 @@ def walk(
                 pending.append(parts)
     if page:
         yield page
+
+
+def preorder(listing: List, top: Parts = ()) -> Generator[Group, None, None]:
+    """Everything beneath the directory ``top`` in groups, whose directories are relative to ``top``.
+
+    Each directory has at least one group, even an empty one, and what is in it comes behind it, in the order of names.
+    Raises what ``listing`` raises for ``top`` itself; further down that is a group with an error.  Blocks as it does.
+    """
+    pending: list[Parts] = [()]
+    while pending:
+        directory = pending.pop()
+        found: list[bytes] = []
+        try:
+            for group in listing(top + directory):
+                group.directory = directory
+                found += group.subdirectories()
+                yield group
+        except FsmuxError as error:
+            if not directory:
+                raise
+            yield Group(directory, error=error)
+        for name in reversed(found):
+            pending.append((*directory, name))
+        while pending and _too_deep(top + pending[-1]):
+            parts = pending.pop()
+            yield Group(parts, error=BadName(f"{printable(parts)[:80]}…: the path is too long"))
+
+
+def kept(group: Group, keep: Keep) -> Group:
+    """The group without what is left out."""
+    indexes = [
+        index
+        for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True))
+        if keep((*group.directory, name), mode & KIND_BITS == DIRECTORY)
+    ]
+    if len(indexes) == len(group):
+        return group
+    picked = group.pick(indexes)
+    picked.more, picked.error = group.more, group.error
+    return picked
+
+
+def batches(groups: Iterable[Group], entries: int = PAGE) -> Generator[list[Group], None, None]:
+    """The groups, some at a time: what is worth a hop to a thread."""
+    batch: list[Group] = []
+    count = 0
+    for group in groups:
+        batch.append(group)
+        count += len(group) + DIRECTORY_COST
+        if count >= entries:
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
 
 
 def _too_deep(parts: Parts) -> bool:

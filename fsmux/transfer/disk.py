@@ -35,6 +35,10 @@ WRITERS = 2
 READERS = 4
 """Threads that read sources for their checksums at once."""
 
+PACKERS = 1
+"""Threads that list directories and read and write packs. They make a system call every microsecond or two and need
+the interpreter in between: two of them wait for its lock after each."""
+
 META = 8
 """Threads for open, stat, rename, sync: they wait for the disk, not for the processor."""
 
@@ -57,6 +61,7 @@ class Disk:
     def __init__(self) -> None:
         self.write_limiter = trio.CapacityLimiter(WRITERS)
         self.read_limiter = trio.CapacityLimiter(READERS)
+        self.pack_limiter = trio.CapacityLimiter(PACKERS)
         self.meta_limiter = trio.CapacityLimiter(META)
         self._jobs: deque[_Job] = deque()
         self._ready = trio.Event()
@@ -68,6 +73,10 @@ class Disk:
     async def meta(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``fn``, which opens, renames, syncs and the like, in a thread. Not abandoned on cancellation."""
         return await trio.to_thread.run_sync(lambda: fn(*args, **kwargs), limiter=self.meta_limiter)
+
+    async def pack(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``fn``, which goes through many small files, in a thread. Not abandoned on cancellation."""
+        return await trio.to_thread.run_sync(lambda: fn(*args, **kwargs), limiter=self.pack_limiter)
 
     async def write(self, sink: Sink, pieces: Sequence[tuple[int, Sequence[memoryview], int]]) -> list[int]:
         """Write ``pieces`` of (offset, views, length) and return the CRC-32 of each.

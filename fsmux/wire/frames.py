@@ -31,6 +31,9 @@ PACE_FEATURE: Final = "pace"
 JOIN_FEATURE: Final = "join"
 """Who names it in its HELLO takes part in files that come on several streams."""
 
+PACKS_FEATURE: Final = "packs"
+"""Who names it in its HELLO moves the small files of a tree in packs."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 
@@ -44,7 +47,7 @@ _CHECKSUM: Final = struct.Struct(">H")
 
 
 class Cmd(IntEnum):
-    """What a frame is.  Numbers are never reused; 60 and 61 are reserved for packs of small files."""
+    """What a frame is.  Numbers are never reused."""
 
     HELLO = 1
     AUTH = 2
@@ -86,6 +89,15 @@ class Cmd(IntEnum):
     FINISH = 58
     COMMITTED = 59
 
+    PACK = 60
+    PACKED = 61
+    STORE = 62
+    FETCH = 63
+    ASK = 64
+    WALK = 65
+    LOOK = 66
+    LISTED = 67
+
 
 class Flags(IntFlag):
     """``END_STREAM``: the sender has nothing more to say on this stream.  All other bits are reserved and zero."""
@@ -93,7 +105,7 @@ class Flags(IntFlag):
     END_STREAM = 1
 
 
-CREDITED: Final = frozenset({Cmd.DATA, Cmd.ENTRIES})
+CREDITED: Final = frozenset({Cmd.DATA, Cmd.ENTRIES, Cmd.PACK, Cmd.ASK, Cmd.LISTED})
 """Commands whose payload counts against the stream's credit."""
 
 _DATA: Final = int(Cmd.DATA)

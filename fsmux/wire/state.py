@@ -131,15 +131,15 @@ CONNECTION_COMMANDS: Final = frozenset({Cmd.HELLO, Cmd.AUTH, Cmd.PING, Cmd.PONG,
 
 _IN_CONVERSATION: Final = frozenset(
     {Cmd.RESET, Cmd.ERROR, Cmd.OFFER, Cmd.WANT, Cmd.HAVES, Cmd.KEEP, Cmd.SPAN, Cmd.DATA, Cmd.CHUNK, Cmd.AGAIN,
-     Cmd.FINISH, Cmd.COMMITTED}
+     Cmd.FINISH, Cmd.COMMITTED, Cmd.PACK}
 )  # fmt: skip
 OPENER_COMMANDS: Final = _IN_CONVERSATION | {
     Cmd.STAT, Cmd.LIST, Cmd.OPEN, Cmd.READ, Cmd.WRITE, Cmd.CLOSE, Cmd.MKDIR, Cmd.RENAME, Cmd.REMOVE, Cmd.SETATTRS,
-    Cmd.SYMLINK, Cmd.GET, Cmd.PUT,
+    Cmd.SYMLINK, Cmd.GET, Cmd.PUT, Cmd.STORE, Cmd.FETCH, Cmd.ASK, Cmd.WALK, Cmd.LOOK,
 }  # fmt: skip
 """What the side that opened a stream may send on it: requests, and its half of a transfer."""
 
-ANSWERER_COMMANDS: Final = _IN_CONVERSATION | {Cmd.ATTRS, Cmd.ENTRIES, Cmd.READ_DONE, Cmd.OK}
+ANSWERER_COMMANDS: Final = _IN_CONVERSATION | {Cmd.ATTRS, Cmd.ENTRIES, Cmd.READ_DONE, Cmd.OK, Cmd.PACKED, Cmd.LISTED}
 """What the other side may send on it: answers, and its half of a transfer."""
 
 _KNOWN: Final = frozenset(Cmd)

@@ -1,151 +1,155 @@
-"""What the plan decides, and in which order it says so."""
+"""What the plan decides about the entries of a directory."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
+from fsmux.columns import DIRECTORY as DIR
+from fsmux.columns import KIND_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import Exists, IsADirectory, NotADirectory
-from fsmux.plan.plan import (
-    AdjustFile,
-    Fail,
-    FinishDirectory,
-    MakeDirectory,
-    MakeSymlink,
-    Skip,
-    TransferFile,
-    plan,
-)
-from fsmux.plan.walk import Listed
-from fsmux.records import Attrs, Kind, Parts
+from fsmux.plan.plan import Entered, Facts, Large, Plan, Verdict, in_the_way, judge, plan
 
-from .trees import DIRECTORY, FILE, LINK, OTHER, SPECIAL, UNREADABLE, Tree, flatten, listing, trees
+from .trees import DIRECTORY, FILE, LINK, OTHER, SPECIAL, Tree, grouped, leaves, names
 
+if TYPE_CHECKING:
+    from fsmux.records import Attrs, Parts
 
-def one(source: Attrs, existing: Attrs | None) -> Any:
-    actions = list(plan([Listed((b"x",), source)], {} if existing is None else {(b"x",): existing}))
-    return actions[0] if actions else None
-
-
-X = (b"x",)
+SMALL = 100
 
 
 @pytest.mark.parametrize(
-    ("source", "existing", "action"),
+    ("source", "existing", "verdict"),
     [
-        (FILE, None, TransferFile(X, FILE)),
-        (FILE, OTHER, TransferFile(X, FILE, OTHER)),
-        (FILE, replace(FILE, mtime_ns=FILE.mtime_ns + 1), TransferFile(X, FILE, replace(FILE, mtime_ns=1_001))),
-        (FILE, FILE, Skip(X, FILE, "up to date")),
-        (FILE, replace(FILE, mode=0o600), AdjustFile(X, FILE)),
-        (FILE, LINK, TransferFile(X, FILE, LINK)),
-        (LINK, None, MakeSymlink(X, LINK)),
-        (LINK, replace(LINK, mtime_ns=9), Skip(X, LINK, "up to date")),
-        (LINK, replace(LINK, link_target=b"b"), MakeSymlink(X, LINK, replace=True)),
-        (LINK, FILE, MakeSymlink(X, LINK, replace=True)),
-        (DIRECTORY, None, MakeDirectory(X, DIRECTORY)),
-        (DIRECTORY, DIRECTORY, None),
-        (DIRECTORY, replace(DIRECTORY, mode=0o700), FinishDirectory(X, DIRECTORY)),
-        (SPECIAL, None, Skip(X, SPECIAL, "special file", warn=True)),
-        (SPECIAL, FILE, Skip(X, SPECIAL, "special file", warn=True)),
+        (FILE, None, Verdict.SEND),
+        (FILE, OTHER, Verdict.SEND),
+        (FILE, replace(FILE, mtime_ns=FILE.mtime_ns + 1), Verdict.SEND),
+        (FILE, FILE, Verdict.CURRENT),
+        (FILE, replace(FILE, mode=0o600), Verdict.ADJUST),
+        (FILE, LINK, Verdict.SEND),
+        (FILE, SPECIAL, Verdict.SEND),
+        (LINK, None, Verdict.MAKE),
+        (LINK, replace(LINK, mtime_ns=9), Verdict.CURRENT),
+        (LINK, replace(LINK, link_target=b"b"), Verdict.MAKE),
+        (LINK, FILE, Verdict.MAKE),
+        (DIRECTORY, None, Verdict.MAKE),
+        (DIRECTORY, replace(DIRECTORY, mode=0o700), Verdict.CURRENT),
+        (SPECIAL, None, Verdict.SPECIAL),
+        (SPECIAL, FILE, Verdict.SPECIAL),
+        (FILE, DIRECTORY, Verdict.DIRECTORY_IN_THE_WAY),
+        (LINK, DIRECTORY, Verdict.DIRECTORY_IN_THE_WAY),
+        (DIRECTORY, FILE, Verdict.FILE_IN_THE_WAY),
+        (DIRECTORY, LINK, Verdict.FILE_IN_THE_WAY),
+        (DIRECTORY, SPECIAL, Verdict.FILE_IN_THE_WAY),
     ],
 )
-def test_one_entry(source: Attrs, existing: Attrs | None, action: Any) -> None:
-    assert one(source, existing) == action
+def test_one_name(source: Attrs, existing: Attrs | None, verdict: Verdict) -> None:
+    there = None if existing is None else Facts.of(existing)
+    assert judge(Facts.of(source), there) is verdict
+    found = plan(group(x=source), None if existing is None else group(x=existing), small=SMALL)
+    assert bool(found.failed) is (verdict in (Verdict.FILE_IN_THE_WAY, Verdict.DIRECTORY_IN_THE_WAY))
+    assert bool(found.special) is (verdict is Verdict.SPECIAL)
+    assert (found.make is not None) is (verdict in (Verdict.MAKE, Verdict.SEND))
+    assert (found.adjust is not None) is (verdict is Verdict.ADJUST)
 
 
-@pytest.mark.parametrize(
-    ("source", "existing", "error"),
-    [
-        (FILE, DIRECTORY, IsADirectory),
-        (LINK, DIRECTORY, IsADirectory),
-        (DIRECTORY, FILE, NotADirectory),
-        (DIRECTORY, LINK, NotADirectory),
-        (DIRECTORY, SPECIAL, NotADirectory),
-    ],
-)
-def test_what_stands_in_the_way_is_not_removed(source: Attrs, existing: Attrs, error: type[Exception]) -> None:
-    action = one(source, existing)
-    assert isinstance(action, Fail)
-    assert isinstance(action.error, error)
-    assert str(action.error).startswith("x: ")
+def group(**entries: Attrs) -> Group:
+    ordered = dict(sorted(entries.items()))
+    (found, *_) = grouped({name.encode(): attrs for name, attrs in ordered.items()})
+    return found
 
 
-def test_below_a_directory_that_failed_nothing_is_tried() -> None:
-    source = listing({b"d": {b"e": {b"f": FILE}}, b"g": FILE})
-    actions = list(plan(source, {(b"d",): FILE}))
-    assert [type(action) for action in actions] == [Fail, TransferFile]
+def test_what_is_in_the_way_is_named() -> None:
+    assert isinstance(in_the_way(Verdict.FILE_IN_THE_WAY, (b"x",)), NotADirectory)
+    assert isinstance(in_the_way(Verdict.DIRECTORY_IN_THE_WAY, (b"x",)), IsADirectory)
+    assert str(in_the_way(Verdict.FILE_IN_THE_WAY, (b"d", b"x"))).startswith("d/x: ")
 
 
-def test_an_unreadable_entry_is_a_failure_and_a_directory_made_before_is_finished() -> None:
-    source = [Listed((b"d",), DIRECTORY), Listed((b"d",), None, UNREADABLE)]
-    assert [type(action) for action in plan(source, {})] == [MakeDirectory, Fail, FinishDirectory]
+def test_where_nothing_stands_everything_is_made_as_it_is() -> None:
+    source = group(a=FILE, d=DIRECTORY, l=LINK)
+    found = plan(source, None, small=SMALL)
+    assert found == Plan(source, 1, enter={b"d": Entered(7, DIR | 0o755, True, True)})
+    assert found.make is source
+    assert plan(group(a=FILE), Group(()), small=SMALL).files == 1
 
 
-def test_the_top_itself_may_take_part() -> None:
-    actions = list(plan([Listed((), DIRECTORY), Listed((b"a",), FILE)], {}))
-    assert actions == [MakeDirectory((), DIRECTORY), TransferFile((b"a",), FILE), FinishDirectory((), DIRECTORY)]
-    assert list(plan([Listed((), DIRECTORY)], {(): DIRECTORY})) == []
+def test_where_all_is_equal_nothing_is_done() -> None:
+    source = group(a=FILE, b=OTHER)
+    assert plan(source, group(a=FILE, b=OTHER), small=SMALL) == Plan(current=source)
+    with_others = group(a=FILE, b=OTHER, c=FILE)
+    assert plan(source, with_others, small=SMALL) == Plan(current=source)
+
+
+def test_large_files_are_apart_and_it_is_known_whether_they_are_fresh() -> None:
+    big = replace(FILE, size=SMALL + 1)
+    found = plan(group(a=big, b=FILE, c=big), group(c=OTHER), small=SMALL)
+    assert found.large == [Large(b"a", SMALL + 1, True), Large(b"c", SMALL + 1, False)]
+    assert found.make is not None
+    assert found.make.names == [b"b"]
+    assert found.files == 1
+
+
+def test_a_directory_that_is_there_is_entered_and_differs_or_not() -> None:
+    same = plan(group(d=DIRECTORY), group(d=DIRECTORY), small=SMALL)
+    assert same.enter == {b"d": Entered(7, DIR | 0o755, False, False)}
+    other = plan(group(d=DIRECTORY), group(d=replace(DIRECTORY, mode=0o700)), small=SMALL)
+    assert other.enter == {b"d": Entered(7, DIR | 0o755, False, True)}
+    assert same.make is other.make is None
+
+
+def test_a_directory_that_failed_is_not_entered() -> None:
+    found = plan(group(d=DIRECTORY), group(d=FILE), small=SMALL)
+    assert not found.enter
+    assert found.blocked == [b"d"]
 
 
 def test_another_notion_of_up_to_date() -> None:
-    actions = list(plan([Listed(X, FILE)], {X: OTHER}, up_to_date=lambda source, destination: True))
-    assert actions == [AdjustFile(X, FILE)]
+    found = plan(group(x=FILE), group(x=OTHER), small=SMALL, up_to_date=lambda source, destination: True)
+    assert found.adjust is not None
+    assert (found.adjust.names, found.adjust.act, found.adjust.sizes) == ([b"x"], Act.ADJUST, [0])
 
 
 def test_two_sources_in_one_place_share_directories_and_nothing_else() -> None:
     claimed: dict[Parts, bool] = {}
-    first = list(plan(listing({b"d": {b"a": FILE}, b"f": FILE, b"s": SPECIAL}), {}, claimed=claimed))
-    second = list(plan(listing({b"d": {b"a": FILE, b"b": FILE}, b"f": {}, b"s": FILE}), {}, claimed=claimed))
-    assert not any(isinstance(action, Fail) for action in first)
-    failures = [action for action in second if isinstance(action, Fail)]
-    assert [action.parts for action in failures] == [(b"d", b"a"), (b"f",)]
-    assert all(isinstance(action.error, Exists) for action in failures)
-    assert [action.parts for action in second if isinstance(action, TransferFile)] == [(b"d", b"b"), (b"s",)]
-    assert not any(isinstance(action, MakeDirectory) for action in second)
+    first = plan(group(d=DIRECTORY, f=FILE, s=SPECIAL), None, small=SMALL, claimed=claimed)
+    second = plan(group(d=DIRECTORY, f=DIRECTORY, s=FILE), None, small=SMALL, claimed=claimed)
+    assert not first.failed
+    assert [(name, type(error)) for name, error in second.failed] == [(b"f", Exists)]
+    assert second.enter == {b"d": Entered(7, DIR | 0o755, False, True)}
+    assert second.make is not None
+    assert second.make.names == [b"s"]
 
 
-def apply(actions: list[Any], tree: dict[Parts, Attrs]) -> None:
-    """Carry the actions out on a listing, as strictly as a disk would."""
-    for action in actions:
-        match action:
-            case MakeDirectory(parts, attrs):
-                assert parts not in tree
-                tree[parts] = replace(attrs, mtime_ns=-1, mode=0o700)
-            case TransferFile(parts, attrs) | MakeSymlink(parts, attrs) | AdjustFile(parts, attrs):
-                tree[parts] = attrs
-            case FinishDirectory(parts, attrs):
-                tree[parts] = attrs
-                continue
-            case _:
-                continue
-        for depth in range(1, len(action.parts)):
-            assert tree[action.parts[:depth]].kind is Kind.DIRECTORY
-        if len(action.parts) > 1 and not isinstance(action, AdjustFile):
-            above = action.parts[:-1]
-            tree[above] = replace(tree[above], mtime_ns=-2)
+flat: st.SearchStrategy[Tree] = st.dictionaries(names, st.one_of(leaves, st.just({})), max_size=5)
 
 
-@given(trees, trees)
-def test_carried_out_the_plan_makes_both_sides_equal_and_a_second_one_has_nothing_to_do(old: Tree, new: Tree) -> None:
-    destination = dict(flatten(old))
-    actions = list(plan(listing(new), destination))
-    failed = {action.parts for action in actions if isinstance(action, Fail)}
-    apply(actions, destination)
-    for parts, attrs in flatten(new):
-        blocked = any(parts[:depth] in failed for depth in range(1, len(parts) + 1))
-        if not blocked and attrs.kind is not Kind.SPECIAL:
-            assert destination[parts] == attrs
-    again = [a for a in plan(listing(new), destination) if not isinstance(a, Skip | Fail)]
-    assert again == []
+def columns(one: Group) -> dict[bytes, Any]:
+    texts = one.link_targets()
+    rows = zip(one.names, one.sizes, one.mtimes, one.modes, strict=True)
+    return {name: (*rest, texts.get(index)) for index, (name, *rest) in enumerate(rows)}
 
 
-@given(trees)
-def test_every_entry_of_a_new_tree_gets_one_action_and_directories_end_deepest_first(tree: Tree) -> None:
-    actions = list(plan(listing(tree), {}))
-    finishing = [action.parts for action in actions if isinstance(action, FinishDirectory)]
-    assert finishing == [a.parts for a in reversed(actions) if isinstance(a, MakeDirectory)]
-    assert [a.parts for a in actions if not isinstance(a, FinishDirectory)] == [parts for parts, _ in flatten(tree)]
+@given(flat, flat, st.booleans())
+def test_carried_out_the_plan_makes_both_sides_equal_and_a_second_one_has_nothing_to_do(
+    old: Tree, new: Tree, missing: bool
+) -> None:
+    source, existing = grouped(new)[0], None if missing else grouped(old)[0]
+    found = plan(source, existing, small=5)
+    there = {} if existing is None else columns(existing)
+    wanted = columns(source)
+    for part in (found.make, found.adjust):
+        there |= {name: wanted[name] for name in (part.names if part else ())}
+    there |= {large.name: wanted[large.name] for large in found.large}
+    there |= {name: wanted[name] for name in found.enter}
+    failed = {name for name, _ in found.failed}
+    for name, row in wanted.items():
+        kind = row[2] & KIND_BITS
+        if name not in failed and kind in (REGULAR, DIR, SYMLINK):
+            assert there[name][0::2] == row[0::2]
+    done = [name for part in (found.make, found.adjust, found.current) if part for name in part.names]
+    spoken = sorted([*done, *found.special, *failed, *(large.name for large in found.large)])
+    assert spoken == sorted(set(wanted) - {name for name, entered in found.enter.items() if not entered.made})

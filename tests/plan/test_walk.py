@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmux.errors import AccessError, BadName
-from fsmux.plan.walk import STATE_DIRECTORY, walk
+from fsmux.plan.walk import DIRECTORY_COST, STATE_DIRECTORY, batches, kept, preorder, walk
 from fsmux.records import Attrs, Kind
 
-from .trees import DIRECTORY, FILE, UNREADABLE, Tree, flatten, scanner, trees
+from .trees import DIRECTORY, FILE, UNREADABLE, Tree, flatten, lister, scanner, trees
 
 
 @given(trees, st.integers(1, 5), st.integers(1, 5))
@@ -84,3 +85,58 @@ def test_only_one_directory_is_open_at_a_time() -> None:
             open_now -= 1
 
     assert sum(map(len, walk(scan, page_size=1))) == 9
+
+
+# ---- in groups ------------------------------------------------------------------------------------------------------
+
+
+@given(trees, st.integers(1, 5))
+def test_groups_come_in_preorder_with_everything_once(tree: Tree, page: int) -> None:
+    groups = list(preorder(lister(tree, page)))
+    found = [(*group.directory, name) for group in groups for name in group.names]
+    assert sorted(found) == sorted(parts for parts, _ in flatten(tree))
+    directories = [group.directory for group in groups]
+    assert directories == sorted(directories)
+    for group, after in pairwise([*groups, None]):
+        assert group is not None
+        assert group.more == (after is not None and after.directory == group.directory)
+        assert group.names == sorted(group.names)
+
+
+def test_an_unreadable_directory_is_a_group_with_an_error() -> None:
+    groups = list(preorder(lister({b"a": UNREADABLE, b"b": {b"c": FILE}})))
+    assert [(group.directory, group.error) for group in groups] == [
+        ((), None), ((b"a",), UNREADABLE), ((b"b",), None),
+    ]  # fmt: skip
+    with pytest.raises(AccessError):
+        list(preorder(lister({b"a": UNREADABLE}), (b"a",)))
+
+
+def test_a_bottomless_tree_of_groups_ends_with_an_error() -> None:
+    def groups(parts: Any) -> Any:
+        yield from lister({b"loop": {}})(())
+
+    found = list(preorder(groups))
+    assert len(found) <= 257
+    assert isinstance(found[-1].error, BadName)
+
+
+@given(trees)
+def test_what_is_left_out_of_a_group_takes_its_target_with_it(tree: Tree) -> None:
+    for group in preorder(lister(tree, 3)):
+        some = kept(group, lambda parts, directory: parts[-1] != b"a")
+        assert some.names == [name for name in group.names if name != b"a"]
+        assert (some.more, some.directory) == (group.more, group.directory)
+        texts = group.link_targets()
+        assert some.targets == [texts[index] for index in sorted(texts) if group.names[index] != b"a"]
+
+
+@given(trees, st.integers(1, 40))
+def test_batches_hold_what_is_worth_a_hop(tree: Tree, entries: int) -> None:
+    made = list(batches(preorder(lister(tree)), entries))
+    assert [group.directory for batch in made for group in batch] == [
+        group.directory for group in preorder(lister(tree))
+    ]
+    for batch in made[:-1]:
+        cost = [len(group) + DIRECTORY_COST for group in batch]
+        assert sum(cost) >= entries > sum(cost[:-1])

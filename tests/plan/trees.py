@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
+from fsmux.columns import Group
 from fsmux.errors import AccessError, FsmuxError
-from fsmux.plan.walk import Listed
+from fsmux.plan.plan import Facts
 from fsmux.records import Attrs, Kind, Parts
 
 if TYPE_CHECKING:
@@ -50,5 +51,32 @@ def flatten(tree: Tree, above: Parts = ()) -> Iterator[tuple[Parts, Attrs]]:
             yield from flatten(value, (*above, name))
 
 
-def listing(tree: Tree) -> list[Listed]:
-    return [Listed(parts, attrs) for parts, attrs in flatten(tree)]
+def lister(tree: Tree, page_size: int = 2) -> Any:
+    """The same as groups of columns."""
+
+    def groups(parts: Parts) -> Iterator[Group]:
+        node: Any = tree
+        for name in parts:
+            node = node[name]
+        if isinstance(node, FsmuxError):
+            raise node
+        items = sorted(node.items())
+        for at in range(0, len(items) or 1, page_size):
+            facts = [Facts.of(value if isinstance(value, Attrs) else DIRECTORY) for _, value in items]
+            page = slice(at, at + page_size)
+            yield Group(
+                parts,
+                [name for name, _ in items[page]],
+                [one.size for one in facts[page]],
+                [one.mtime for one in facts[page]],
+                [one.mode for one in facts[page]],
+                [one.target for one in facts[page] if one.target],
+                more=at + page_size < len(items),
+            )
+
+    return groups
+
+
+def grouped(tree: Tree, page_size: int = 1000) -> list[Group]:
+    """The top of a tree."""
+    return list(lister(tree, page_size)(()))

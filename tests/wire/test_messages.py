@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsmux.columns import Act, Group
 from fsmux.errors import BadName, ErrorCode, ProtocolError
 from fsmux.limits import MAX_CHUNK_SIZE, MAX_CHUNKS, MAX_CONTROL_PAYLOAD, MAX_FILE_SIZE, MIN_CHUNK_SIZE
 from fsmux.wire import messages as m
 from fsmux.wire._pb2 import fsmux_pb2
 from fsmux.wire.frames import CREDITED, Cmd
 from fsmux.wire.messages import types
-from fsmux.wire.messages.checks import MAX_HAVES, MAX_RANGES, MAX_TEXT
+from fsmux.wire.messages.checks import MAX_BRIEF, MAX_HAVES, MAX_RANGES, MAX_TEXT
 
 pb: Any = fsmux_pb2  # protobuf messages are made with values that their stubs forbid
 MESSAGES = {int(cls.CMD): cls for cls in typing.get_args(types.Message)}
@@ -25,6 +26,7 @@ MESSAGES = {int(cls.CMD): cls for cls in typing.get_args(types.Message)}
 
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 sizes = st.integers(0, MAX_FILE_SIZE)
+briefs = st.text(st.characters(categories=["L", "N"]), max_size=MAX_BRIEF)
 texts = st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=MAX_TEXT)
 names = st.binary(min_size=1, max_size=20).filter(lambda b: b not in (b".", b"..") and not {0, 47} & set(b))
 paths = st.lists(names, max_size=5).map(tuple)
@@ -49,6 +51,31 @@ def extents(draw: st.DrawFn) -> tuple[m.Extent, ...]:
         result.append(m.Extent(end + gap, length))
         end += gap + length
     return tuple(result)
+
+
+@st.composite
+def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False) -> Group:
+    """A group of a pack, of what is asked for, or of a listing."""
+    kinds = [0o100000, 0o040000, 0o120000, *([0o010000, 0o020000, 0o140000] if listed else [])]
+    here = draw(paths)
+    act = Act.MAKE if listed else draw(st.sampled_from(Act))
+    if not listed and draw(st.booleans()):
+        return Group(here, [], [0], [draw(times)], [0o040000 | draw(modes)], act=act)
+    found = draw(st.lists(names, max_size=6))
+    kind = [draw(st.sampled_from(kinds)) for _ in found]
+    regular = [one == 0o100000 for one in kind]
+    links = act is Act.MAKE and [one for one in kind if one == 0o120000]
+    return Group(
+        here,
+        found,
+        [draw(st.integers(0, 2**18)) if one else 0 for one in regular],
+        [draw(times) for _ in found],
+        [one | draw(modes) for one in kind],
+        [draw(targets) for _ in links or ()],
+        act,
+        [draw(u32) for _ in found] if packed and act is Act.MAKE else [],
+        more=listed and draw(st.booleans()),
+    )
 
 
 haves = st.tuples(extents(), digests).map(lambda both: tuple(m.Have(*extent, both[1]) for extent in both[0]))
@@ -84,6 +111,15 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Again: {"index": st.integers(0, MAX_CHUNKS - 1), "found": u32},
     m.Finish: {"chunks": sizes, "crc32": st.one_of(st.none(), u32)},
     m.Committed: {"crc32": u32, "bytes_resumed": sizes},
+    m.Store: {"durability": st.sampled_from(m.Durability)}, m.Fetch: {}, m.Walk: {},
+    m.Look: {"directories": st.lists(paths, max_size=4).map(tuple)},
+    m.Ask: {"number": u64, "groups": st.lists(groups(), max_size=4).map(tuple)},
+    m.Pack: {"number": u64, "groups": st.lists(groups(packed=True), max_size=4).map(tuple)},
+    m.Packed: {
+        "number": u64,
+        "failed": st.lists(st.builds(m.Failed, u32, u32, st.builds(m.Fault, u32, briefs)), max_size=4).map(tuple),
+    },
+    m.Listed: {"groups": st.lists(groups(listed=True), max_size=4).map(tuple)},
 }  # fmt: skip
 
 
@@ -105,7 +141,7 @@ messages = st.sampled_from(sorted(MESSAGES.values(), key=lambda cls: cls.__name_
 def test_every_command_but_data_has_its_message() -> None:
     assert set(MESSAGES) == m.COMMANDS == set(Cmd) - {Cmd.DATA}
     assert set(m.__all__) >= {cls.__name__ for cls in MESSAGES.values()}
-    assert {Cmd.DATA, Cmd.ENTRIES} == CREDITED
+    assert {Cmd.DATA, Cmd.ENTRIES, Cmd.PACK, Cmd.ASK, Cmd.LISTED} == CREDITED
 
 
 @given(messages)
@@ -282,7 +318,7 @@ def test_refused_with_the_name_of_the_field(cmd: Cmd, raw: Any, field: str) -> N
     assert str(info.value).isprintable()
 
 
-@pytest.mark.parametrize("cmd", [Cmd.DATA, 0, 60, 61, 999, 65535])
+@pytest.mark.parametrize("cmd", [Cmd.DATA, 0, 68, 999, 65535])
 def test_commands_without_a_message(cmd: int) -> None:
     with pytest.raises(ProtocolError, match="no message"):
         m.decode(cmd, b"")

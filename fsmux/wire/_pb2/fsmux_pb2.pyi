@@ -22,6 +22,11 @@ class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DURABILITY_NONE: _ClassVar[Durability]
     DURABILITY_BATCH: _ClassVar[Durability]
     DURABILITY_FILE: _ClassVar[Durability]
+
+class Act(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACT_MAKE: _ClassVar[Act]
+    ACT_ADJUST: _ClassVar[Act]
 KIND_UNKNOWN: Kind
 KIND_FILE: Kind
 KIND_DIRECTORY: Kind
@@ -31,6 +36,8 @@ DURABILITY_DEFAULT: Durability
 DURABILITY_NONE: Durability
 DURABILITY_BATCH: Durability
 DURABILITY_FILE: Durability
+ACT_MAKE: Act
+ACT_ADJUST: Act
 
 class Hello(_message.Message):
     __slots__ = ("min_version", "max_version", "features", "agent", "max_streams", "initial_credit", "eager_credit", "mechanisms", "read_only")
@@ -379,3 +386,99 @@ class Committed(_message.Message):
     durable: bool
     bytes_resumed: int
     def __init__(self, crc32: _Optional[int] = ..., durable: bool = ..., bytes_resumed: _Optional[int] = ...) -> None: ...
+
+class Group(_message.Message):
+    __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault")
+    DIRECTORY_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    MTIMES_NS_FIELD_NUMBER: _ClassVar[int]
+    MODES_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    CRCS_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    ACT_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    directory: Path
+    names: bytes
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    mtimes_ns: _containers.RepeatedScalarFieldContainer[int]
+    modes: _containers.RepeatedScalarFieldContainer[int]
+    targets: _containers.RepeatedScalarFieldContainer[bytes]
+    crcs: _containers.RepeatedScalarFieldContainer[int]
+    lost: _containers.RepeatedCompositeFieldContainer[Lost]
+    act: Act
+    more: bool
+    fault: Fault
+    def __init__(self, directory: _Optional[_Union[Path, _Mapping]] = ..., names: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes_ns: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., targets: _Optional[_Iterable[bytes]] = ..., crcs: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., act: _Optional[_Union[Act, str]] = ..., more: bool = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+
+class Lost(_message.Message):
+    __slots__ = ("index", "fault")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    fault: Fault
+    def __init__(self, index: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+
+class Store(_message.Message):
+    __slots__ = ("path", "durability")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    durability: Durability
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+
+class Fetch(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ...) -> None: ...
+
+class Pack(_message.Message):
+    __slots__ = ("number", "groups")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    groups: _containers.RepeatedCompositeFieldContainer[Group]
+    def __init__(self, number: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ...) -> None: ...
+
+class Packed(_message.Message):
+    __slots__ = ("number", "failed", "durable")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    DURABLE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    failed: _containers.RepeatedCompositeFieldContainer[Failed]
+    durable: bool
+    def __init__(self, number: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[Failed, _Mapping]]] = ..., durable: bool = ...) -> None: ...
+
+class Failed(_message.Message):
+    __slots__ = ("group", "index", "fault")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    group: int
+    index: int
+    fault: Fault
+    def __init__(self, group: _Optional[int] = ..., index: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+
+class Walk(_message.Message):
+    __slots__ = ("path",)
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ...) -> None: ...
+
+class Look(_message.Message):
+    __slots__ = ("path", "directories")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    directories: _containers.RepeatedCompositeFieldContainer[Path]
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., directories: _Optional[_Iterable[_Union[Path, _Mapping]]] = ...) -> None: ...
+
+class Listed(_message.Message):
+    __slots__ = ("groups",)
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[Group]
+    def __init__(self, groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ...) -> None: ...

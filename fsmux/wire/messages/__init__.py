@@ -29,6 +29,7 @@ from fsmux.wire.messages.pages import pages
 from fsmux.wire.messages.readers import READERS
 from fsmux.wire.messages.types import (
     Again,
+    Ask,
     Auth,
     Chunk,
     Close,
@@ -37,7 +38,9 @@ from fsmux.wire.messages.types import (
     Entries,
     Entry,
     Error,
+    Failed,
     Fault,
+    Fetch,
     Finish,
     Get,
     Goaway,
@@ -46,12 +49,16 @@ from fsmux.wire.messages.types import (
     Hello,
     Keep,
     List,
+    Listed,
+    Look,
     Message,
     Mkdir,
     Offer,
     Ok,
     Open,
     Pace,
+    Pack,
+    Packed,
     Ping,
     Pong,
     Put,
@@ -63,7 +70,9 @@ from fsmux.wire.messages.types import (
     SetAttrs,
     Span,
     Stat,
+    Store,
     Symlink,
+    Walk,
     Want,
     Write,
 )
@@ -72,10 +81,11 @@ if TYPE_CHECKING:
     from typing import Final
 
 __all__ = [
-    "COMMANDS", "JOIN_SIZE", "Again", "Attrs", "Auth", "Chunk", "Close", "Committed", "Credit", "Durability", "Entries",
-    "Entry", "Error", "Extent", "Fault", "Finish", "Get", "Goaway", "Have", "Haves", "Hello", "Identity", "Keep",
-    "Kind", "List", "Message", "Mkdir", "Offer", "Ok", "Open", "Pace", "Ping", "Pong", "Put", "Read", "ReadDone",
-    "Remove", "Rename", "Reset", "SetAttrs", "Span", "Stat", "Symlink", "Want", "Write", "decode", "encode", "pages",
+    "COMMANDS", "JOIN_SIZE", "Again", "Ask", "Attrs", "Auth", "Chunk", "Close", "Committed", "Credit", "Durability",
+    "Entries", "Entry", "Error", "Extent", "Failed", "Fault", "Fetch", "Finish", "Get", "Goaway", "Have", "Haves",
+    "Hello", "Identity", "Keep", "Kind", "List", "Listed", "Look", "Message", "Mkdir", "Offer", "Ok", "Open",
+    "Pace", "Pack", "Packed", "Ping", "Pong", "Put", "Read", "ReadDone", "Remove", "Rename", "Reset", "SetAttrs",
+    "Span", "Stat", "Store", "Symlink", "Walk", "Want", "Write", "decode", "encode", "pages",
 ]  # fmt: skip
 
 COMMANDS: Final = frozenset(READERS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fsmux.errors import BadName
+from fsmux.errors import BadName, FsmuxError
 from fsmux.records import Attrs, Extent, Identity, Parts, printable
 from fsmux.wire._pb2 import fsmux_pb2 as pb
 from fsmux.wire.messages import checks
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from google.protobuf.message import Message
+
+    from fsmux.columns import Group
 
 
 def _path(parts: Parts) -> pb.Path:
@@ -93,6 +95,43 @@ def _put(m: t.Put) -> pb.Put:
     )
 
 
+def _error(error: FsmuxError) -> pb.Fault:
+    return pb.Fault(code=error.code, text=_text(str(error)[: checks.MAX_BRIEF]))
+
+
+def _group(m: Group) -> pb.Group:
+    raw = pb.Group(
+        names=b"/".join(m.names),
+        sizes=m.sizes,
+        mtimes_ns=m.mtimes,
+        modes=m.modes,
+        targets=m.targets,
+        crcs=m.crcs,
+        act=m.act,  # type: ignore[arg-type]  # an IntEnum of the same numbers
+        more=m.more,
+    )
+    if m.directory:
+        raw.directory.CopyFrom(_path(m.directory))
+    if m.lost:
+        raw.lost.extend([pb.Lost(index=index, fault=_error(error)) for index, error in m.lost])
+    if m.error is not None:
+        raw.fault.CopyFrom(_error(m.error))
+    return raw
+
+
+def _groups(groups: Iterable[Group]) -> list[pb.Group]:
+    return [_group(group) for group in groups]
+
+
+def _failed(m: t.Failed) -> pb.Failed:
+    fault = pb.Fault(code=m.fault.code, text=_text(m.fault.text[: checks.MAX_BRIEF]))
+    return pb.Failed(group=m.group, index=m.entry, fault=fault)
+
+
+def _packed(m: t.Packed) -> pb.Packed:
+    return pb.Packed(number=m.number, failed=[_failed(failed) for failed in m.failed], durable=m.durable)
+
+
 BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Hello: _hello,
     t.Auth: lambda m: pb.Auth(mechanism=m.mechanism, data=m.data, done=m.done),
@@ -133,4 +172,12 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Again: lambda m: pb.Again(index=m.index, found=m.found),
     t.Finish: lambda m: pb.Finish(chunks=m.chunks, crc32=m.crc32),
     t.Committed: lambda m: pb.Committed(crc32=m.crc32, durable=m.durable, bytes_resumed=m.bytes_resumed),
+    t.Store: lambda m: pb.Store(path=_path(m.path), durability=m.durability),
+    t.Fetch: lambda m: pb.Fetch(path=_path(m.path)),
+    t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
+    t.Pack: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
+    t.Packed: _packed,
+    t.Walk: lambda m: pb.Walk(path=_path(m.path)),
+    t.Look: lambda m: pb.Look(path=_path(m.path), directories=[_path(parts) for parts in m.directories]),
+    t.Listed: lambda m: pb.Listed(groups=_groups(m.groups)),
 }

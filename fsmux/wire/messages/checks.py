@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 MAX_TEXT: Final = 1024
 """Characters of a text for a person."""
 
+MAX_BRIEF: Final = 400
+"""Characters of such a text where there may be many in one message."""
+
 MAX_TOKEN: Final = 64
 """Characters of a feature or a SASL mechanism."""
 

@@ -12,6 +12,7 @@ from fsmux.records import Attrs, Identity
 from fsmux.wire._pb2 import fsmux_pb2 as pb
 from fsmux.wire.frames import MAX_STREAM_ID, Cmd
 from fsmux.wire.messages import checks
+from fsmux.wire.messages import groups as g
 from fsmux.wire.messages import types as t
 
 if TYPE_CHECKING:
@@ -113,6 +114,19 @@ def _read_span(raw: pb.Span) -> t.Span:
     return t.Span(*checks.extent(raw.offset, raw.length, "SPAN"))
 
 
+def _read_packed(raw: pb.Packed) -> t.Packed:
+    failed = [
+        t.Failed(item.group, item.index, t.Fault(item.fault.code, checks.text(item.fault.text, "PACKED fault")))
+        for item in raw.failed
+    ]
+    return t.Packed(raw.number, tuple(failed), raw.durable)
+
+
+def _read_look(raw: pb.Look) -> t.Look:
+    directories = [_path_of(path, "LOOK directories") for path in raw.directories]
+    return t.Look(_path_of(raw.path, "LOOK path"), tuple(directories))
+
+
 _path_of = checks.path
 
 READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message]]]] = {
@@ -202,4 +216,15 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
         pb.Committed.FromString,
         lambda raw: t.Committed(raw.crc32, raw.durable, checks.size(raw.bytes_resumed, "COMMITTED bytes_resumed")),
     ),
+    Cmd.STORE: (
+        pb.Store.FromString,
+        lambda raw: t.Store(_path_of(raw.path, "STORE path"), checks.durability(raw.durability, "STORE durability")),
+    ),
+    Cmd.FETCH: (pb.Fetch.FromString, lambda raw: t.Fetch(_path_of(raw.path, "FETCH path"))),
+    Cmd.ASK: (pb.Pack.FromString, lambda raw: t.Ask(raw.number, g.asked(raw.groups))),
+    Cmd.PACK: (pb.Pack.FromString, lambda raw: t.Pack(raw.number, g.packed(raw.groups))),
+    Cmd.PACKED: (pb.Packed.FromString, _read_packed),
+    Cmd.WALK: (pb.Walk.FromString, lambda raw: t.Walk(_path_of(raw.path, "WALK path"))),
+    Cmd.LOOK: (pb.Look.FromString, _read_look),
+    Cmd.LISTED: (pb.Listed.FromString, lambda raw: t.Listed(g.listed(raw.groups))),
 }

@@ -8,10 +8,13 @@ protocol error; a record that :func:`~fsmux.wire.messages.decode` made has been 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 from fsmux.records import Attrs, Durability, Extent, Identity, Parts
 from fsmux.wire.frames import Cmd
+
+if TYPE_CHECKING:
+    from fsmux.columns import Group
 
 # ---- connection -------------------------------------------------------------------------------------------------
 
@@ -332,10 +335,95 @@ class Committed:
     bytes_resumed: int = 0
 
 
+# ---- trees ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Packs of what is to stand under this path come next."""
+
+    CMD: ClassVar[Cmd] = Cmd.STORE
+    path: Parts
+    durability: Durability = Durability.BATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What stands under this path will be asked for."""
+
+    CMD: ClassVar[Cmd] = Cmd.FETCH
+    path: Parts
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Please send these entries as pack ``number``."""
+
+    CMD: ClassVar[Cmd] = Cmd.ASK
+    number: int
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """The index of a pack; the contents of its regular files follow as DATA, one behind the other."""
+
+    CMD: ClassVar[Cmd] = Cmd.PACK
+    number: int
+    groups: tuple[Group, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of contents that follow."""
+        return sum([sum(group.sizes) - sum([group.sizes[index] for index, _ in group.lost]) for group in self.groups])
+
+
+class Failed(NamedTuple):
+    """What became of one entry of a pack: the numbers of its group and of itself in it, and why it failed."""
+
+    group: int
+    entry: int
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """All of pack ``number`` stands, but for what failed."""
+
+    CMD: ClassVar[Cmd] = Cmd.PACKED
+    number: int
+    failed: tuple[Failed, ...] = ()
+    durable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """List the whole tree at this path, directories before what is in them."""
+
+    CMD: ClassVar[Cmd] = Cmd.WALK
+    path: Parts
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """List these directories, which are relative to the path of the first such message."""
+
+    CMD: ClassVar[Cmd] = Cmd.LOOK
+    path: Parts = ()
+    directories: tuple[Parts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    CMD: ClassVar[Cmd] = Cmd.LISTED
+    groups: tuple[Group, ...] = ()
+
+
 Message: TypeAlias = (
     Hello | Auth | Ping | Pong | Pace | Credit | Reset | Goaway | Error
     | Stat | List | Entries | Attrs | Mkdir | Rename | Remove | SetAttrs | Symlink | Ok
     | Open | Read | ReadDone | Write | Close
     | Get | Put | Offer | Want | Haves | Keep | Span | Chunk | Again | Finish | Committed
+    | Store | Fetch | Ask | Pack | Packed | Walk | Look | Listed
 )  # fmt: skip
 """Whatever :func:`~fsmux.wire.messages.encode` takes. ``Attrs`` of records.py is the message ATTRS as it stands."""

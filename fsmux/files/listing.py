@@ -1,0 +1,107 @@
+"""What stands in a directory, in columns.
+
+Theory: the names are read at once and sorted by their bytes, so that two listings of the same names compare equal; what
+is known of each comes page by page, so that a directory with a million entries costs its names and one page.  It is one
+system call per entry and nearly nothing beside.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group
+from fsmux.files import names
+from fsmux.files.naming import named
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from fsmux.files.root import Root
+    from fsmux.files.syscalls import Syscalls
+    from fsmux.records import Parts
+
+
+def groups(root: Root, parts: Parts) -> Generator[Group, None, None]:
+    """The entries of a directory, without what is reserved, in groups of which all but the last have ``more`` set.
+
+    Their ``directory`` is ``parts``.  A generator that holds a descriptor: exhaust it or close it.
+    """
+    lease = root.look_into(parts)
+    try:
+        with named(parts), lease as fd:
+            found = _names(root.sys, fd)
+            for start in range(0, len(found) or 1, GROUP_ENTRIES):
+                page = found[start : start + GROUP_ENTRIES]
+                yield _group(root.sys, fd, parts, page, more=start + GROUP_ENTRIES < len(found))
+    finally:
+        lease.close()
+
+
+def _names(sys: Syscalls, directory: int) -> list[bytes]:
+    entries = sys.scandir(directory)
+    try:
+        joined = os.fsencode("/".join([entry.name for entry in entries]))
+    finally:
+        close = getattr(entries, "close", None)
+        if close is not None:
+            close()
+    if not joined:
+        return []
+    found = names.visible(joined.split(b"/"), joined)
+    found.sort()
+    return found
+
+
+def _group(sys: Syscalls, fd: int, parts: Parts, found: list[bytes], *, more: bool) -> Group:
+    stat = sys.stat
+    try:
+        facts = [stat(fd, name) for name in found]
+    except FileNotFoundError:  # removed since the directory was read
+        found, facts = _those_that_are_left(sys, fd, found)
+    group = Group(
+        parts,
+        found,
+        [one.st_size for one in facts],
+        [one.st_mtime_ns for one in facts],
+        [one.st_mode & MODE_BITS for one in facts],
+        more=more,
+    )
+    if not group.kinds <= {REGULAR}:
+        return _with_links(sys, fd, group)
+    return group
+
+
+def _those_that_are_left(sys: Syscalls, fd: int, found: list[bytes]) -> tuple[list[bytes], list[os.stat_result]]:
+    left: list[bytes] = []
+    facts: list[os.stat_result] = []
+    for name in found:
+        try:
+            facts.append(sys.stat(fd, name))
+        except FileNotFoundError:
+            continue
+        left.append(name)
+    return left, facts
+
+
+def _with_links(sys: Syscalls, fd: int, group: Group) -> Group:
+    """What is no regular file has no size, and a link its target."""
+    targets: dict[int, bytes] = {}
+    gone: set[int] = set()
+    for index, mode in enumerate(group.modes):
+        kind = mode & KIND_BITS
+        if kind == REGULAR:
+            continue
+        group.sizes[index] = 0
+        if kind == SYMLINK:
+            try:
+                targets[index] = sys.readlink(fd, group.names[index])
+            except OSError:  # it is gone, or a link no more
+                gone.add(index)
+                targets[index] = b"?"
+    group.targets = list(targets.values())
+    if gone:
+        more = group.more
+        group = group.pick([index for index in range(len(group)) if index not in gone])
+        group.more = more
+    return group

@@ -1,0 +1,283 @@
+"""What takes the small things of a tree to the other side: packs up, packs down, or words only.
+
+Theory: a *carrier* is given groups in the order in which they are to be done, cuts them into packs, and keeps some
+packs on their way at once.  For an upload it reads and sends them, and hears how each went.  For a download it asks for
+them and writes what comes: only what it has asked for, in the words it has asked in, or a server could plant files that
+nobody wanted.  A pack that waits for its turn waits with its names only.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group, Packer
+from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, from_code
+from fsmux.events import FilesDone, Retrying
+from fsmux.files.unpacking import Failure, Unpacker
+from fsmux.limits import PACK_BYTES, PACKS_AHEAD
+from fsmux.records import Durability, Parts, printable
+from fsmux.transfer.assembly import MAX_ATTEMPTS
+from fsmux.transfer.packs import receive_packs, send_pack
+from fsmux.wire.messages import Ask, Fetch, Pack, Packed, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from fsmux.files.root import Root
+    from fsmux.moving.report import Report
+    from fsmux.mux.connection import Connection
+    from fsmux.mux.stream import Stream
+    from fsmux.transfer.disk import Disk
+
+    Errors = list[tuple[int, int, FsmuxError]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the files of a tree are and where they go, one of them on this machine, the other on the server."""
+
+    connection: Connection
+    disk: Disk
+    root: Root
+    here: Parts
+    there: Parts
+    durability: Durability
+
+
+class Carrier(Protocol):
+    """Takes groups to the other side."""
+
+    async def put(self, group: Group) -> None:
+        """Do this after all that was put before. Waits while too much is on its way."""
+
+    async def hurry(self) -> None:
+        """Nothing more may come for a while: do not wait for a pack to become full."""
+
+    async def end(self) -> None:
+        """Nothing more comes."""
+
+    async def run(self) -> None:
+        """Carry until the end, and return when all has been done."""
+
+
+class Rehearsal:
+    """Says what would be done."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    async def put(self, group: Group) -> None:
+        if group.itself:
+            return
+        for name, size, mode in zip(group.names, group.sizes, group.modes, strict=True):
+            kind = mode & KIND_BITS
+            path = printable((*group.directory, name))
+            if group.act is Act.ADJUST:
+                self._report.would("set mode of", path)
+            elif kind == DIRECTORY:
+                self._report.would("make directory", path)
+            elif kind == REGULAR:
+                self._report.files += 1
+                self._report.bytes += size
+                self._report.would("send", path, size)
+            else:
+                self._report.would("make link", path)
+
+    async def hurry(self) -> None:
+        pass
+
+    async def end(self) -> None:
+        pass
+
+    async def run(self) -> None:
+        pass
+
+
+class _Packs:
+    """What both directions have in common: cutting, counting, and telling what became of what."""
+
+    def __init__(self, route: Route, report: Report) -> None:
+        self._route = route
+        self._report = report
+        self._packer = Packer(PACK_BYTES)
+        self._in, self._out = trio.open_memory_channel[list[Group]](1)
+        self._number = 0
+        self._under_way: dict[int, list[Group]] = {}
+        self._again: deque[list[Group]] = deque()
+        self._attempts: dict[Parts, int] = {}
+        self._blocked: set[Parts] = set()
+        self._changed = trio.Event()
+
+    async def put(self, group: Group) -> None:
+        for groups in self._packer.put(group):
+            await self._in.send(groups)
+
+    async def hurry(self) -> None:
+        if not (self._packer.empty or self._under_way):
+            await self._in.send(self._packer.flush())
+
+    async def end(self) -> None:
+        if not self._packer.empty:
+            await self._in.send(self._packer.flush())
+        self._in.close()
+
+    async def _each(self, carry: Callable[[int, list[Group]], Awaitable[None]]) -> None:
+        """Have every pack carried, not too many at once; return when none is on its way any more."""
+        async for groups in self._out:
+            await self._start(carry, groups)
+            while self._again:
+                await self._start(carry, self._again.popleft())
+        while self._under_way or self._again:
+            if self._again:
+                await self._start(carry, self._again.popleft())
+            else:
+                await self._wait()
+
+    async def _start(self, carry: Callable[[int, list[Group]], Awaitable[None]], groups: list[Group]) -> None:
+        while len(self._under_way) >= PACKS_AHEAD:
+            await self._wait()
+        self._number += 1
+        self._under_way[self._number] = groups
+        await carry(self._number, groups)
+
+    async def _wait(self) -> None:
+        self._changed = trio.Event()
+        await self._changed.wait()
+
+    def _finished(self, number: int, groups: Sequence[Group], failed: Errors, durable: bool) -> None:
+        """A pack stands, but for what failed."""
+        by_group: dict[int, dict[int, FsmuxError]] = {}
+        for place, index, error in failed:
+            by_group.setdefault(place, {})[index] = error
+        for place, group in enumerate(groups):
+            errors = by_group.get(place, {})
+            errors.update(group.lost)
+            self._tell(group, errors, durable)
+        del self._under_way[number]
+        self._changed.set()
+
+    def _tell(self, group: Group, errors: dict[int, FsmuxError], durable: bool) -> None:
+        for index, error in sorted(errors.items()):
+            parts = (*group.directory, group.names[index]) if group.names else group.directory
+            if error.code is ErrorCode.INTEGRITY and self._may_try_again(parts, error):
+                self._again.append([group.pick([index])])
+            elif not any(parts[:depth] in self._blocked for depth in range(len(parts) + 1)):
+                if group.names and group.act is Act.MAKE and group.modes[index] & KIND_BITS == DIRECTORY:
+                    self._blocked.add(parts)  # said once, and not of everything in it
+                self._report.fail(printable(parts), parts, error)
+        if group.act is not Act.MAKE or not group.names:
+            return
+        if errors or not group.kinds <= {REGULAR}:
+            files = [
+                index for index, mode in enumerate(group.modes) if mode & KIND_BITS == REGULAR and index not in errors
+            ]
+            if not files:
+                return
+            crcs = [group.crcs[index] for index in files]
+            group = group.pick(files)
+            group.crcs = crcs
+        self._report.packed(FilesDone(group.directory, group.names, group.sizes, group.crcs, durable))
+
+    def _may_try_again(self, parts: Parts, error: FsmuxError) -> bool:
+        attempt = self._attempts[parts] = self._attempts.get(parts, 0) + 1
+        if attempt < MAX_ATTEMPTS:
+            self._report(Retrying(printable(parts), attempt, 0.0, str(error)))
+        return attempt < MAX_ATTEMPTS
+
+
+class Upload(_Packs):
+    """Packs to the server."""
+
+    async def run(self) -> None:
+        route = self._route
+        request = Store(route.there, route.durability)
+        async with route.connection.open_stream(request) as stream:
+            await all_of(partial(self._send, stream), partial(self._hear, stream))
+
+    async def _send(self, stream: Stream) -> None:
+        route = self._route
+
+        async def carry(number: int, groups: list[Group]) -> None:
+            await send_pack(stream, route.disk, route.root, route.here, number, groups)
+
+        await self._each(carry)
+        stream.end()
+
+    async def _hear(self, stream: Stream) -> None:
+        while (packed := await stream.receive()) is not None:
+            groups = self._under_way.get(packed.number) if isinstance(packed, Packed) else None
+            if not isinstance(packed, Packed) or groups is None:
+                raise ProtocolError("the server acknowledged what was never sent")
+            failed: Errors = []
+            for place, index, fault in packed.failed:
+                if place >= len(groups) or index >= max(len(groups[place]), 1):
+                    raise ProtocolError("the server failed at what was never sent")
+                failed.append((place, index, from_code(fault.code, fault.text)))
+            self._finished(packed.number, groups, failed, packed.durable)
+        if not stream.local_ended:
+            raise ProtocolError("the server ended the transfer early")
+
+
+class Download(_Packs):
+    """Packs from the server."""
+
+    async def run(self) -> None:
+        route = self._route
+        unpacker = Unpacker(route.root, route.here, route.durability)
+        self._durable = unpacker.durable
+        async with route.connection.open_stream(Fetch(route.there)) as stream:
+            await all_of(
+                partial(self._ask, stream),
+                partial(receive_packs, stream, unpacker, route.disk, check=self._check, done=self._done),
+            )
+
+    async def _ask(self, stream: Stream) -> None:
+        async def carry(number: int, groups: list[Group]) -> None:
+            await stream.send(Ask(number, tuple(groups)))
+
+        await self._each(carry)
+        stream.end()
+
+    def _check(self, pack: Pack) -> None:
+        asked = self._under_way.get(pack.number)
+        if asked is None or len(asked) != len(pack.groups) or not all(map(_answers, pack.groups, asked)):
+            raise ProtocolError("the server sent something else than it was asked for")
+
+    async def _done(self, pack: Pack, failures: list[Failure]) -> None:
+        failed = [(failure.group, failure.entry, failure.error) for failure in failures]
+        self._finished(pack.number, pack.groups, failed, self._durable)
+
+
+def _answers(group: Group, asked: Group) -> bool:
+    """Whether this is what was asked for: sizes, times and permissions of files may have changed since."""
+    if group.names != asked.names or group.directory != asked.directory or group.act is not asked.act:
+        return False
+    if group.targets != asked.targets:
+        return False
+    if group.modes == asked.modes:
+        return True
+    kinds = zip(group.modes, asked.modes, strict=True)
+    return not group.itself and all(now & KIND_BITS == then & KIND_BITS for now, then in kinds)
+
+
+async def all_of(*tasks: Callable[[], Awaitable[None]]) -> None:
+    """Run tasks side by side; the first typed error ends the others, and comes out as it is."""
+    failed: list[FsmuxError] = []
+
+    async def run(task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except FsmuxError as exc:
+            failed.append(exc)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for task in tasks:
+            nursery.start_soon(run, task)
+    if failed:
+        raise failed[0]

@@ -1,0 +1,354 @@
+"""One transfer: where each source goes, single files by sessions, and trees one after the other.
+
+Theory: the two sides of a transfer, the local tree and the remote one, answer the same questions, so upload and
+download are one procedure over a source *site* and a destination *site*.
+
+A file that fails fails alone: it becomes a :class:`~fsmux.events.FileFailed` and the rest goes on.  What ends the
+first connection ends the transfer; a file that loses another one is begun again on those that are left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux import events
+from fsmux.errors import FsmuxError, NotFound, Unsupported, UsageError
+from fsmux.files.names import RESERVED
+from fsmux.lanes import Lanes, open_lanes
+from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload, all_of
+from fsmux.moving.report import Report, name_of
+from fsmux.moving.tree import Tree, move_tree
+from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
+from fsmux.plan.plan import Entered, Facts, Large, Verdict, in_the_way, judge
+from fsmux.records import Attrs, Kind, Parts, printable
+from fsmux.sites import LocalSite, RemoteSite, Site, local_site
+from fsmux.urls import Local, Remote
+from fsmux.wire.frames import PACKS_FEATURE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from fsmux.client import Client
+    from fsmux.columns import Group
+    from fsmux.events import Observer, Summary
+    from fsmux.job import Options
+    from fsmux.mux.stream import Stream
+
+
+@dataclass(slots=True)
+class _Item:
+    """A source in its place: where it is read and where it goes."""
+
+    source: Site
+    source_prefix: Parts
+    target: Site
+    target_prefix: Parts
+    top: Attrs
+    label: str
+
+    @property
+    def place(self) -> tuple[int, Parts]:
+        return id(self.target), self.target_prefix
+
+
+class Transfer:
+    """One transfer over ``client``; :meth:`run` it once."""
+
+    _lanes: Lanes
+
+    def __init__(self, client: Client, options: Options, observer: Observer) -> None:
+        self._client = client
+        self._options = options
+        self._report = Report(observer)
+        self._asked: Stream | None = None
+
+    async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> Summary:
+        """Move ``sources`` to ``destination``, exactly one side of which is remote, and return what it came to."""
+        count = 1 if self._options.dry_run else self._options.connections
+        with ExitStack() as open_roots:
+            async with open_lanes(self._client, count, self._report) as self._lanes:
+                looked = await self._ask_early(sources, destination, open_roots)
+                items = await self._map(sources, destination, open_roots, looked)
+                if not self._options.dry_run:
+                    await self._lanes.dialled()
+                with self._lanes.limited(None if self._options.dry_run else self._options.bwlimit):
+                    await self._move(items)
+        return self._report.sum_up()
+
+    async def _move(self, items: Sequence[_Item]) -> None:
+        """Single files first, ``streams`` at a time, then one tree after the other."""
+        trees = [item for item in items if item.top.kind is Kind.DIRECTORY]
+        singles = [item for item in items if item.top.kind is not Kind.DIRECTORY]
+        waiting = [single for item in singles if (single := await self._judge(item)) is not None]
+        if not trees:
+            self._report.planned()
+        await self._all(waiting)
+        shared = Counter(item.place for item in trees)
+        # By place: names that are taken, because sources that share one must not meet in them; and what is left.
+        claimed: dict[tuple[int, Parts], dict[Parts, bool]] = {}
+        later: dict[tuple[int, Parts], list[Group]] = {}
+        for item in trees:
+            if shared[item.place] > 1:
+                names = claimed.setdefault(item.place, {})
+                await self._move_tree(item, names, later.setdefault(item.place, []), last=item is trees[-1])
+            else:
+                await self._move_tree(item, None, None, last=item is trees[-1])
+        for item in trees:
+            if (groups := later.pop(item.place, None)) is not None:
+                await self._finish(item, groups)
+
+    # ---- what goes where -------------------------------------------------------------------------------------------
+
+    async def _map(
+        self,
+        sources: Sequence[Local | Remote],
+        destination: Local | Remote,
+        open_roots: ExitStack,
+        looked: Stream | None,
+    ) -> list[_Item]:
+        origins: list[Origin] = []
+        tops: list[tuple[Site, Parts, Attrs]] = []
+        for place in sources:
+            site, prefix = await self._source_site(place, open_roots)
+            if looked is not None:
+                async with looked as stream:
+                    attrs: Attrs = await stream.expect_message(Attrs)
+            else:
+                attrs = await site.stat(prefix, follow=place.is_contents)
+            if attrs.kind is Kind.SYMLINK and place.is_contents:
+                attrs = await site.stat(prefix, follow=True)
+            name = prefix[-1] if prefix else b""  # without a name of its own it means its contents
+            origins.append(Origin(str(place), name, attrs.kind, place.is_contents))
+            tops.append((site, prefix, attrs))
+        kind = await self._kind_of(destination)
+        target = Target(str(destination), kind, destination.trailing_slash)
+        mapped = map_sources(origins, target)
+        for place_map in mapped:
+            self._report(events.MappedTo(place_map.describe(target)))
+        into_directory = kind is Kind.DIRECTORY or any(_makes_directory(place_map) for place_map in mapped)
+        site, base = await self._target_site(destination, into_directory, open_roots)
+        return [
+            _Item(source, prefix, site, base + place_map.suffix, attrs, place_map.origin.label)
+            for place_map, (source, prefix, attrs) in zip(mapped, tops, strict=True)
+        ]
+
+    async def _ask_early(
+        self, sources: Sequence[Local | Remote], destination: Local | Remote, open_roots: ExitStack
+    ) -> Stream | None:
+        """Ask for the one remote source at once if it would be fresh here, whatever it is: a guess that saves a round
+        trip. If it is no file, or the plan comes to something else, it is dropped unread.
+
+        Returns the stream on which the source's attributes will come.
+        """
+        options, place = self._options, sources[0]
+        if len(sources) > 1 or not isinstance(place, Remote) or not isinstance(destination, Local):
+            return None
+        if place.is_contents or not place.path_parts or options.dry_run or options.bwlimit is not None:
+            return None
+        if options.connections > 1:  # a big file will be asked for piece by piece
+            return None
+        if not await self._client.disk.meta(_surely_fresh, destination, place.path_parts[-1]):
+            return None
+        asking = RemoteSite(self._client).ask_for(place.path_parts, options)
+        looked, self._asked = open_roots.enter_context(asking)
+        return looked
+
+    async def _source_site(self, place: Local | Remote, open_roots: ExitStack) -> tuple[Site, Parts]:
+        if isinstance(place, Remote):
+            return RemoteSite(self._client), place.path_parts
+        # A directory's contents are read beneath it; anything else beneath the directory that holds its name.
+        path = place.path if place.is_contents else os.path.dirname(place.path) or "."
+        name = () if place.is_contents else (os.fsencode(os.path.basename(place.path)),)
+        try:
+            return await local_site(self._client, self._lanes, path, open_roots), name
+        except NotFound:
+            raise NotFound(f"{printable(place.path)}: no such file or directory") from None
+
+    async def _kind_of(self, destination: Local | Remote) -> Kind | None:
+        if isinstance(destination, Local):
+            try:
+                facts = await trio.Path(destination.path).stat()
+            except FileNotFoundError:
+                return None
+            except OSError as exc:
+                raise UsageError(f"{printable(destination.path)}: {(exc.strerror or '').lower()}") from exc
+            is_directory = (await trio.Path(destination.path).is_dir()) if facts else False
+            return Kind.DIRECTORY if is_directory else Kind.FILE
+        try:
+            return (await self._client.stat(destination.path_parts)).kind
+        except NotFound:
+            return None
+
+    async def _target_site(
+        self, destination: Local | Remote, into_directory: bool, open_roots: ExitStack
+    ) -> tuple[Site, Parts]:
+        if isinstance(destination, Remote):
+            return RemoteSite(self._client), destination.path_parts
+        path = destination.path if into_directory else os.path.dirname(destination.path) or "."
+        name = () if into_directory else (os.fsencode(os.path.basename(destination.path)),)
+        if not self._options.dry_run:
+            await trio.Path(path).mkdir(parents=True, exist_ok=True)
+        elif not await trio.Path(path).is_dir():
+            return LocalSite(self._client, self._lanes, None), name
+        return await local_site(self._client, self._lanes, path, open_roots), name
+
+    # ---- single files ----------------------------------------------------------------------------------------------
+
+    async def _judge(self, item: _Item) -> tuple[_Item, bool] | None:
+        """What is to be done about a source that is no directory: the item, and whether it is fresh; or nothing."""
+        report, name = self._report, name_of((), item.label)
+        try:
+            existing = Facts.of(await item.target.stat(item.target_prefix, follow=not item.target_prefix))
+        except NotFound:
+            existing = None
+        verdict = judge(Facts.of(item.top), existing)
+        match verdict:
+            case Verdict.SPECIAL:
+                report.skip(name, 0, "special file", warn=True)
+            case Verdict.CURRENT:
+                report.skip(name, item.top.size, "up to date")
+            case Verdict.DIRECTORY_IN_THE_WAY:
+                report.fail(name, (), in_the_way(verdict, ()))
+            case Verdict.SEND:
+                report.found(1, item.top.size)
+                if not self._options.dry_run:
+                    return item, existing is None
+                report.files += 1
+                report.bytes += item.top.size
+                report.would("send", name, item.top.size)
+            case Verdict.MAKE:
+                if not self._options.dry_run:
+                    return item, existing is None
+                report.would("make link", name)
+            case Verdict.ADJUST:
+                if self._options.dry_run:
+                    report.would("set mode of", name)
+                else:
+                    await self._guarded((), item.label, partial(item.target.set_attrs, item.target_prefix, item.top))
+        return None
+
+    async def _all(self, items: Sequence[tuple[_Item, bool]]) -> None:
+        """Transfer single files and links, ``streams`` at a time."""
+        waiting = iter(items)
+
+        async def work() -> None:
+            for item, fresh in waiting:
+                if item.top.kind is Kind.SYMLINK:
+                    make = partial(item.target.symlink, item.target_prefix, item.top)
+                    await self._guarded((), item.label, make)
+                else:
+                    await self._guarded((), item.label, partial(self._transfer, item, (), item.top.size, fresh))
+
+        await all_of(*[work] * min(self._options.streams, len(items)))
+
+    async def _guarded(self, parts: Parts, label: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Do something about one file, which fails alone unless the connection is lost."""
+        try:
+            await act()
+        except FsmuxError as exc:
+            failure = self._client.connection.failure
+            if failure is not None:
+                raise failure from exc  # said once, and not of each file that was still to come
+            self._report.fail(name_of(parts, label), parts, exc)
+
+    async def _transfer(self, item: _Item, parts: Parts, size: int, fresh: bool) -> None:
+        name = name_of(parts, item.label)
+        source, target = item.source_prefix + parts, item.target_prefix + parts
+        if isinstance(item.target, LocalSite):
+            outcome = await item.target.fetch(
+                source, target, name, self._report, self._options, fresh=fresh, size=size,
+                asked=self._asked if not parts else None,
+            )  # fmt: skip
+        else:
+            assert isinstance(item.source, LocalSite)
+            outcome = await item.source.push(source, target, name, self._report, self._options, fresh=fresh)
+        self._report.done(name, outcome)
+
+    # ---- trees -----------------------------------------------------------------------------------------------------
+
+    async def _move_tree(
+        self, item: _Item, claimed: dict[Parts, bool] | None, later: list[Group] | None, *, last: bool
+    ) -> None:
+        options = self._options
+        if PACKS_FEATURE not in self._client.connection.peer_hello.features:
+            raise Unsupported("the server cannot move trees in packs; both sides need this release of fsmux")
+        there: Attrs | None = None
+        with suppress(NotFound):
+            there = await item.target.stat(item.target_prefix, follow=not item.target_prefix)
+        top, seen = Facts.of(item.top), None if there is None else Facts.of(there)
+        verdict = judge(top, seen)
+        if verdict is Verdict.FILE_IN_THE_WAY:
+            self._report.fail(name_of((), item.label), (), in_the_way(verdict, ()))
+            return
+        made = verdict is Verdict.MAKE
+        if made and options.dry_run:
+            self._report.would("make directory", name_of((), item.label))
+        differs = seen is None or (seen.mode, seen.mtime) != (top.mode, top.mtime)
+
+        async def transfer(parts: Parts, large: Large) -> None:
+            if options.dry_run:
+                self._report.files += 1
+                self._report.bytes += large.size
+                self._report.would("send", name_of(parts, item.label), large.size)
+            else:
+                act = partial(self._transfer, item, parts, large.size, large.fresh)
+                await self._guarded(parts, item.label, act)
+
+        async with item.target.looking(item.target_prefix, nothing=made) as looker:
+            tree = Tree(
+                scan=item.source.scan(item.source_prefix),
+                looker=looker,
+                carrier=self._carrier(item),
+                transfer=transfer,
+                workers=options.streams,
+                top=Entered(top.mtime, top.mode, made, differs),
+                make_top=made,
+                filters=options.filters,
+                report=self._report,
+                claimed=claimed,
+                later=later,
+                last=last,
+            )
+            with self._lanes.carrying(self._lanes.alive[:1]):
+                await move_tree(tree)
+
+    async def _finish(self, item: _Item, groups: list[Group]) -> None:
+        """Finish the directories that several sources share, deepest first."""
+        carrier = self._carrier(item)
+        groups.sort(key=lambda group: group.directory, reverse=True)
+
+        async def put() -> None:
+            for group in groups:
+                await carrier.put(group)
+            await carrier.end()
+
+        await all_of(put, carrier.run)
+
+    def _carrier(self, item: _Item) -> Carrier:
+        if self._options.dry_run:
+            return Rehearsal(self._report)
+        client, durability = self._client, self._options.durability
+        if isinstance(item.target, LocalSite):
+            root, here, there = item.target.root, item.target_prefix, item.source_prefix
+            return Download(Route(client.connection, client.disk, root, here, there, durability), self._report)
+        assert isinstance(item.source, LocalSite)
+        root, here, there = item.source.root, item.source_prefix, item.target_prefix
+        return Upload(Route(client.connection, client.disk, root, here, there, durability), self._report)
+
+
+def _surely_fresh(destination: Local, name: bytes) -> bool:
+    """Whether a file called ``name`` would come where nothing stands and nothing is kept of earlier attempts."""
+    path = os.fsencode(destination.path)
+    directory, name = (path, name) if destination.trailing_slash or os.path.isdir(path) else os.path.split(path)
+    return not any(os.path.lexists(os.path.join(directory, found)) for found in (name, RESERVED))
+
+
+def _makes_directory(place: Mapped) -> bool:
+    return bool(place.suffix) or place.origin.kind is Kind.DIRECTORY

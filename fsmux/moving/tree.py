@@ -1,0 +1,288 @@
+"""A tree on its way: scanned, compared, planned and moved side by side, a directory at a time.
+
+Theory: four things go on at once, each waiting for the next one where that is slower, so that nothing ever holds the
+tree.  The *scan* reads the source, directories before what is in them, and has the destination look into the same
+directories.  The *plan* compares the two, page by page.  The *carrier* takes directories, links and small files to the
+other side in packs.  *Workers* take large files there, each by a session of its own; they have a queue of their own, so
+that a large file starts as soon as it is met, and small ones do not wait behind it.
+
+A directory is finished when the scan has left it and its large files are done.  What belongs to it in packs is ahead of
+that on the same stream.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from fsmux.columns import Act, Group, itself
+from fsmux.limits import SMALL_FILE
+from fsmux.moving.carriers import Carrier, all_of
+from fsmux.plan.plan import Entered, Large, plan
+from fsmux.plan.walk import kept
+from fsmux.records import printable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from fsmux.moving.report import Report
+    from fsmux.plan.filters import Filters
+    from fsmux.records import Parts
+
+BATCHES = 16
+"""Batches of about a thousand entries that wait for what stands at the destination: at 100 ms, 160,000 entries/s."""
+
+LARGE_BACKLOG = 4096
+"""Large files that wait for a worker. Beyond it the scan waits, too; a name and a few numbers each."""
+
+
+class Looker(Protocol):
+    """What stands in directories of the destination."""
+
+    async def ask(self, directories: list[Parts]) -> None:
+        """Have these looked into, in this order."""
+
+    async def next_group(self) -> Group:
+        """The next group of those that were asked for: at least one for each; an error where there is no directory."""
+
+
+@dataclass(slots=True)
+class Tree:
+    """What a tree needs to know of where it comes from and goes to."""
+
+    scan: AbstractAsyncContextManager[AsyncIterator[list[Group]]]
+    looker: Looker | None
+    """None: nothing stands at the destination."""
+    carrier: Carrier
+    transfer: Callable[[Parts, Large], Awaitable[None]]
+    """Move one large file; what it fails with is its own affair."""
+    workers: int
+    top: Entered
+    make_top: bool
+    filters: Filters
+    report: Report
+    last: bool
+    """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
+    claimed: dict[Parts, bool] | None = None
+    later: list[Group] | None = None
+    """Where finishing is put off to if other sources go to the same place."""
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A directory that is not finished yet."""
+
+    parts: Parts
+    facts: Entered
+    above: _Open | None
+    expected: dict[bytes, Entered] = field(default_factory=dict)
+    """Subdirectories that are still to come."""
+    touched: bool = False
+    left: bool = False
+    pending: int = 0
+    """Large files beneath that are not done, and directories that are not finished."""
+
+
+async def move_tree(tree: Tree) -> None:
+    """Move it. Single files that fail are reported; raises what ends the whole."""
+    await _Moving(tree).run()
+
+
+class _Moving:
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._report = tree.report
+        self._scanned_in, self._scanned = trio.open_memory_channel[list[Group]](BATCHES)
+        self._large_in, self._large = trio.open_memory_channel[tuple[_Open, Large]](LARGE_BACKLOG)
+        self._here: _Open | None = None
+        self._existing = _Existing(tree.looker)
+
+    async def run(self) -> None:
+        await all_of(self._scan, self._plan_and_work, self._tree.carrier.run)
+
+    # ---- the scan ------------------------------------------------------------------------------------------------
+
+    async def _scan(self) -> None:
+        """Read the source, and have the destination look into the same directories."""
+        keeps, looker = self._tree.filters.keeps, self._tree.looker
+        filtering = bool(self._tree.filters)
+        dropped: Parts | None = None
+        last: Parts | None = None
+        with self._scanned_in:
+            async with self._tree.scan as batches:
+                async for batch in batches:
+                    chosen: list[Group] = []
+                    asked: list[Parts] = []
+                    for group in batch:
+                        parts = group.directory
+                        if dropped is not None and parts[: len(dropped)] == dropped:
+                            continue
+                        if filtering:
+                            if parts and not keeps(parts, True):
+                                dropped = parts
+                                continue
+                            group = kept(group, keeps)
+                        if parts != last:
+                            asked.append(parts)
+                            last = parts
+                        chosen.append(group)
+                    if looker is not None and asked:
+                        await looker.ask(asked)
+                    await self._scanned_in.send(chosen)
+
+    # ---- the plan ------------------------------------------------------------------------------------------------
+
+    async def _plan_and_work(self) -> None:
+        async def with_workers() -> None:
+            await all_of(*[self._work] * self._tree.workers)
+
+        await all_of(self._plan, with_workers)
+        await self._tree.carrier.end()
+
+    async def _plan(self) -> None:
+        tree = self._tree
+        with self._large_in:
+            self._here = _Open((), tree.top, None)
+            if tree.make_top:
+                await tree.carrier.put(itself((), tree.top.mtime, tree.top.mode, Act.MAKE))
+            async for batch in self._scanned:
+                for group in batch:
+                    await self._plan_group(group)
+                self._report.scanning()
+                if not self._scanned.statistics().current_buffer_used:
+                    await tree.carrier.hurry()
+            while self._here is not None:
+                await self._leave()
+        if self._tree.last:
+            self._report.planned()
+
+    async def _plan_group(self, group: Group) -> None:
+        here = await self._enter(group.directory)
+        if here is None:
+            return  # what is in a directory that failed is not spoken of
+        tree, report = self._tree, self._report
+        if group.error is not None:
+            report.fail(printable(group.directory), group.directory, group.error)
+            return
+        existing = None if here.facts.made else await self._existing.beside(group)
+        found = plan(group, existing, small=SMALL_FILE, claimed=tree.claimed)
+        for name, error in found.failed:
+            parts = (*group.directory, name)
+            report.fail(printable(parts), parts, error)
+        for name in found.special:
+            report.skip(printable((*group.directory, name)), 0, "special file", warn=True)
+        if found.current is not None:
+            report.current(found.current)
+        here.expected.update(found.enter)
+        if found.make is not None:
+            here.touched = True
+            report.found(found.files, sum(found.make.sizes))
+            await tree.carrier.put(found.make)
+        if found.adjust is not None:
+            await tree.carrier.put(found.adjust)
+        for large in found.large:
+            here.touched = True
+            report.found(1, large.size)
+            here.pending += 1
+            await self._large_in.send((here, large))
+
+    async def _enter(self, parts: Parts) -> _Open | None:
+        """The directory that the scan has come to; None if it is not to be entered, or was never spoken of."""
+        while self._here is not None and self._here.parts != parts[: len(self._here.parts)]:
+            await self._leave()
+        here = self._here
+        if here is None or here.parts == parts:
+            return here
+        if here.parts != parts[:-1] or (facts := here.expected.pop(parts[-1], None)) is None:
+            return None
+        self._here = _Open(parts, facts, here)
+        return self._here
+
+    async def _leave(self) -> None:
+        """The scan is through with the directory that it was in."""
+        left = self._here
+        assert left is not None
+        self._here = left.above
+        left.left = True
+        if left.above is not None:
+            left.above.pending += 1
+        await self._settle(left)
+
+    async def _settle(self, directory: _Open | None) -> None:
+        """Finish a directory that nothing is missing of, and those above it that waited for it alone."""
+        while directory is not None and directory.left and not directory.pending:
+            facts = directory.facts
+            if directory.touched or facts.differs:
+                finishing = itself(directory.parts, facts.mtime, facts.mode, Act.ADJUST)
+                if self._tree.later is not None:
+                    self._tree.later.append(finishing)
+                else:
+                    await self._tree.carrier.put(finishing)
+            directory = directory.above
+            if directory is not None:
+                directory.pending -= 1
+
+    async def _work(self) -> None:
+        async for directory, large in self._large:
+            await self._tree.transfer((*directory.parts, large.name), large)
+            directory.pending -= 1
+            await self._settle(directory)
+
+
+class _Existing:
+    """What stands at the destination beside the groups of the source, in pages, none held longer than needed."""
+
+    def __init__(self, looker: Looker | None) -> None:
+        self._looker = looker
+        self._directory: Parts | None = None
+        self._held: Group | None = None
+        self._more = False
+
+    async def beside(self, group: Group) -> Group | None:
+        """All that has one of the names of ``group``, and others between them."""
+        if self._looker is None:
+            return None
+        if self._directory != group.directory:
+            await self._begin(self._looker, group.directory)
+        last = group.names[-1] if group.more and group.names else None
+        found: list[Group] = []
+        while True:
+            if (held := self._held) is not None:
+                if last is not None and held.names and held.names[-1] > last:
+                    count = bisect_right(held.names, last)
+                    found.append(held.cut(0, count))
+                    self._held = held.cut(count, len(held))
+                    break
+                found.append(held)
+                self._held = None
+            if not self._more:
+                break
+            self._take(await self._looker.next_group())
+        return _joined(found)
+
+    async def _begin(self, looker: Looker, directory: Parts) -> None:
+        self._directory = directory
+        while (group := await looker.next_group()).directory != directory:
+            pass  # what was asked for and turned out not to matter
+        self._take(group)
+
+    def _take(self, group: Group) -> None:
+        self._held = group if group.error is None and group.names else None
+        self._more = group.more and group.error is None
+
+
+def _joined(groups: list[Group]) -> Group | None:
+    if len(groups) < 2:
+        return groups[0] if groups else None
+    whole = Group(groups[0].directory)
+    for group in groups:
+        whole.names += group.names
+        whole.sizes += group.sizes
+        whole.mtimes += group.mtimes
+        whole.modes += group.modes
+        whole.targets += group.targets
+    return whole

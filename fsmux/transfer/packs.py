@@ -1,0 +1,138 @@
+"""Packs of small files: the two halves of moving them, the same for upload and download.
+
+Theory: one stream carries any number of packs, several of them on their way at once, so a file costs no round trip, no
+task and no message of its own.  Whoever has the files reads a pack in one thread hop and sends its index and then the
+contents; whoever lacks them gathers the contents, checks and writes them in one hop, and says how each pack went.
+Credit bounds what is in buffers, the number of packs that the client has under way bounds everything else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux.errors import FsmuxError, ProtocolError
+from fsmux.files.packing import read_pack
+from fsmux.mux.buffers import Data
+from fsmux.wire.messages import Pack
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from fsmux.columns import Group
+    from fsmux.files.root import Root
+    from fsmux.files.unpacking import Failure, Unpacker
+    from fsmux.mux.stream import Stream
+    from fsmux.records import Parts
+    from fsmux.transfer.disk import Disk
+
+WAITING = 2
+"""Packs that wait to be written: one is being filled from the socket meanwhile."""
+
+COMMITTED_TOGETHER = 16
+"""Packs that share one commit at most: their files are on the disk already, and their sender waits to hear of them."""
+
+
+async def send_pack(stream: Stream, disk: Disk, root: Root, base: Parts, number: int, groups: Sequence[Group]) -> Pack:
+    """Read the files of a pack and send it; what was sent, with everything that was lost."""
+    contents = await disk.pack(read_pack, root, base, groups)
+    pack = Pack(number, tuple(groups))
+    await stream.send(pack)
+    await stream.send_data(contents)
+    return pack
+
+
+async def receive_packs(
+    stream: Stream,
+    unpacker: Unpacker,
+    disk: Disk,
+    *,
+    check: Callable[[Pack], None],
+    done: Callable[[Pack, list[Failure]], Awaitable[None]],
+) -> None:
+    """Receive packs until the peer has ended its side, and have them written.
+
+    ``check`` is asked about each before it is taken, and raises if nobody wanted it.  ``done`` is told of each, in
+    their order, when it stands, with what failed of it.  The unpacker is closed in any case.
+    """
+    stream.expect(None)
+    filled, waiting = trio.open_memory_channel[tuple[Pack, bytes]](WAITING)
+    failure: FsmuxError | None = None
+
+    async def write() -> None:
+        nonlocal failure
+        try:
+            await _write(waiting, unpacker, disk, done)
+        except FsmuxError as exc:
+            failure = exc
+            nursery.cancel_scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            try:
+                with filled:
+                    while (pack := await stream.receive()) is not None:
+                        if not isinstance(pack, Pack):
+                            _give_back(stream, pack)
+                            raise ProtocolError(f"expected a pack, got {type(pack).__name__}")
+                        check(pack)
+                        await filled.send((pack, await _contents(stream, pack.size)))
+            except FsmuxError as exc:
+                failure = exc
+                nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):  # bounded by removing what was not committed
+            await disk.meta(unpacker.close)
+    if failure is not None:
+        raise failure
+
+
+async def _contents(stream: Stream, size: int) -> bytes:
+    """The contents of a pack, taken out of the buffers they came in."""
+    pieces: list[bytes] = []
+    while size:
+        data = await stream.receive()
+        if not isinstance(data, Data) or data.length > size:
+            _give_back(stream, data)
+            raise ProtocolError("a pack was not followed by its contents")
+        pieces.append(bytes(data))
+        size -= data.length
+        stream.consumed(data)
+    return b"".join(pieces) if len(pieces) != 1 else pieces[0]
+
+
+def _give_back(stream: Stream, item: object) -> None:
+    if isinstance(item, Data):
+        stream.consumed(item)
+
+
+async def _write(
+    waiting: trio.MemoryReceiveChannel[tuple[Pack, bytes]],
+    unpacker: Unpacker,
+    disk: Disk,
+    done: Callable[[Pack, list[Failure]], Awaitable[None]],
+) -> None:
+    """Write what comes, and commit together what has come together."""
+    async for pack, contents in waiting:
+        together = [pack]
+        if not unpacker.commits_together:
+            failures = await disk.pack(_write_and_commit, unpacker, pack, contents)
+        else:
+            await disk.pack(unpacker.write, pack.number, pack.groups, memoryview(contents))
+            while len(together) < COMMITTED_TOGETHER:
+                try:
+                    pack, contents = waiting.receive_nowait()
+                except (trio.WouldBlock, trio.EndOfChannel):
+                    break
+                await disk.pack(unpacker.write, pack.number, pack.groups, memoryview(contents))
+                together.append(pack)
+            failures = await disk.meta(unpacker.commit)
+        for pack in together:
+            await done(pack, [failure for failure in failures if failure.pack == pack.number])
+
+
+def _write_and_commit(unpacker: Unpacker, pack: Pack, contents: bytes) -> list[Failure]:
+    unpacker.write(pack.number, pack.groups, memoryview(contents))
+    return unpacker.commit()

@@ -1,0 +1,102 @@
+"""What a server does about trees: list them, pack what is asked for, and store what comes in packs.
+
+Theory: a listing is read, planned and sent in groups of columns, one hop to a thread for a thousand entries.  The
+server knows no plan: the client compares, and says what is to be sent or what is to stand.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from fsmux.columns import Group, Packer
+from fsmux.errors import FsmuxError, ProtocolError
+from fsmux.files import listing
+from fsmux.files.unpacking import Failure, Unpacker
+from fsmux.limits import MAX_FILE_SIZE
+from fsmux.plan.walk import batches, preorder
+from fsmux.transfer.packs import receive_packs, send_pack
+from fsmux.wire.messages import Ask, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from fsmux.handlers import Context
+    from fsmux.mux.stream import Stream
+    from fsmux.records import Parts
+
+FAULT_BYTES = 40_000
+"""Bytes of texts in one PACKED: a thousand failures say the same, and more briefly the more they are."""
+
+
+async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
+    """A whole tree, directories before what is in them."""
+    found = preorder(lambda parts: listing.groups(context.root, parts), request.path)
+    await _send_groups(context, stream, found)
+    await stream.send(Ok(), end=True)
+
+
+async def look(context: Context, stream: Stream, request: Look) -> None:
+    """Directories that are asked for, one after the other."""
+    base = request.path
+    message: object = request
+    stream.expect(None)
+    while message is not None:
+        if not isinstance(message, Look):
+            raise ProtocolError(f"a look is not followed by {type(message).__name__}")
+        await _send_groups(context, stream, _each(context, base, message.directories))
+        message = await stream.receive()
+    stream.end()
+
+
+def _each(context: Context, base: Parts, directories: Iterable[Parts]) -> Generator[Group, None, None]:
+    for directory in directories:
+        try:
+            for group in listing.groups(context.root, base + directory):
+                group.directory = directory
+                yield group
+        except FsmuxError as error:
+            yield Group(directory, error=error)
+
+
+async def _send_groups(context: Context, stream: Stream, found: Generator[Group, None, None]) -> None:
+    """Send groups as they are found, as many to a message as fit; the first ones do not wait for others."""
+    with closing(found), closing(batches(found)) as hops:
+        while (batch := await context.disk.pack(next, hops, None)) is not None:
+            packer = Packer(MAX_FILE_SIZE)
+            for group in batch:
+                for groups in packer.put(group):
+                    await stream.send(Listed(tuple(groups)))
+            if not packer.empty:
+                await stream.send(Listed(tuple(packer.flush())))
+
+
+async def fetch(context: Context, stream: Stream, request: Fetch) -> None:
+    """Pack what the client asks for, until it asks for nothing more."""
+    stream.expect(None)
+    while (ask := await stream.receive()) is not None:
+        if not isinstance(ask, Ask):
+            raise ProtocolError(f"a pack cannot be asked for by {type(ask).__name__}")
+        await send_pack(stream, context.disk, context.root, request.path, ask.number, ask.groups)
+    stream.end()
+
+
+async def store(context: Context, stream: Stream, request: Store) -> None:
+    """Write the packs that come."""
+    context.check_write()
+    unpacker = Unpacker(context.root, request.path, max(context.durability, request.durability))
+
+    async def done(pack: Pack, failures: list[Failure]) -> None:
+        brief = FAULT_BYTES // max(len(failures), 1)
+        failed = [
+            Failed(failure.group, failure.entry, Fault(failure.error.code, str(failure.error)[:brief]))
+            for failure in failures
+        ]
+        await stream.send(Packed(pack.number, tuple(failed), unpacker.durable))
+
+    await receive_packs(stream, unpacker, context.disk, check=_accept, done=done)
+    stream.end()
+
+
+def _accept(pack: Pack) -> None:
+    """The client decides what it sends; that it stays below the root is the unpacker's business."""

@@ -1,0 +1,146 @@
+"""Groups of a peer's entries, checked column by column.
+
+Theory: an index says how many bytes are to come and where they are to stand, so nothing of it is believed: the columns
+are equally long, every name is one that a directory can hold, every number is within its bounds.  All of that is asked
+of whole columns at once; a single name is looked at only to say which one was wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from fsmux.columns import DIRECTORY, GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Act, Group
+from fsmux.errors import FsmuxError, ProtocolError, from_code
+from fsmux.limits import MAX_FILE_SIZE, MAX_NAME, MAX_PACK_BYTES
+from fsmux.wire.messages import checks
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from fsmux.records import Parts
+    from fsmux.wire._pb2 import fsmux_pb2 as pb
+
+_DOTS: Final = {b"", b".", b".."}
+_ACTS: Final = {int(act): act for act in Act}
+_KINDS_OF_PACKS: Final = frozenset((REGULAR, DIRECTORY, SYMLINK))
+
+
+def listed(raw: Collection[pb.Group]) -> tuple[Group, ...]:
+    """Of LISTED: what stands in directories."""
+    groups = _groups(raw, "LISTED")
+    for group in groups:
+        if group.itself or group.crcs or group.lost or group.act is not Act.MAKE:
+            raise ProtocolError("LISTED: a group says what is to be done")
+    return groups
+
+
+def asked(raw: Collection[pb.Group]) -> tuple[Group, ...]:
+    """Of ASK: what is to be packed."""
+    groups = _groups(raw, "ASK")
+    _check_pack(groups, "ASK")
+    return groups
+
+
+def packed(raw: Collection[pb.Group]) -> tuple[Group, ...]:
+    """Of PACK: what comes, and what cannot come."""
+    groups = _groups(raw, "PACK")
+    _check_pack(groups, "PACK")
+    for group in groups:
+        if group.act is Act.MAKE and len(group.crcs) != len(group.names):
+            raise ProtocolError(f"PACK: {len(group.crcs)} checksums for {len(group.names)} names")
+    return groups
+
+
+def _groups(raw: Collection[pb.Group], field: str) -> tuple[Group, ...]:
+    checks.at_most(len(raw), GROUP_ENTRIES, f"{field} groups")
+    return tuple([_group(group, field) for group in raw])
+
+
+def _check_pack(groups: tuple[Group, ...], field: str) -> None:
+    total = sum([sum(group.sizes) for group in groups])
+    if total > MAX_PACK_BYTES:
+        raise ProtocolError(f"{field}: {total} bytes are more than {MAX_PACK_BYTES}")
+    for group in groups:
+        if not group.kinds <= _KINDS_OF_PACKS:
+            raise ProtocolError(f"{field}: something that is neither file, directory nor link")
+        if group.error is not None:
+            raise ProtocolError(f"{field}: a group of a listing")
+
+
+def _group(raw: pb.Group, field: str) -> Group:
+    names = _names(raw.names, field)
+    sizes, mtimes, modes = list(raw.sizes), list(raw.mtimes_ns), list(raw.modes)
+    count = len(names) if names or not modes else 1  # without names it is about the directory itself
+    if not len(sizes) == len(mtimes) == len(modes) == count or count > GROUP_ENTRIES:
+        raise ProtocolError(f"{field}: columns of {count}, {len(sizes)}, {len(mtimes)} and {len(modes)} entries")
+    if (act := _ACTS.get(raw.act)) is None:
+        raise ProtocolError(f"{field}: {raw.act} is no act")
+    group = Group(_directory(raw, field), names, sizes, mtimes, modes, act=act, more=raw.more)
+    if count:
+        _check_numbers(group, field)
+    if raw.crcs:
+        group.crcs = list(raw.crcs)
+        if len(group.crcs) != len(names):
+            raise ProtocolError(f"{field}: {len(group.crcs)} checksums for {len(names)} names")
+    group.targets = [_target(text, field) for text in raw.targets]
+    links = 0
+    if group.act is Act.MAKE and SYMLINK in group.kinds:
+        links = sum([mode & KIND_BITS == SYMLINK for mode in modes])
+    if links != len(group.targets):
+        raise ProtocolError(f"{field}: {len(group.targets)} targets for {links} links")
+    if raw.lost:
+        group.lost = _lost(raw.lost, len(names), field)
+    if raw.HasField("fault"):
+        group.error = _error(raw.fault, field)
+    return group
+
+
+def _directory(raw: pb.Group, field: str) -> Parts:
+    return checks.path(raw.directory, field) if raw.HasField("directory") else ()
+
+
+def _names(joined: bytes, field: str) -> list[bytes]:
+    if not joined:
+        return []
+    names = joined.split(b"/")
+    wrong = not _DOTS.isdisjoint(names) or b"\0" in joined
+    if wrong or (len(joined) > MAX_NAME and max(map(len, names)) > MAX_NAME):
+        why = next(filter(None, (checks.why_not_parts((name,)) for name in names)))
+        raise ProtocolError(f"{field}: {why}")
+    return names
+
+
+def _check_numbers(group: Group, field: str) -> None:
+    sizes, modes = group.sizes, group.modes
+    if max(sizes) > MAX_FILE_SIZE:
+        raise ProtocolError(f"{field}: a size beyond the largest file")
+    kinds = set(modes)
+    if any(mode & ~MODE_BITS for mode in kinds):
+        raise ProtocolError(f"{field}: a mode of more than kind and permission bits")
+    if any(mode & KIND_BITS != REGULAR for mode in kinds):
+        for size, mode in zip(sizes, modes, strict=True):
+            if size and mode & KIND_BITS != REGULAR:
+                raise ProtocolError(f"{field}: a size of what is no regular file")
+    if group.itself and modes[0] & KIND_BITS != DIRECTORY:
+        raise ProtocolError(f"{field}: entries without names")
+
+
+def _target(text: bytes, field: str) -> bytes:
+    if not text:
+        raise ProtocolError(f"{field}: a link without a target")
+    return checks.link_target(text, field)
+
+
+def _lost(raw: Any, count: int, field: str) -> list[tuple[int, FsmuxError]]:
+    lost: list[tuple[int, FsmuxError]] = []
+    last = -1
+    for item in raw:
+        if not last < item.index < count:
+            raise ProtocolError(f"{field}: entry {item.index} of {count} is lost")
+        last = item.index
+        lost.append((last, _error(item.fault, field)))
+    return lost
+
+
+def _error(fault: pb.Fault, field: str) -> FsmuxError:
+    return from_code(fault.code, checks.text(fault.text, field))

@@ -1,0 +1,69 @@
+"""Groups of columns, and batches of them that fit one message."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsmux.columns import DIRECTORY, INDEX_BYTES, REGULAR, SYMLINK, Act, Group, Packer, itself, weight
+from fsmux.limits import MAX_CONTROL_PAYLOAD
+from fsmux.wire.messages import Pack, encode
+
+kinds = st.sampled_from([REGULAR, DIRECTORY, SYMLINK])
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> Group:
+    directory = tuple(draw(st.lists(st.sampled_from([b"a", b"b" * 255]), max_size=3)))
+    if draw(st.integers(0, 9)) == 0:
+        return itself(directory, 5, DIRECTORY | 0o755, draw(st.sampled_from(Act)))
+    found = draw(st.lists(kinds, max_size=30))
+    width = draw(st.sampled_from([8, 255]))
+    return Group(
+        directory,
+        [b"%0*d" % (width, number) for number in range(len(found))],
+        [draw(st.integers(0, 50)) if kind == REGULAR else 0 for kind in found],
+        list(range(len(found))),
+        [kind | 0o644 for kind in found],
+        [b"t" * draw(st.sampled_from([1, 4095])) for kind in found if kind == SYMLINK],
+    )
+
+
+def rows(group: Group) -> list[tuple[object, ...]]:
+    if group.itself:
+        return [(group.directory, None, group.mtimes[0], group.modes[0], group.act)]
+    texts = group.link_targets()
+    columns = zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
+    return [(group.directory, *row, texts.get(index), group.act) for index, row in enumerate(columns)]
+
+
+@given(groups(), st.lists(st.integers(0, 30), max_size=8))
+def test_picking_and_cutting_keep_what_belongs_together(group: Group, indexes: list[int]) -> None:
+    every = rows(group)
+    if group.itself:
+        return
+    indexes = sorted({index for index in indexes if index < len(group)})
+    assert rows(group.pick(indexes)) == [every[index] for index in indexes]
+    for at in indexes:
+        assert rows(group.cut(0, at)) + rows(group.cut(at, len(group))) == every
+        assert group.cut(0, at).more
+
+
+@given(st.lists(groups(), max_size=12), st.integers(1, 400), st.integers(1, 60))
+def test_nothing_is_lost_or_moved_and_every_batch_fits(found: list[Group], most_bytes: int, most: int) -> None:
+    packer = Packer(most_bytes, most)
+    made = [batch for group in found for batch in packer.put(group)]
+    assert packer.empty or made is not None
+    made.append(packer.flush())
+    assert packer.empty
+    assert [row for batch in made for group in batch for row in rows(group)] == [
+        row for group in found for row in rows(group)
+    ]
+    for batch in made:
+        entries = sum(max(len(group), 1) for group in batch)
+        assert entries <= most or len(batch) == 1
+        assert entries <= 1 or sum(sum(group.sizes) for group in batch) <= most_bytes
+        assert entries <= 1 or sum(map(weight, batch)) <= INDEX_BYTES
+        for group in batch:
+            group.crcs = [2**32 - 1] * len(group) if group.act is Act.MAKE else []
+        assert len(encode(Pack(2**63, tuple(batch)))) <= MAX_CONTROL_PAYLOAD
