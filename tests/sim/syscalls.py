@@ -71,11 +71,13 @@ class SimSyscalls(Syscalls):
         *,
         fault: Callable[[str], int] = no_fault,
         watch: Callable[[str], None] = no_watch,
+        first: int = FIRST_FD,
     ) -> None:
         self.device = device
         self.fault = fault
         self.watch = watch
         self.calls = 0
+        self._first = first
         self._rng = random.Random(seed)
         self._open: dict[int, _Open] = {}
 
@@ -116,11 +118,14 @@ class SimSyscalls(Syscalls):
             raise _error(errno.ENOENT) from None
 
     def _opened(self, inode: Inode) -> int:
-        fd = FIRST_FD
+        inode.users += 1
+        return self._numbered(_Open(inode, inode.reported))
+
+    def _numbered(self, file: _Open) -> int:
+        fd = self._first
         while fd in self._open:
             fd += 1
-        inode.users += 1
-        self._open[fd] = _Open(inode, inode.reported)
+        self._open[fd] = file
         return fd
 
     def _checked(self, inode: Inode, flags: int) -> Inode:
@@ -268,12 +273,8 @@ class SimSyscalls(Syscalls):
     def dup(self, fd: int) -> int:
         self._enter("dup")
         file = self._file(fd)
-        copy = FIRST_FD
-        while copy in self._open:
-            copy += 1
         file.names += 1
-        self._open[copy] = file
-        return copy
+        return self._numbered(file)
 
     def fstat(self, fd: int) -> Any:
         self._enter("fstat")

@@ -1,0 +1,122 @@
+"""A disk and the processes that live on it one after the other, each until a seed has it die."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from tests.sim.choices import Chooser
+from tests.sim.crash import Ledger, check_names
+from tests.sim.device import Device
+from tests.sim.syscalls import FIRST_FD, SHORT, SimSyscalls
+
+if TYPE_CHECKING:
+    import random
+
+    from fsmux.records import Parts
+    from tests.sim.world import World
+
+ERRNOS: Final = (errno.EIO, errno.ENOSPC, errno.EINTR, errno.EDQUOT, SHORT, SHORT)
+
+
+@dataclass(slots=True)
+class Mix:
+    """How much of what goes wrong, drawn by the seed."""
+
+    link: float
+    """Of links: one is cut, stalls or flips a bit."""
+    call: float
+    """Of system calls: one fails."""
+    deaths: int
+    """Kills and power cuts of each machine, at most."""
+
+    @classmethod
+    def drawn(cls, rng: random.Random) -> Mix:
+        return cls(rng.choice([0.0, 0.5, 0.9]), rng.choice([0.0, 0.0, 0.002, 0.02]), rng.choice([0, 0, 1, 2]))
+
+
+class Machine:
+    """A disk, and the process that runs on it now."""
+
+    def __init__(self, name: str, world: World, number: int) -> None:
+        self.name = name
+        self.device = Device()
+        self.ledger = Ledger()
+        self.process: SimSyscalls | None = None
+        self.scope = trio.CancelScope()
+        self._world = world
+        self._number = number
+        self._lives = 0
+        self._deaths = world.mix.deaths
+        self._dies_at = -1
+
+    def born(self) -> SimSyscalls:
+        """A new process, which may have its end before it."""
+        world = self._world
+        self._lives += 1
+        self.scope = trio.CancelScope()
+        self._dies_at = world.rng.randint(1, 100) if self._deaths and world.rng.random() < 0.7 else -1
+        number = self._number + 2 * self._lives
+        process = SimSyscalls(self.device, number, first=FIRST_FD * number)
+        process.watch = partial(self._call, process)
+        process.fault = partial(self._fault, process)
+        self.process = world.processes[number] = process
+        return process
+
+    def _call(self, process: SimSyscalls, name: str) -> None:
+        if self.process is not process:
+            return  # a ghost, on a disk that is nobody's
+        self._world.note(f"{self.name} {name}")
+        if name in ("rename", "unlink", "rmdir"):
+            check_names(self.device, self.ledger)
+        self._dies_at -= 1
+        if self._dies_at == 0 and self._world.troubled:
+            self._deaths -= 1
+            self.die(power_cut=self._world.rng.random() < 0.5)
+
+    def _fault(self, process: SimSyscalls, name: str) -> int:
+        world = self._world
+        if (
+            self.process is not process
+            or not world.troubled
+            or not world.mix.call
+            or world.rng.random() >= world.mix.call
+        ):
+            return 0
+        number = world.rng.choice(ERRNOS)
+        world.failures += 1
+        world.note(f"{self.name} {name} fails with {number}")
+        return number
+
+    def die(self, *, power_cut: bool) -> None:
+        """End the process here and now; the disk is what it leaves."""
+        world = self._world
+        world.note(f"{self.name} {'loses power' if power_cut else 'is killed'}")
+        world.died += 1
+        self.process = None
+        if power_cut:
+            self.device = self.device.crash(Chooser(world.rng, world.rng.random(), world.rng.random()))
+            self.ledger = self.ledger.after_power_cut()
+        else:
+            self.device = self.device.fork()
+        check_names(self.device, self.ledger)
+        for link in world.links:
+            link.cut()
+        self.scope.cancel()
+
+    def put(self, name: Parts, data: bytes) -> None:
+        """A file that was always there."""
+        process = SimSyscalls(self.device)
+        fd = process.openat(process.open_root(""), name[-1], os.O_RDWR | os.O_CREAT)
+        process.pwrite(fd, data, 0)
+        process.fsync(fd)
+        process.fsync(process.open_root(""))
+        for fd in process.descriptors:
+            process.close(fd)
+        self.ledger.possible[name] = [data]
+        self.ledger.durable[name] = 0
