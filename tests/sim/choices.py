@@ -14,16 +14,25 @@ FEW: Final = 64
 
 
 class Chooser:
-    """Answers the questions of one crash. ``data`` and ``names`` are how likely each is kept, by its kind."""
+    """Answers the questions of one crash. ``data`` and ``names`` are how likely each is kept, by its kind.
 
-    def __init__(self, rng: random.Random, data: float, names: float) -> None:
+    With ``apart`` some files are wholly there and some not at all, which is how a journal gets ahead of its part.
+    """
+
+    def __init__(self, rng: random.Random, data: float, names: float, *, apart: bool = False) -> None:
         self._rng = rng
-        self._data = data
+        self._data = self._here = data
         self._names = names
+        self._apart = apart
+
+    def begin_file(self) -> None:
+        """The next questions are about another file."""
+        if self._apart:
+            self._here = self._rng.choice((0.0, 1.0, self._data))
 
     def keep(self) -> bool:
         """Whether a piece is there."""
-        return self._rng.random() < self._data
+        return self._rng.random() < self._here
 
     def upto(self, count: int) -> int:
         """How many of so many changes in a row are there."""
@@ -39,6 +48,9 @@ class Scripted(Chooser):
     def __init__(self, script: list[int]) -> None:
         self.script = script
         self.limits: list[int] = []
+
+    def begin_file(self) -> None:
+        pass
 
     def keep(self) -> bool:
         return bool(self.upto(1))
@@ -67,6 +79,6 @@ def choosers(ways: int, samples: int, rng: random.Random) -> Iterator[Chooser]:
             yield chooser
             script = chooser.following()
         return
-    moods = itertools.cycle([(0.0, 1.0), (1.0, 0.0), (0.5, 1.0), (0.9, 0.9), (0.1, 0.9), (0.5, 0.5), (1.0, 1.0)])
-    for data, names in itertools.islice(moods, samples):
-        yield Chooser(rng, data, names)
+    moods = itertools.cycle([(0.0, 1.0), (0.5, 1.0), (0.5, 1.0), (0.9, 0.9), (1.0, 0.0), (0.5, 0.5), (0.1, 0.9)])
+    for number, (data, names) in enumerate(itertools.islice(moods, samples)):
+        yield Chooser(rng, data, names, apart=number % 2 == 1)

@@ -333,7 +333,7 @@ class _Copy:
         if made is not None:
             return made
         chooser = self._chooser
-        if chooser is None or old.facts == old.stable_facts or chooser.keep():
+        if chooser is None or old.facts == old.stable_facts or chooser.upto(1):
             mode, mtime_ns, ctime_ns = old.facts
         else:
             mode, mtime_ns, ctime_ns = old.stable_facts
@@ -353,6 +353,7 @@ class _Copy:
             made.failures, made.reported = old.failures, old.reported
             return
         if old.pending:
+            self._chooser.begin_file()
             data = bytearray(old.stable)
             sizes = self._chooser.upto(sum(isinstance(op, int) for op in old.pending))
             for op in old.pending:

@@ -1,0 +1,245 @@
+"""Which of the rules that files depend on are watched: each is broken once, and a rig has to notice.
+
+A mutant is the package with one line of it changed: a sync, a cache drop, a check or an order of two steps taken away.
+It is copied, changed and given to the rigs in a process of its own.  A mutant that survives is a rule that nothing
+watches, or that does not matter.  Some are known not to matter to what is promised, only to how much is done twice, or
+because another rule stands behind them (*progress*); they are tried as well, and may survive.
+
+Run it with ``python -m tests.sim.mutants``, or with names of mutants to try only those.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[2]
+SECONDS: Final = 240.0
+"""Seconds after which a mutant that keeps the rigs busy counts as killed: it has made something wait for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A change of one place, which must be there exactly once."""
+
+    name: str
+    path: str
+    old: str
+    new: str
+    progress: bool = False
+    """Whether only the amount of work depends on it."""
+
+
+MUTANTS: Final = (
+    # ---- the commit
+    Mutant("no sync of the part before the rename", "files/commit.py",
+           "        if sync:\n            sink.sync_part(whole=True)\n", "        pass\n"),
+    Mutant("no sync of the parts of a group", "files/commit.py",
+           "        with _noting(errors, sink):\n            sink.sync_part(whole=True)\n", "        pass\n"),
+    Mutant("the part is synced after its rename", "files/commit.py",
+           "        if sync:\n            sink.sync_part(whole=True)\n        directory = sink.root.enter(sink.parts)\n"
+           "        try:\n            with directory.hold() as fd:\n                _publish(sink, fd)\n",
+           "        directory = sink.root.enter(sink.parts)\n        try:\n            with directory.hold() as fd:\n"
+           "                _publish(sink, fd)\n                if sync:\n"
+           "                    sink.sync_part(whole=True)\n"),
+    Mutant("no sync of the directory after the rename", "files/commit.py",
+           "                    if sync:\n                        sink.root.settle(sink.parts[:-1], fd)\n",
+           "                    pass\n"),
+    Mutant("no sync of the directories of a group", "files/commit.py",
+           "                        first.root.settle(first.parts[:-1], fd)\n", "                        pass\n"),
+    Mutant("no sync of the final directory itself", "files/landing.py",
+           "        self.sys.fsync(fd)\n        if not parent:\n", "        if not parent:\n"),
+    Mutant("no sync of the directories above", "files/landing.py", "                    self.sys.fsync(upper)\n",
+           "                    pass\n"),
+    Mutant("directories are remembered as durable without having been synced", "files/landing.py",
+           "            self._settled.pop(parts, None)\n", "            pass\n", progress=True),
+    Mutant("a commit of what is not complete", "files/commit.py", "    if not sink.manifest.complete:\n",
+           "    if False:\n"),
+    Mutant("a poisoned part is committed", "files/commit.py", "    if sink.poisoned:\n        raise sink.lost()\n", ""),
+    Mutant("a part of another size is committed", "files/commit.py",
+           "        if sink.sys.fstat(fd).st_size != sink.identity.size:\n", "        if False:\n"),
+    Mutant("whatever has the part's name is committed", "files/commit.py",
+           "        if place.journal is not None:\n            _check_name(sink, here)\n", ""),
+    Mutant("a failed sync is tried again and believed", "files/sink.py",
+           "        except OSError as error:\n            self.poison()\n            raise self.lost() from error\n",
+           "        except OSError:\n            pass\n"),
+    Mutant("a file without durability is called durable", "files/commit.py", "    return sync\n", "    return True\n"),
+    # ---- the checkpoint
+    Mutant("no sync of the part before DURABLE", "files/sink.py",
+           "            self.sync_part()\n            # Only now", "            # Only now"),
+    Mutant("DURABLE before the sync of the part", "files/sink.py",
+           "            self.sync_part()\n            # Only now: DURABLE must never be on the disk before what it"
+           " speaks of.\n            journal.append(Type.DURABLE, covered, stamp)\n            journal.flush()\n",
+           "            journal.append(Type.DURABLE, covered, stamp)\n            journal.flush()\n"
+           "            self.sync_part()\n"),
+    Mutant("DURABLE covers what was recorded meanwhile", "files/sink.py",
+           "            journal.append(Type.DURABLE, covered, stamp)\n",
+           "            journal.append(Type.DURABLE, journal.count, stamp)\n", progress=True),
+    Mutant("no sync of the journal at a checkpoint", "files/sink.py",
+           "            journal.flush()\n            journal.sync()\n", "            journal.flush()\n", progress=True),
+    Mutant("the stamp is not looked at", "files/resume.py", "        trusted = trusted and stamp_of(sys.fstat(fd)) =="
+           " log.stamp\n", ""),
+    # ---- resuming
+    Mutant("no sync of the part when resuming", "files/resume.py",
+           "        trusted = _sync_part(sys, fd, state, journal, journal_name)\n", "        trusted = True\n"),
+    Mutant("no cache drop when resuming", "files/resume.py", "        sys.drop_cache(fd)\n", ""),
+    Mutant("the cache is dropped before the sync", "files/resume.py",
+           "        trusted = _sync_part(sys, fd, state, journal, journal_name)\n        sys.drop_cache(fd)\n",
+           "        sys.drop_cache(fd)\n        trusted = _sync_part(sys, fd, state, journal, journal_name)\n"),
+    Mutant("trust after a failed sync when resuming", "files/resume.py",
+           "        revoke(state, journal, journal_name)\n        return False\n", "        return True\n", progress=True),
+    Mutant("nothing is revoked after a failed sync when resuming", "files/resume.py",
+           "        revoke(state, journal, journal_name)\n        return False\n", "        return False\n", progress=True),
+    Mutant("what was received is believed without reading", "files/resume.py",
+           "            if trusted and log.is_durable(index):\n", "            if True:\n"),
+    Mutant("what was durable is read again", "files/resume.py",
+           "            if trusted and log.is_durable(index):\n", "            if False:\n", progress=True),
+    Mutant("a part with another inode is taken for ours", "files/resume.py",
+           "        and (facts.st_dev, facts.st_ino) == (header.device, header.inode)\n", "", progress=True),
+    Mutant("a part with a second name is written to", "files/resume.py", "        and facts.st_nlink == 1\n", ""),
+    Mutant("a journal of another version is believed", "files/resume.py",
+           "    same = (log.header.identity, log.header.chunk_size) == (manifest.identity, manifest.map.chunk_size)\n",
+           "    same = log.header.chunk_size == manifest.map.chunk_size\n"),
+    Mutant("the tail of a torn journal stays", "files/journal.py",
+           "            self._sys.ftruncate(fd, log.end)\n", "            pass\n", progress=True),
+    Mutant("the check of a record is not looked at", "files/journal.py",
+           "        if check != _CHECK.unpack_from(view, log.end + _BODY.size)[0] or number != log.count:\n",
+           "        if number != log.count:\n"),
+    Mutant("the checks of records are not chained", "files/journal.py",
+           "        check = xxh3_64_intdigest(body, log.chain)\n        if check != _CHECK.unpack_from(view, log.end +"
+           " _BODY.size)[0] or number != log.count:\n            break\n",
+           "        check = _CHECK.unpack_from(view, log.end + _BODY.size)[0]\n        if number != log.count:\n"
+           "            break\n"),
+    Mutant("a chunk that was found wrong is not taken back", "files/resume.py",
+           "                journal.append(Type.INVALID, index)\n", "                pass\n", progress=True),
+    # ---- beginning anew
+    Mutant("an old journal is not emptied before its part is replaced", "files/resume.py",
+           "    journal.reset()\n    state.unlink(part_name)\n", "    state.unlink(part_name)\n"),
+    Mutant("the emptied journal is not synced", "files/journal.py",
+           "                    self._sys.ftruncate(fd, 0)\n                    self._sys.fdatasync(fd)\n",
+           "                    self._sys.ftruncate(fd, 0)\n", progress=True),
+    Mutant("a journal goes on speaking of the old version", "files/resume.py", "    place.journal.reset()\n", ""),
+    Mutant("no lock", "files/lock.py", "                sys.lock(fd)\n", ""),
+    Mutant("whoever locked a name that is gone goes on", "files/lock.py",
+           "                if _leads_to(sys, state, name, fd):\n                    return lease, made\n",
+           "                return lease, made\n", progress=True),
+    Mutant("the journal is removed before its part", "files/sink.py",
+           "for name in (place.part_name, place.journal_name):", "for name in (place.journal_name, place.part_name):",
+           progress=True),
+    # ---- writing
+    Mutant("a held chunk is written over", "files/sink.py", "                if self.manifest.holds(index):\n",
+           "                if False:\n", progress=True),
+    Mutant("a short write is taken for a whole one", "files/ranges.py", "        if written == total:\n",
+           "        if written:\n"),
+    Mutant("a short read is taken for a whole one", "files/ranges.py",
+           "        done += count\n    return done\n", "        done += count\n        break\n    return done\n"),
+    Mutant("a range that was copied is not compared", "files/basis.py", "            if digest != known[0]:\n",
+           "            if False:\n", progress=True),
+    # ---- descriptors and leftovers
+    Mutant("a descriptor is closed under its users", "files/lease.py", "            last = not self._users\n",
+           "            last = True\n"),
+    Mutant("the reserved directory is never removed", "files/state.py",
+           "            self._sys.rmdir(home, RESERVED)  # refuses while anything is in it\n", "            pass\n"),
+    Mutant("what failed is left", "files/sink.py", "                    with suppress(OSError):\n"
+           "                        self.pin.state.unlink(name)\n", "                    pass\n"),
+    Mutant("nothing is swept", "files/landing.py", "            leftovers.sweep(self.sys, pin.state)\n",
+           "            pass\n"),
+    Mutant("what is in use is swept", "files/leftovers.py",
+           "            sys.lock(fd)\n", "            pass\n"),
+    # ---- the conversation
+    Mutant("a chunk is right whatever its checksum", "transfer/assembly.py",
+           "        return self.found == self.expected\n", "        return True\n"),
+    Mutant("a header is right whatever its checksum", "wire/frames.py",
+           "    if cmd == _DATA and fold(header_crc(head)) != checksum:\n",
+           "    if False:\n"),
+    Mutant("a message is right whatever its checksum", "wire/decoder.py",
+           "                if fold(crc32(payload, crc) if length else crc) != checksum:\n",
+           "                if False:\n"),
+    Mutant("a message in two pieces is right whatever its checksum", "wire/decoder.py",
+           "        if fold(crc32(payload, self._crc)) != header.checksum:\n", "        if False:\n"),
+    Mutant("a connection that fell silent is kept", "mux/connection.py",
+           "            if silent >= limits.DEAD_SECONDS:\n", "            if False:\n"),
+    Mutant("a damaged chunk is not asked for again", "transfer/intake.py",
+           "        self.stream.send_nowait(Again(verdict.index, verdict.found))\n", ""),
+    Mutant("bytes that were taken are no credit again", "transfer/intake.py",
+           "            for data in batch:\n                self.stream.consumed(data)\n", "            pass\n"),
+)  # fmt: skip
+
+
+def rigs() -> None:
+    """What a mutant has to get past; raises what it did not."""
+    from tests.sim.flips import Recording, record
+    from tests.sim.guards import GUARDS
+    from tests.sim.stories import explore
+    from tests.sim.sweep import FAULTS, OPERATIONS, sweep
+    from tests.sim.world import episode
+
+    for guard in GUARDS:
+        guard()
+    for _ in explore(12_000, seed=1, samples=7):
+        pass
+    for operation in OPERATIONS:
+        for fault in FAULTS.values():
+            for _ in sweep(operation, fault):
+                pass
+    said = record()
+    for recording in map(Recording, said):
+        for number in range(0, recording.bits, 997):
+            recording.flip(number)
+        for start, end in recording.small_frames():
+            for number in range(8 * start, 8 * end):
+                recording.flip(number)
+    for seed in range(300):
+        episode(seed)
+
+
+def killed(mutant: Mutant) -> str:
+    """What noticed the mutant; empty if nothing did."""
+    with tempfile.TemporaryDirectory() as place:
+        for name in ("fsmux", "tests"):
+            shutil.copytree(ROOT / name, Path(place, name), ignore=shutil.ignore_patterns("__pycache__"))
+        path = Path(place, "fsmux", mutant.path)
+        text = path.read_text()
+        if text.count(mutant.old) != 1:
+            raise SystemExit(f"{mutant.name}: {mutant.path} has {text.count(mutant.old)} places like that")
+        path.write_text(text.replace(mutant.old, mutant.new))
+        environment = {**os.environ, "PYTHONPATH": place, "PYTHONDONTWRITEBYTECODE": "1"}
+        code = "from tests.sim.mutants import rigs; rigs()"
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code], cwd=place, env=environment, capture_output=True,
+                text=True, timeout=SECONDS, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"nothing ended within {SECONDS:.0f} s"
+    if not ended.returncode:
+        return ""
+    lines = [line.strip(" |+-") for line in ended.stderr.splitlines()]
+    return next((line for line in reversed(lines) if ": " in line), "it died")
+
+
+def main(names: list[str]) -> int:
+    """Try all of them, or those that are named."""
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    survivors = 0
+    for mutant in chosen:
+        started = time.monotonic()
+        by = killed(mutant)
+        seconds = time.monotonic() - started
+        verdict = "killed" if by else "survived, progress only" if mutant.progress else "SURVIVED"
+        survivors += not by and not mutant.progress
+        print(f"  {verdict:24} {mutant.name}  [{seconds:.0f} s] {by[:100]}", flush=True)
+    counted = sum(not mutant.progress for mutant in chosen)
+    print(f"mutants: {counted - survivors} of {counted} killed, {len(chosen) - counted} more are progress only")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
