@@ -14,7 +14,7 @@ help:
 	@echo 'make bench        compare with other tools; takes longer'
 	@echo 'make bench-bars   the bars for speed in one run, side by side; half an hour'
 	@echo 'make bench-matrix streams, connections, sizes, waits, with charts in docs/; up to an hour'
-	@echo 'make torture      kill client or server at 50 random points and compare every byte'
+	@echo 'make torture      simulated power cuts, failing calls, networks and bit flips, and real kills; hours'
 	@echo 'make proto        generate fsmux/wire/_pb2 from schema/'
 	@echo 'make format       put the sources into their standard form'
 	@echo 'make clean        remove everything that these targets made'
@@ -59,7 +59,8 @@ bench-matrix: venv
 	$(BIN)/python -m benchmarks.matrix --plots docs
 
 torture: venv
-	$(BIN)/python -m benchmarks.kill9 --kills 50
+	$(BIN)/python -m tests.sim.torture
+	$(BIN)/python -m benchmarks.kill9 --kills 2000
 
 clean:
 	rm -rf .venv .demo build dist fsmux.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

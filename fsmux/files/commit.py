@@ -15,6 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError, from_os_error
+from fsmux.files import ranges
+from fsmux.files.journal import Type
 from fsmux.files.naming import named
 from fsmux.records import Durability
 
@@ -30,8 +32,10 @@ def commit(sink: Sink, mode: int | None, mtime_ns: int | None) -> bool:
     sync = sink.durability != Durability.NONE
     with named(sink.parts):
         _prepare(sink, mode, mtime_ns)
-        if sync:
+        if sync or sink.verify:
             sink.sync_part(whole=True)
+        if sink.verify:
+            _read_back(sink)
         directory = sink.root.enter(sink.parts)
         try:
             with directory.hold() as fd:
@@ -56,13 +60,16 @@ def commit_all(items: Sequence[tuple[Sink, int | None, int | None]]) -> list[boo
     for sink, mode, mtime_ns in items:
         with _noting(errors, sink):
             _prepare(sink, mode, mtime_ns)
-    synced = [sink for sink, _, _ in items if sink not in errors and sink.durability != Durability.NONE]
+    good = [sink for sink, _, _ in items if sink not in errors]
+    synced = [sink for sink in good if sink.verify or sink.durability != Durability.NONE]
     if len(synced) > 1:
         for state in {sink.pin.state for sink in synced}:
             state.hint_sync()
     for sink in synced:
         with _noting(errors, sink):
             sink.sync_part(whole=True)
+            if sink.verify:
+                _read_back(sink)
     by_directory: dict[Parts, list[Sink]] = {}
     for sink, _, _ in items:
         if sink not in errors:
@@ -136,6 +143,30 @@ def _prepare(sink: Sink, mode: int | None, mtime_ns: int | None) -> None:
             raise IntegrityError(f"{sink.name}: its unfinished file was changed by somebody else")
         sink.sys.fchmod(fd, (sink.mode if mode is None else mode) & 0o777)
         sink.sys.futime(fd, sink.identity.mtime_ns if mtime_ns is None else mtime_ns)
+
+
+def _read_back(sink: Sink) -> None:
+    """Compare what the device has with what was written; the part was synced, so that the cache can be dropped."""
+    manifest, place = sink.manifest, sink.place
+    wrong = []
+    with place.part.hold() as fd:
+        sink.sys.drop_cache(fd)
+        for index in range(manifest.map.count):
+            try:
+                found = ranges.crc32(sink.sys, fd, *manifest.map.extent(index))
+            except (ranges.ShortFile, OSError):
+                found = None
+            if found != manifest.crc_of(index):
+                wrong.append(index)
+    for index in wrong:
+        manifest.drop(index)
+        if place.journal is not None:
+            place.journal.append(Type.INVALID, index)
+    if wrong:
+        raise StorageError(
+            f"{sink.name}: the disk gave back other bytes than were written to it, in chunk {wrong[0]}; "
+            "check the disk, run it again to send what is wrong"
+        )
 
 
 def _publish(sink: Sink, directory: int) -> None:

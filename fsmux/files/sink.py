@@ -68,12 +68,14 @@ def open_sink(
     owner: bytes = b"",
     resume: bool = True,
     durability: Durability = Durability.BATCH,
+    verify: bool = False,
     clock: Callable[[], float] = time.monotonic,
     poll: Poll | None = None,
 ) -> Sink:
     """Begin to receive ``parts``, or go on with what an earlier session of the same ``owner`` left of it.
 
-    Without ``resume`` what was left is thrown away.  ``poll`` is called during long reads and may raise.
+    Without ``resume`` what was left is thrown away.  With ``verify`` everything is read back from the device before it
+    is committed.  ``poll`` is called during long reads and may raise.
     Nothing but a finished file ever has the final name.  A directory, pipe or device there is refused; a symbolic link
     will be replaced, not followed.  Whatever fails here leaves things as they were.
     """
@@ -97,7 +99,8 @@ def open_sink(
         except BaseException:
             pin.release()
             raise
-    return Sink(root, parts, place, pin, mode, durability, clock, reuse=resume and facts is not None)
+    reuse = resume and facts is not None
+    return Sink(root, parts, place, pin, mode, durability, clock, reuse=reuse, verify=verify)
 
 
 def may_resume(root: Root, parts: Parts, owner: bytes = b"") -> bool:
@@ -128,10 +131,12 @@ class Sink:
         clock: Callable[[], float],
         *,
         reuse: bool,
+        verify: bool,
     ) -> None:
         self.parts = parts
         self.manifest = place.manifest
         self.durability = durability
+        self.verify = verify
         self.root = root
         self.sys = root.sys
         self.place = place

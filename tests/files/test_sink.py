@@ -14,6 +14,7 @@ import xxhash
 from fsmux.errors import (
     BadName,
     Busy,
+    FsmuxError,
     IntegrityError,
     InternalError,
     IsADirectory,
@@ -624,6 +625,49 @@ def test_the_part_is_exchanged_under_our_hands(root: Root, top: Path) -> None:
         sink.commit()
     sink.discard()
     assert os.listdir(top) == []
+
+
+class Rotten(Faulty):
+    """A disk that gives other bytes back, once they are no longer in the cache."""
+
+    def drop_cache(self, fd: int) -> None:
+        super().drop_cache(fd)
+        os.pwrite(fd, b"rot", CHUNK + 7)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("durability", [Durability.BATCH, Durability.NONE])
+def test_what_the_disk_does_not_give_back_is_not_committed(top: Path, durability: Durability, together: bool) -> None:
+    def commit(sink: Sink) -> None:
+        if not together:
+            sink.commit()
+            return
+        (result,) = commit_all([(sink, None, None)])
+        if isinstance(result, FsmuxError):
+            raise result
+
+    with Root.open(top, sys=Rotten()) as root:
+        sink = begin(root, verify=True, durability=durability)
+        fill(sink)
+        with pytest.raises(StorageError, match=r"other bytes than were written to it, in chunk 1;"):
+            commit(sink)
+        assert not (top / "file").exists()
+        sink.suspend()
+    with Root.open(top) as root:
+        sink = begin(root, verify=True, durability=durability)
+        assert fill(sink) == [1]
+        commit(sink)
+    assert (top / "file").read_bytes() == DATA
+
+
+def test_reading_back_comes_after_the_sync(top: Path) -> None:
+    sys = Faulty(only={"fsync", "drop_cache", "preadv", "rename"})
+    with Root.open(top, sys=sys) as root:
+        sink = begin(root, DATA[: 2 * CHUNK], verify=True)
+        fill(sink, DATA[: 2 * CHUNK])
+        sys.calls.clear()
+        assert sink.commit()
+    assert sys.calls == ["fsync", "drop_cache", "preadv", "preadv", "rename", "fsync"]
 
 
 # ---- earlier versions --------------------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from fsmux.errors import Busy, FsmuxError
 from fsmux.files import leftovers
 from fsmux.files.root import Root
+from fsmux.files.sink import open_sink
 from fsmux.records import Durability
-from tests.sim.crash import Wrong, fill, start
+from tests.sim.crash import CHUNK, Wrong, fill, identity, start
 from tests.sim.device import Device
 from tests.sim.stories import FIRST, NAME, SMALL
 from tests.sim.syscalls import SimSyscalls, no_fault
@@ -28,7 +29,7 @@ def _refuses(what: str, act: Callable[[], object]) -> None:
 
 def incomplete() -> None:
     with Root.open("", sys=SimSyscalls(Device())) as root, start(root, NAME, FIRST, Durability.BATCH) as sink:
-        fill(sink, FIRST, [0, 1])
+        fill(sink, FIRST, [0, 3])
         _refuses("an incomplete file was committed", sink.commit)
 
 
@@ -98,4 +99,27 @@ def poisoned() -> None:
         _refuses("a part of which some was lost was committed", sink.commit)
 
 
-GUARDS: Final = (poisoned, incomplete, cut_short, never_durable, two_sessions, closed_while_used, swept_while_used)
+class _Rotten(SimSyscalls):
+    def drop_cache(self, fd: int) -> None:
+        super().drop_cache(fd)
+        self.device.write(self._file(fd).inode, b"rot", 7)
+
+
+def not_given_back() -> None:
+    with Root.open("", sys=_Rotten(Device())) as root:
+        sink = open_sink(root, NAME, identity(FIRST), 0o640, CHUNK, verify=True)
+        fill(sink, FIRST)
+        _refuses("a file was committed that the disk did not give back", sink.commit)
+        sink.close()
+
+
+GUARDS: Final = (
+    not_given_back,
+    poisoned,
+    incomplete,
+    cut_short,
+    never_durable,
+    two_sessions,
+    closed_while_used,
+    swept_while_used,
+)

@@ -40,15 +40,18 @@ class Mutant:
 MUTANTS: Final = (
     # ---- the commit
     Mutant("no sync of the part before the rename", "files/commit.py",
-           "        if sync:\n            sink.sync_part(whole=True)\n", "        pass\n"),
+           "        if sync or sink.verify:\n            sink.sync_part(whole=True)\n", ""),
     Mutant("no sync of the parts of a group", "files/commit.py",
-           "        with _noting(errors, sink):\n            sink.sync_part(whole=True)\n", "        pass\n"),
+           "            sink.sync_part(whole=True)\n            if sink.verify:\n", "            if sink.verify:\n"),
     Mutant("the part is synced after its rename", "files/commit.py",
-           "        if sync:\n            sink.sync_part(whole=True)\n        directory = sink.root.enter(sink.parts)\n"
+           "        if sync or sink.verify:\n            sink.sync_part(whole=True)\n        if sink.verify:\n"
+           "            _read_back(sink)\n        directory = sink.root.enter(sink.parts)\n"
            "        try:\n            with directory.hold() as fd:\n                _publish(sink, fd)\n",
            "        directory = sink.root.enter(sink.parts)\n        try:\n            with directory.hold() as fd:\n"
-           "                _publish(sink, fd)\n                if sync:\n"
-           "                    sink.sync_part(whole=True)\n"),
+           "                _publish(sink, fd)\n                sink.sync_part(whole=True)\n"),
+    Mutant("what is read back is not compared", "files/commit.py",
+           "            if found != manifest.crc_of(index):\n", "            if False:\n"),
+    Mutant("what is read back comes from the cache", "files/commit.py", "        sink.sys.drop_cache(fd)\n", ""),
     Mutant("no sync of the directory after the rename", "files/commit.py",
            "                    if sync:\n                        sink.root.settle(sink.parts[:-1], fd)\n",
            "                    pass\n"),
@@ -94,9 +97,11 @@ MUTANTS: Final = (
            "        trusted = _sync_part(sys, fd, state, journal, journal_name)\n        sys.drop_cache(fd)\n",
            "        sys.drop_cache(fd)\n        trusted = _sync_part(sys, fd, state, journal, journal_name)\n"),
     Mutant("trust after a failed sync when resuming", "files/resume.py",
-           "        revoke(state, journal, journal_name)\n        return False\n", "        return True\n", progress=True),
+           "        revoke(state, journal, journal_name)\n        return False\n", "        return True\n",
+           progress=True),
     Mutant("nothing is revoked after a failed sync when resuming", "files/resume.py",
-           "        revoke(state, journal, journal_name)\n        return False\n", "        return False\n", progress=True),
+           "        revoke(state, journal, journal_name)\n        return False\n", "        return False\n",
+           progress=True),
     Mutant("what was received is believed without reading", "files/resume.py",
            "            if trusted and log.is_durable(index):\n", "            if True:\n"),
     Mutant("what was durable is read again", "files/resume.py",
@@ -226,7 +231,7 @@ def killed(mutant: Mutant) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Try all of them, or those that are named."""
+    """Try all of them, or those that are named; how many survived that must not."""
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     survivors = 0
     for mutant in chosen:
@@ -238,8 +243,8 @@ def main(names: list[str]) -> int:
         print(f"  {verdict:24} {mutant.name}  [{seconds:.0f} s] {by[:100]}", flush=True)
     counted = sum(not mutant.progress for mutant in chosen)
     print(f"mutants: {counted - survivors} of {counted} killed, {len(chosen) - counted} more are progress only")
-    return 1 if survivors else 0
+    return survivors
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(bool(main(sys.argv[1:])))
