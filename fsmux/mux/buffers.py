@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from fsmux.limits import MIB
 
 if TYPE_CHECKING:
-    from fsmux.mux.stream import Stream
+    from collections.abc import Sequence
+
+    from fsmux.mux.pour import Pour
 
 SLAB = 1 * MIB
 """Bytes. Large enough that a frame rarely spans two, small enough that a pinned one wastes little. Anonymous maps,
@@ -34,15 +36,27 @@ class _Slab:
 
 
 class Data:
-    """The payload of one DATA frame: ``length`` bytes in ``views``, valid until it is handed to ``Stream.consumed``."""
+    """The payload of one DATA frame, or a part of it: ``length`` bytes, for ``offset`` of a file if a SPAN said so.
 
-    __slots__ = ("_slabs", "length", "released", "stream", "views")
+    They are in ``views``, valid until it is handed to ``Stream.consumed``; or on the disk already, as ``pour`` says.
+    """
 
-    def __init__(self, length: int, views: list[memoryview], slabs: list[_Slab]) -> None:
+    __slots__ = ("_slabs", "length", "offset", "pour", "released", "views")
+
+    def __init__(
+        self,
+        length: int,
+        views: list[memoryview],
+        slabs: Sequence[_Slab] = (),
+        *,
+        offset: int | None = None,
+        pour: Pour | None = None,
+    ) -> None:
         self.length = length
         self.views = views
+        self.offset = offset
+        self.pour = pour
         self.released = False
-        self.stream: Stream | None = None
         self._slabs = slabs
 
     def __bytes__(self) -> bytes:
@@ -57,7 +71,7 @@ class BufferPool:
         self._current: _Slab | None = None
         self.allocated = 0
 
-    def place(self, length: int) -> Data:
+    def place(self, length: int, offset: int | None = None) -> Data:
         """Room for a payload of ``length`` bytes (at least one)."""
         views: list[memoryview] = []
         slabs: list[_Slab] = []
@@ -72,7 +86,7 @@ class BufferPool:
             slab.pending += 1
             slabs.append(slab)
             rest -= size
-        return Data(length, views, slabs)
+        return Data(length, views, slabs, offset=offset)
 
     def release(self, data: Data) -> None:
         """Give the room back; a second call does nothing."""

@@ -31,10 +31,10 @@ from fsmux.errors import (
     from_code,
 )
 from fsmux.mux.outbox import Outbox
+from fsmux.mux.reader import Reader
 from fsmux.mux.service import serving
 from fsmux.mux.table import StreamTable
 from fsmux.mux.throttle import Throttle
-from fsmux.wire.decoder import Decoder
 from fsmux.wire.frames import PACE_FEATURE, VERSION, Cmd, Frame, Header
 from fsmux.wire.messages import (
     Auth,
@@ -58,17 +58,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fsmux.mux")
 
-READ_CHECKPOINT = 1 * limits.MIB
-"""Bytes the reader takes in before it lets other tasks run, when there is always more."""
-
 ACTIVE_PING_SECONDS = 2.0
 """Seconds between two measurements of the round trip while data arrives: credit windows are tuned by it."""
 
 BUSY_BYTES = 64 * limits.KIB
 """Bytes between two such measurements below which nothing is worth tuning; pings themselves are a few dozen."""
-
-FRAME_COST = 4 * limits.KIB
-"""Bytes that a frame counts as, beside its own, when the reader decides to let other tasks run."""
 
 
 class Handshake(Protocol):
@@ -95,7 +89,7 @@ class Connection:
         self._greeted = trio.Event()
         self._opened = trio.Event()
         self._table = StreamTable(role, self.outbox, hello.max_streams)
-        self._decoder = Decoder(self._max_payload, self._table.place)
+        self._reader = Reader(transport, self._table, self._max_payload, self._dispatch, self._on_heard)
         self._peer_leaving = False
         self._service = trio.CancelScope()
         self._sendable = trio.Event()
@@ -226,25 +220,11 @@ class Connection:
             self._phase = ConnectionPhase.OPEN
         self._opened.set()
 
-    # ---- reader ----------------------------------------------------------------------------------------------------
+    # ---- what arrives ----------------------------------------------------------------------------------------------
 
-    async def _read(self) -> None:
-        since_checkpoint = 0
-        receive, decoder = self.transport.receive_into, self._decoder
-        while True:
-            count = await receive(decoder.buffers())
-            if count == 0:
-                text = "the peer closed the connection" + (" inside a frame" if decoder.mid_frame else "")
-                raise ConnectionLost(text)
-            self._heard = trio.current_time()
-            self._received_bytes += count
-            for frame in decoder.advance(count):
-                self._dispatch(frame)
-                since_checkpoint += FRAME_COST
-            since_checkpoint += count
-            if since_checkpoint >= READ_CHECKPOINT:
-                since_checkpoint = 0
-                await trio.lowlevel.checkpoint()
+    def _on_heard(self, count: int) -> None:
+        self._heard = trio.current_time()
+        self._received_bytes += count
 
     def _max_payload(self, header: Header) -> int:
         if not legal(self._phase, header.cmd, header.stream_id):
@@ -375,7 +355,7 @@ class Connection:
 
             return run
 
-        return [guarded(task) for task in (self._read, self._write, self._keep_alive)]
+        return [guarded(task) for task in (self._reader.run, self._write, self._keep_alive)]
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import trio
 
-from fsmux.errors import ConnectionLost, ErrorCode, FsmuxError, StreamReset, from_code
+from fsmux.errors import ConnectionLost, ErrorCode, FsmuxError, ProtocolError, StreamReset, from_code
 from fsmux.limits import INITIAL_CREDIT, INITIAL_WINDOW, STREAM_BACKLOG
 from fsmux.mux.buffers import Data
+from fsmux.records import Extent
 from fsmux.wire.credit import ReceiveCredit
 from fsmux.wire.frames import CREDITED, Cmd, FileSpan, Flags, Frame
-from fsmux.wire.messages import Error, Message, Reset, encode
+from fsmux.wire.messages import Error, Message, Reset, Span, encode
 from fsmux.wire.state import opened_by
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fsmux.mux.outbox import SendQueue
+    from fsmux.mux.pour import Outlet
     from fsmux.mux.table import StreamTable
 
 SEND_BACKLOG = 6
@@ -53,6 +55,7 @@ class Stream:
         "_in",
         "_out",
         "_room",
+        "_span",
         "_table",
         "_waiting",
         "error",
@@ -60,6 +63,7 @@ class Stream:
         "in_budget",
         "left",
         "local_ended",
+        "outlet",
         "queue",
         "receive_credit",
         "remote_ended",
@@ -74,6 +78,9 @@ class Stream:
         self.remote_ended = False
         self.left = False
         self.error: FsmuxError | None = None
+        self.outlet: Outlet | None = None
+        """What takes large payloads to where their SPAN says, if they need not be seen."""
+        self._span: Extent | None = None  # what of it is still to come
         self._table = table
         self._waiting = False
         self._room: trio.Event | None = None
@@ -228,6 +235,26 @@ class Stream:
             raise self.error
 
     # ---- called by the connection ----------------------------------------------------------------------------------
+
+    def begin_span(self, span: Span) -> None:
+        """DATA from here on belongs to this extent of a file."""
+        if self._span is not None and self._span.length:
+            raise ProtocolError("a span began before the last one was full")
+        self._span = Extent(span.offset, span.length)
+
+    def locate(self, length: int) -> int | None:
+        """Where in a file the next ``length`` bytes of DATA belong; None on a stream without spans."""
+        if self._span is None:
+            return None
+        offset, room = self._span
+        if length > room:
+            raise ProtocolError("more data than its span has room for")
+        self._span = Extent(offset + length, room - length)
+        return offset
+
+    def may_locate(self, length: int) -> int | None:
+        """What :meth:`locate` would say, which is not an error here."""
+        return None if self._span is None or length > self._span.length else self._span.offset
 
     def deliver(self, item: Message | Data | Charged) -> bool:
         """Hand over what arrived. False if there is no room, which is the peer's fault, or nobody reads any more."""

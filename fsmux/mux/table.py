@@ -18,10 +18,11 @@ from fsmux import limits
 from fsmux.errors import ErrorCode, FlowControlError, FsmuxError, ProtocolError, RefusedError, from_code
 from fsmux.mux.buffers import BufferPool, Data
 from fsmux.mux.outbox import Outbox, SendQueue
+from fsmux.mux.pour import POUR_MIN, Pour
 from fsmux.mux.stream import Charged, Stream
 from fsmux.wire.credit import CreditBudget, EagerBudget, SendCredit
 from fsmux.wire.frames import CREDITED, Cmd, Flags, Frame, Header
-from fsmux.wire.messages import COMMANDS, Error, Hello, Message, Reset, decode, encode
+from fsmux.wire.messages import COMMANDS, Error, Hello, Message, Reset, Span, decode, encode
 from fsmux.wire.state import Role, first_id, opened_by
 
 if TYPE_CHECKING:
@@ -166,11 +167,45 @@ class StreamTable:
             return None
         try:
             self._charge(stream, header.length)
-        except FlowControlError as exc:
+            offset = stream.locate(header.length)
+        except FsmuxError as exc:
             stream.reset(exc.code, str(exc))
             return None
-        self._placed = data = self._pool.place(header.length)
+        self._placed = data = self._pool.place(header.length, offset)
         return data.views
+
+    def pour(self, header: Header, only: Stream | None = None) -> Pour | None:
+        """How a DATA payload gets straight to the disk; None if it does not, and :meth:`place` is to be asked.
+
+        With ``only``, a payload of another stream does not. That may be asked in the reader's thread while the event
+        loop works: what is changed here nobody but the reader changes.
+        """
+        stream = self._streams.get(header.stream_id)
+        if stream is None or stream.left or stream.remote_ended or only not in (None, stream):
+            return None
+        if header.length < POUR_MIN:
+            return None
+        credit, outlet = stream.receive_credit, stream.outlet
+        if outlet is None or not credit.announced or credit.received + header.length > credit.granted:
+            return None
+        offset = stream.may_locate(header.length)
+        if offset is None or not outlet.takes(offset, header.length):
+            return None
+        credit.on_received(header.length)
+        stream.locate(header.length)
+        return Pour(stream, offset, header.length, outlet)
+
+    def poured(self, pour: Pour) -> list[memoryview] | None:
+        """A payload was poured as far as it goes: its stream hears of that, and what is left goes where this says."""
+        stream = pour.stream
+        data = Data(pour.done, [], offset=pour.offset, pour=pour)
+        if stream.left or stream.remote_ended or not stream.deliver(data):
+            self.consumed(stream, data)
+            return None
+        if not pour.left or pour.error is not None:
+            return None
+        self._placed = rest = self._pool.place(pour.left, pour.offset + pour.done)
+        return rest.views
 
     def _charge(self, stream: Stream, size: int) -> None:
         credit = stream.receive_credit
@@ -214,6 +249,9 @@ class StreamTable:
             message = decode(frame.cmd, _bytes(frame))
             if frame.cmd in CREDITED:
                 self._charge(stream, frame.length)
+            elif isinstance(message, Span):
+                stream.begin_span(message)
+                return
         except FsmuxError as exc:
             stream.reset(exc.code, str(exc))
             return

@@ -21,7 +21,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -30,6 +30,7 @@ from fsmux.files import ranges
 from fsmux.files.syscalls import real as syscalls
 from fsmux.limits import CONNECT_SECONDS, FRAME_SECONDS, MIB, MIN_FRAME, NOTSENT_LOWAT
 from fsmux.mux.outbox import FrameSizer
+from fsmux.mux.pour import UNIT
 from fsmux.mux.standing import StandingQueue
 from fsmux.wire.frames import FileSpan
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fsmux.mux.outbox import Batch, Outbox
+    from fsmux.mux.pour import Pour
+
+T = TypeVar("T")
 
 POLL_MS = 100
 """Milliseconds a sending thread waits for room before it looks whether it was cancelled."""
@@ -54,6 +58,13 @@ ever waited for, so nothing can be held up that could have been handed out."""
 
 MEASURED_STEP = 1 * MIB
 """Bytes read for their checksum before they are sent: a quarter of what the socket's own queue holds."""
+
+IDLE_MS = 2
+"""Milliseconds that the reader's thread waits for a next frame before it leaves waiting to the event loop. A thread
+that comes back costs 0.1 ms, and one that waits keeps nobody else waiting."""
+
+POUR_SECONDS = 1.0
+"""Seconds after which a thread that receives a payload lets the connection know that its peer is alive."""
 
 MIN_LOWAT = 128 * 1024
 """Bytes. Half of it is refilled in 1 ms at 1 Gbit/s, which a woken thread manages."""
@@ -76,6 +87,8 @@ class Transport(ABC):
     """One connection's bytes.  One task receives, one task sends; both may be cancelled, which breaks it."""
 
     peer: str = "memory"
+    may_pour = False
+    """Whether there is a reader's thread."""
 
     @abstractmethod
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:
@@ -93,6 +106,22 @@ class Transport(ABC):
         Raises :class:`ConnectionLost` if the connection breaks; cancellation inside a frame breaks it.
         """
 
+    async def in_reader_thread(self, fn: Callable[[], T]) -> T:
+        """Run ``fn``, which uses the methods below, in a thread. Cancellation reaches it when it waits."""
+        raise NotImplementedError
+
+    def receive_now(self, buffers: Sequence[memoryview]) -> int:
+        """As :meth:`receive_into`, in the reader's thread; 0 if nothing came for a moment. Blocks."""
+        raise NotImplementedError
+
+    def pour_now(self, pour: Pour, early: memoryview) -> None:
+        """Receive a payload, of which ``early`` is here already, and have ``pour`` take it. Blocks.
+
+        Returns with some of it done: all, or what ``pour`` took, or what came within ``POUR_SECONDS``.
+        Raises :class:`ConnectionLost` if the connection breaks; cancellation leaves the payload unfinished.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     async def aclose(self) -> None:
         """Close without ceremony. Never fails and leaves no descriptor, even when cancelled."""
@@ -104,10 +133,14 @@ class Transport(ABC):
 class SocketTransport(Transport):
     """A TCP or Unix-domain socket. Owns ``sock``, which must be connected; it is made non-blocking."""
 
+    may_pour = True
+
     def __init__(self, sock: socket.socket, peer: str) -> None:
         self.peer = peer
         self._sock = sock
         self._limiter = trio.CapacityLimiter(1)  # the one thread that may send on this socket
+        self._reader_limiter = trio.CapacityLimiter(1)
+        self._unit = memoryview(b"")
         self._broken = False
         self._rcvlowat = 1
         self._tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
@@ -148,6 +181,62 @@ class SocketTransport(Transport):
                 await trio.lowlevel.wait_readable(self._sock)
             except (trio.ClosedResourceError, OSError) as exc:
                 raise ConnectionLost("the connection was closed") from exc
+
+    async def in_reader_thread(self, fn: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(fn, limiter=self._reader_limiter)
+
+    def receive_now(self, buffers: Sequence[memoryview]) -> int:
+        self._set_rcvlowat(0)
+        if not self._incoming(IDLE_MS):
+            return 0
+        try:
+            count = self._sock.recvmsg_into(buffers)[0]
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise _lost(exc) from exc
+        if not count:
+            raise ConnectionLost("the peer closed the connection")
+        return count
+
+    def pour_now(self, pour: Pour, early: memoryview) -> None:
+        trio.from_thread.check_cancelled()
+        if not self._unit:
+            self._unit = memoryview(bytearray(UNIT))
+        while len(early) >= pour.room:
+            early = early[pour.take(early[: pour.room]) :]
+        have = len(early)
+        self._unit[:have] = early
+        ends = time.monotonic() + POUR_SECONDS
+        while pour.going and time.monotonic() < ends:
+            unit = self._unit[: pour.room]
+            self._set_rcvlowat(len(unit) - have)
+            if not self._incoming(POLL_MS):
+                trio.from_thread.check_cancelled()
+                continue
+            have += self._receive_some(unit[have:])
+            if have == len(unit):
+                pour.take(unit)
+                have = 0
+        if have:
+            pour.take(self._unit[:have])
+
+    def _incoming(self, milliseconds: int) -> bool:
+        poll = select.poll()
+        poll.register(self._sock.fileno(), select.POLLIN)
+        return bool(poll.poll(milliseconds))
+
+    def _receive_some(self, view: memoryview) -> int:
+        """Bytes received in a thread; 0 if there are none after all."""
+        try:
+            got = self._sock.recv_into(view)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise _lost(exc) from exc
+        if not got:
+            raise ConnectionLost("the peer closed the connection inside a frame")
+        return got
 
     async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
         if self._broken:

@@ -16,16 +16,41 @@ from fsmux.errors import ProtocolError
 from fsmux.limits import INITIAL_CREDIT
 from fsmux.mux.buffers import Data
 from fsmux.records import Extent
-from fsmux.wire.messages import Again, Chunk, Finish, Have, Haves, Keep, Message, Span, Want, pages
+from fsmux.wire.messages import Again, Chunk, Finish, Have, Haves, Keep, Message, Want, pages
 
 if TYPE_CHECKING:
+    from fsmux.mux.pour import Piece, Pour
     from fsmux.mux.stream import Stream
     from fsmux.transfer.assembly import Verdict
     from fsmux.transfer.receiver import Receiving
     from fsmux.wire.messages import Offer
 
+DETOUR = 64
+"""Payloads of a file that go through buffers once its disk has made the connection's reader wait: up to 256 MiB."""
+
 HAVES_PAGE = 1000
 """Ranges in one Haves message: about 34 KiB."""
+
+
+class _Outlet:
+    """Takes large payloads of one stream straight to the disk; see :mod:`fsmux.mux.pour`."""
+
+    boundary = 0
+
+    def __init__(self, receiving: Receiving) -> None:
+        self.detour = 0
+        self._receiving = receiving
+
+    def takes(self, offset: int, length: int) -> bool:
+        if self.detour:
+            self.detour -= 1
+            return False
+        chunks = self._receiving.map
+        extent = Extent(offset, length)
+        return extent.end <= chunks.size and not any(map(self._receiving.holds, chunks.chunks_of(extent)))
+
+    def write(self, view: memoryview, offset: int) -> int:
+        return self._receiving.sink.write((view,), offset)
 
 
 class Intake:
@@ -46,13 +71,18 @@ class Intake:
         # What the initial credit covers needs no grant, unless it comes in pieces (so that early bytes must not hold up
         # other streams) or twice.
         self._needs_credit = not (offer.eager and offer.identity.size <= INITIAL_CREDIT)
-        self._position = Extent(0, 0)  # what the current span has left
+        self._outlet = _Outlet(receiving)
         self._unfinished = 0  # times that the sender was told that this is all, and has not answered with FINISH
 
     async def run(self) -> None:
         """Take what comes until the file is complete, or for ever: whoever completes it cancels ``scope``."""
-        while not await self._receiving.committed():
-            await self._take(await self.stream.receive())
+        self._outlet.boundary = self._receiving.map.chunk_size
+        self.stream.outlet = self._outlet
+        try:
+            while not await self._receiving.committed():
+                await self._take(await self.stream.receive())
+        finally:
+            self.stream.outlet = None
 
     @property
     def finished(self) -> bool:
@@ -117,12 +147,6 @@ class Intake:
         match item:
             case Data():
                 await self._write(item)
-            case Span(offset=offset, length=length):
-                if self._position.length:
-                    raise ProtocolError("a span began before the last one was full")
-                if offset + length > receiving.map.size:
-                    raise ProtocolError("a span reaches beyond the file")
-                self._position = Extent(offset, length)
             case Chunk(index=index, crc32=crc):
                 if index >= receiving.map.count:
                     raise ProtocolError(f"chunk {index} of {receiving.map.count}")
@@ -162,25 +186,39 @@ class Intake:
     async def _write_batch(self, batch: list[Data]) -> None:
         receiving = self._receiving
         pieces: list[tuple[int, list[memoryview], int]] = []
+        written: list[Piece] = []
         count = 0
         for data in batch:
             count += data.length
-            self._lay(data, pieces)
-        crcs = await receiving.disk.write(receiving.sink, pieces)
+            if data.pour is None:
+                self._lay(data, pieces)
+            else:
+                written += self._poured(data.pour)
+        if pieces:
+            crcs = await receiving.disk.write(receiving.sink, pieces)
+            written += [(offset, length, crc) for (offset, _, length), crc in zip(pieces, crcs, strict=True)]
         if count < self.promised:
             self._needs_credit = True
         self.received += count
         receiving.passed(count)
-        for (offset, _, length), crc in zip(pieces, crcs, strict=True):
+        for offset, length, crc in written:
             self._settle(receiving.assembly.add(offset, length, crc))
         self._promise(-count)
 
+    def _poured(self, pour: Pour) -> list[Piece]:
+        if pour.error is not None:
+            raise pour.error
+        if pour.slow:
+            self._outlet.detour = DETOUR
+        return pour.pieces
+
     def _lay(self, data: Data, pieces: list[tuple[int, list[memoryview], int]]) -> None:
         """Find where a payload belongs; adjacent ranges of one chunk become one piece."""
-        if data.length > self._position.length:
-            raise ProtocolError("more data than its span has room for")
-        extent = Extent(self._position.offset, data.length)
-        self._position = Extent(extent.end, self._position.length - data.length)
+        if data.offset is None:
+            raise ProtocolError("data without a span")
+        extent = Extent(data.offset, data.length)
+        if extent.end > self._receiving.map.size:
+            raise ProtocolError("a span reaches beyond the file")
         views = list(data.views)
         chunk_size = self._receiving.map.chunk_size
         for offset, length in self._receiving.assembly.split(extent):

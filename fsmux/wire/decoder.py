@@ -8,7 +8,12 @@ the headers behind it as well.  Only payload bytes that arrived together with th
 Rule 1: a length is checked against its limit before any memory is set aside for it.
 Rule 2: how the bytes were cut up makes no difference to the frames.  Hence a fault behind good frames is raised only
 when those have been handed out.
-Rule 3: after a fault there is no way back; every call raises it again.
+Rule 3: a large DATA payload need not pass through here at all.  From ``defer`` bytes on nobody is asked where it goes;
+the decoder stops behind its header, :attr:`Decoder.undecided`, and whoever uses it says :meth:`Decoder.put`, or takes
+the payload's bytes off the wire itself, if they are more than ``READ_AHEAD``, and accounts for them with
+:meth:`Decoder.took`.
+
+Rule 4: after a fault there is no way back; every call raises it again.
 """
 
 from __future__ import annotations
@@ -39,6 +44,9 @@ Placer: TypeAlias = Callable[[Header], Sequence[memoryview] | None]
 """Asked for the memory of a DATA payload that is not empty: views of exactly ``header.length`` bytes together, or None
 to have it dropped, in which case its frame comes with the payload ``()`` once it is over."""
 
+NEVER: Final = 2**32
+"""More bytes than any payload has."""
+
 _DATA: Final = int(Cmd.DATA)
 
 
@@ -46,10 +54,12 @@ class Decoder:
     """Incremental frame decoder for one direction of one connection.
 
     ``max_payload`` is asked with every header for the most bytes such a frame may have now, and may raise an error of
-    its own.  ``place`` chooses where DATA goes; without it DATA goes to fresh memory.
+    its own.  ``place`` chooses where DATA goes; without it DATA goes to fresh memory.  ``defer`` may change meanwhile.
     """
 
-    def __init__(self, max_payload: Callable[[Header], int], place: Placer | None = None) -> None:
+    def __init__(
+        self, max_payload: Callable[[Header], int], place: Placer | None = None, *, defer: int = NEVER
+    ) -> None:
         self._max_payload = max_payload
         self._place = place
         self._buffer = memoryview(bytearray(READ_AHEAD))
@@ -60,6 +70,10 @@ class Decoder:
         self._views: tuple[memoryview, ...] = ()  # where that payload goes
         self._rest: list[memoryview] = []  # what of it is unfilled; empty if the payload is dropped
         self._error: Exception | None = None
+        self.defer = defer
+        self.undecided: Header | None = None
+        """The header of a payload of which nobody has said yet where it goes."""
+        self._unparsed = (0, 0)  # where in the buffer that payload begins, and the end of what has arrived
 
     @property
     def mid_frame(self) -> bool:
@@ -82,7 +96,30 @@ class Decoder:
             raise self._error
         if n > READ_AHEAD - self._have + (self._left if self._rest else 0):
             raise ValueError(f"advance by more than the buffers hold ({n} bytes)")
-        return self._advance(n)
+        return self._guarded(self._advance(n))
+
+    @property
+    def early(self) -> memoryview:
+        """What of the undecided payload has arrived already; good until it was put or taken."""
+        start, end = self._unparsed
+        return self._buffer[start : min(end, start + self._left)]
+
+    def put(self, views: Sequence[memoryview] | None) -> Iterator[Frame]:
+        """The undecided payload, or what of it was not taken, goes to ``views`` (None: nowhere); as :meth:`advance`."""
+        self.undecided = None
+        self._views = tuple(views or ())
+        self._rest = [view for view in self._views if len(view)]
+        (start, end), self._unparsed = self._unparsed, (0, 0)
+        return self._guarded(self._parse(start, end))
+
+    def took(self, n: int) -> Frame | None:
+        """Account for ``n`` bytes of the undecided payload, :attr:`early` before all; its frame if it is whole now."""
+        self._unparsed = (0, 0)
+        self._left -= n
+        if self._left:
+            return None
+        self.undecided = None
+        return self._finish()
 
     def feed(self, data: Buffer) -> list[Frame]:
         """The frames that are whole now that ``data`` has arrived; ``advance`` for bytes that are at hand."""
@@ -106,15 +143,19 @@ class Decoder:
                     raise
 
     def _advance(self, n: int) -> Iterator[Frame]:
+        if self._rest:
+            filled = min(n, self._left)
+            frame = self._filled(filled)
+            if frame is not None:
+                yield frame
+            n -= filled
+        if n:
+            end, self._have = self._have + n, 0
+            yield from self._parse(0, end)
+
+    def _guarded(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         try:
-            if self._rest:
-                filled = min(n, self._left)
-                frame = self._filled(filled)
-                if frame is not None:
-                    yield frame
-                n -= filled
-            if n:
-                yield from self._parse(n)
+            yield from frames
         except Exception as error:
             self._error = error
             raise
@@ -132,10 +173,9 @@ class Decoder:
             del rest[0]
         return None if self._left else self._finish()
 
-    def _parse(self, n: int) -> Iterator[Frame]:
-        """Go through the read-ahead buffer, into which ``n`` more bytes came."""
-        buffer, position, end = self._buffer, 0, self._have + n
-        self._have = 0
+    def _parse(self, position: int, end: int) -> Iterator[Frame]:
+        """Go through what is in the read-ahead buffer from ``position`` to ``end``."""
+        buffer = self._buffer
         while position < end:
             if self._header is not None:
                 taken = min(end - position, self._left)
@@ -158,6 +198,11 @@ class Decoder:
                 raise ProtocolError(f"command {cmd} on stream {stream_id} has {length} bytes where {most} are allowed")
             position = body
             if cmd == _DATA:
+                if length >= max(self.defer, 1):
+                    self._begin(header, 0, ())
+                    self.undecided = header
+                    self._unparsed = (position, end)
+                    return
                 if length:
                     self._begin_data(header)
                 else:

@@ -101,8 +101,8 @@ VIOLATIONS: dict[str, list[Step]] = {
     "data before its span": [b"x"],
     "more data than the span": [Span(0, 5), b"123456"],
     "a span before the last is full": [Span(0, 5), b"123", Span(5, 5)],
-    "a span beyond the file": [Span(len(WANTED) - 1, 2)],
-    "a span far beyond the file": [Span(2**62 - 1, 1)],
+    "a span beyond the file": [Span(len(WANTED) - 1, 2), b"12"],
+    "a span far beyond the file": [Span(2**62 - 1, 1), b"1"],
     "a chunk beyond the file": [Chunk(4, 0)],
     "a chunk described in two ways": [Chunk(0, 1), Chunk(0, 2)],
     "bytes sent twice": [Span(0, 10), b"0123456789", Span(5, CHUNK), PIECES[0]],
@@ -282,9 +282,9 @@ async def test_again_is_bounded(side: Side) -> None:
         for attempt in range(3):
             await stream.send(Again(1, attempt))
             stream.expect(CHUNK)
-            assert await stream.receive() == Span(CHUNK, CHUNK)
             have = 0
             while isinstance(item := await stream.receive(), Data):
+                assert item.offset == CHUNK + have
                 have += item.length
                 stream.consumed(item)
             assert (have, item) == (CHUNK, chunk(1))

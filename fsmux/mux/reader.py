@@ -1,0 +1,143 @@
+"""The reader of a connection: bytes from the transport, frames to whoever they are for.
+
+Theory: it is the demultiplexer, and awaits neither a stream nor the writer; so no stream can stop another, and two
+peers cannot deadlock.  Small frames are read in the event loop.  When a large payload begins that has an outlet (see
+:mod:`.pour`), the reader moves into a thread and stays there for as long as the same stream brings such payloads, with
+nothing but their checksums in between; what is whole is handed to the event loop without waiting for it.  Any other
+frame brings the reader back, and is dispatched before what is behind it is looked at.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux import limits
+from fsmux.errors import ConnectionLost
+from fsmux.mux.pour import POUR_MIN
+from fsmux.wire.decoder import NEVER, Decoder
+from fsmux.wire.frames import Cmd, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from fsmux.mux.pour import Pour
+    from fsmux.mux.table import StreamTable
+    from fsmux.mux.transport import Transport
+    from fsmux.wire.frames import Header
+
+READ_CHECKPOINT = 1 * limits.MIB
+"""Bytes the reader takes in before it lets other tasks run, when there is always more."""
+
+FRAME_COST = 4 * limits.KIB
+"""Bytes that a frame counts as, beside its own, when the reader decides to let other tasks run."""
+
+
+class Reader:
+    """``dispatch`` gets every frame, ``heard`` how many bytes came; ``max_payload`` is the decoder's."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        table: StreamTable,
+        max_payload: Callable[[Header], int],
+        dispatch: Callable[[Frame], None],
+        heard: Callable[[int], None],
+    ) -> None:
+        self._transport = transport
+        self._table = table
+        self._dispatch = dispatch
+        self._heard = heard
+        self._decoder = Decoder(max_payload, table.place, defer=POUR_MIN if transport.may_pour else NEVER)
+        self._error: Exception | None = None
+
+    async def run(self) -> None:
+        """Read until the connection is lost; raises :class:`ConnectionLost`, or what a frame is at fault for."""
+        since_checkpoint = 0
+        receive, decoder = self._transport.receive_into, self._decoder
+        while True:
+            count = await receive(decoder.buffers())
+            if count == 0:
+                text = "the peer closed the connection" + (" inside a frame" if decoder.mid_frame else "")
+                raise ConnectionLost(text)
+            self._heard(count)
+            for frame in decoder.advance(count):
+                self._dispatch(frame)
+                since_checkpoint += FRAME_COST
+            while decoder.undecided is not None:
+                for frame in await self._decide(decoder.undecided):
+                    self._dispatch(frame)
+                    since_checkpoint += FRAME_COST
+            since_checkpoint += count
+            if since_checkpoint >= READ_CHECKPOINT:
+                since_checkpoint = 0
+                await trio.lowlevel.checkpoint()
+
+    async def _decide(self, header: Header) -> Iterable[Frame]:
+        """Say where a payload goes; the frames that are whole then. A checkpoint if it goes straight to the disk."""
+        pour = self._table.pour(header)
+        if pour is None:
+            return self._decoder.put(self._table.place(header))
+        self._decoder.defer = 1  # nothing is placed from within the thread
+        try:
+            stopped, frames = await self._transport.in_reader_thread(partial(self._pour, pour))
+        finally:
+            self._decoder.defer = POUR_MIN
+        if self._error is not None:
+            raise self._error
+        return frames if stopped is None else self._decoder.put(self._table.poured(stopped))
+
+    # ---- in the thread ---------------------------------------------------------------------------------------------
+
+    def _pour(self, pour: Pour) -> tuple[Pour | None, Iterable[Frame]]:
+        """Pour payload after payload. Returns one that was stopped on its way, or frames to be dispatched."""
+        decoder, stream = self._decoder, pour.stream
+        following: Pour | None = pour
+        while following is not None and self._error is None:
+            pour = following
+            whole = self._pour_one(pour)
+            if whole is None:
+                return pour, ()
+            self._soon(pour.length, whole, pour)
+            while decoder.undecided is None:
+                count = self._transport.receive_now(decoder.buffers())
+                if not count:
+                    return None, ()
+                frames = decoder.advance(count)
+                for frame in frames:
+                    if frame.cmd != Cmd.CHUNK or frame.stream_id != stream.id:
+                        return None, chain((frame,), frames)
+                    self._soon(count, frame)
+            following = self._table.pour(decoder.undecided, only=stream)
+        return None, ()
+
+    def _pour_one(self, pour: Pour) -> Frame | None:
+        """Pour one payload; its frame if it is whole then."""
+        frame: Frame | None = None
+        while pour.going:
+            before, early = pour.done, self._decoder.early
+            self._transport.pour_now(pour, early)
+            frame = self._decoder.took(pour.done - before)
+            if frame is None and pour.going:  # it takes so long that the connection should know
+                self._soon(0)
+        return frame
+
+    # ---- in the event loop, for the thread -------------------------------------------------------------------------
+
+    def _soon(self, count: int, frame: Frame | None = None, pour: Pour | None = None) -> None:
+        self._table.run_soon(partial(self._take, count, frame, pour))
+
+    def _take(self, count: int, frame: Frame | None, pour: Pour | None) -> None:
+        """Take over what the thread has received. Nothing may be raised: what is wrong stops the reader."""
+        try:
+            if self._error is None:
+                self._heard(count)
+                if pour is not None:
+                    self._table.poured(pour)
+                if frame is not None:
+                    self._dispatch(frame)
+        except Exception as exc:
+            self._error = exc

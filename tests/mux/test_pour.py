@@ -1,0 +1,227 @@
+"""Payloads that go from the socket to the disk in one thread: what arrives where, and what may go wrong on the way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from zlib_ng.zlib_ng import crc32
+
+from fsmux.errors import ConnectionLost, FsmuxError, InternalError, NoSpace, StreamReset
+from fsmux.limits import MIB
+from fsmux.mux import pour as pouring
+from fsmux.mux.buffers import Data
+from fsmux.mux.pour import POUR_MIN
+from fsmux.wire.frames import Cmd, Frame
+from fsmux.wire.messages import Chunk, Get, Ok, Put, Span
+from fsmux.wire.state import Role
+
+from .kit import DEADLINE, RawPeer, as_bytes, connected, facing_raw, span_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from fsmux.mux.connection import Connection
+    from fsmux.mux.stream import Stream
+
+SIZE = 21 * MIB + 4321
+BOUNDARY = 4 * MIB
+
+
+class Canvas:
+    """An outlet into memory, which remembers who wrote."""
+
+    boundary = BOUNDARY
+
+    def __init__(self, size: int = SIZE, on_write: Callable[[int], None] = lambda offset: None) -> None:
+        self.content = bytearray(size)
+        self.threads: set[int] = set()
+        self.poured = 0
+        self._on_write = on_write
+
+    def takes(self, offset: int, length: int) -> bool:
+        return offset + length <= len(self.content)
+
+    def write(self, view: memoryview, offset: int) -> int:
+        assert offset // self.boundary == (offset + len(view) - 1) // self.boundary
+        self._on_write(offset)
+        self.threads.add(threading.get_ident())
+        self.content[offset : offset + len(view)] = view
+        self.poured += len(view)
+        return crc32(view)
+
+    async def take(self, stream: Stream, size: int) -> list[object]:
+        """Everything that comes on ``stream`` until ``size`` bytes are here; messages in their order."""
+        stream.outlet = self
+        stream.expect(size)
+        messages: list[object] = []
+        have = 0
+        while have < size:
+            item = await stream.receive()
+            if not isinstance(item, Data):
+                messages.append(item)
+                continue
+            have += item.length
+            if item.pour is None:
+                assert item.offset is not None
+                self.content[item.offset : item.offset + item.length] = bytes(item)
+            stream.consumed(item)
+            if item.pour is not None and item.pour.error is not None:
+                raise item.pour.error
+        return messages
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.write_bytes(b"".join(number.to_bytes(8, "big") for number in range(SIZE // 8 + 1))[:SIZE])
+    return path
+
+
+async def send(stream: Stream, source: Path, *spans: tuple[int, int]) -> None:
+    for offset, length in spans:
+        span = span_of(source, offset, length)
+        try:
+            stream.send_nowait(Span(offset, length))
+            await stream.send_data(span)
+            stream.send_nowait(Chunk(offset // BOUNDARY, 7))
+            await stream.drained()
+        finally:
+            span.source.close()  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def flow(
+    kind: str, source: Path, *spans: tuple[int, int]
+) -> AsyncIterator[tuple[Connection, Stream, Connection]]:
+    """A stream on which ``spans`` of ``source`` come, for as long as it likes; the connection lives on afterwards."""
+    async with connected(kind) as (client, server):
+        stream = client.open_stream(Get((b"x",)))
+        far = await server.accept()
+        assert far is not None
+
+        async def give() -> None:
+            with suppress(FsmuxError):
+                async with far:
+                    await far.receive()
+                    await send(far, source, *spans)
+
+        async with trio.open_nursery() as nursery, stream:
+            nursery.start_soon(give)
+            yield client, stream, server
+            nursery.cancel_scope.cancel()
+        assert await client.ping() >= 0
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "memory"])
+async def test_bytes_arrive_where_spans_say(kind: str, source: Path) -> None:
+    """Over sockets some of them in a thread of their own; in memory none."""
+    canvas = Canvas()
+    half = SIZE // 2 + 11
+    async with flow(kind, source, (half, SIZE - half), (0, half)) as (_, stream, _):
+        messages = await canvas.take(stream, SIZE)
+    assert canvas.content == source.read_bytes()
+    assert messages[0] == Chunk(half // BOUNDARY, 7)
+    assert threading.get_ident() not in canvas.threads
+    assert bool(canvas.poured) is (kind != "memory")
+
+
+async def test_other_streams_go_on_between_payloads(source: Path) -> None:
+    canvas = Canvas()
+    async with flow("tcp", source, (0, SIZE)) as (client, stream, server), trio.open_nursery() as nursery:
+        nursery.start_soon(canvas.take, stream, SIZE)
+        for _ in range(20):
+            async with client.open_stream(Put((b"y",)), end=True) as small:
+                other = await server.accept()
+                assert other is not None
+                async with other:
+                    await other.send(Ok(), end=True)
+                    assert await small.receive() == Ok()
+    assert canvas.content == source.read_bytes()
+
+
+async def test_an_error_ends_its_stream_and_nothing_else(source: Path) -> None:
+    def fail(offset: int) -> None:
+        if offset >= 8 * MIB:
+            raise NoSpace("x: no space left on the device")
+
+    canvas = Canvas(on_write=fail)
+    async with flow("tcp", source, (0, SIZE)) as (_, stream, _):
+        with pytest.raises(NoSpace):
+            await canvas.take(stream, SIZE)
+    assert canvas.content[: 8 * MIB] == source.read_bytes()[: 8 * MIB]
+
+
+async def test_a_bug_in_an_outlet_is_an_error_of_its_stream(source: Path) -> None:
+    def fail(offset: int) -> None:
+        raise ZeroDivisionError
+
+    canvas = Canvas(on_write=fail)
+    async with flow("tcp", source, (0, SIZE)) as (_, stream, _):
+        with pytest.raises(InternalError, match="writing failed unexpectedly: ZeroDivisionError"):
+            await canvas.take(stream, SIZE)
+
+
+async def test_a_slow_disk_leaves_the_rest_to_buffers(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader waits for one write and no more; what was not poured arrives all the same."""
+    clock = iter(range(10**9))
+    monkeypatch.setattr(pouring, "time", type("Clock", (), {"monotonic": lambda: next(clock)}))
+    canvas = Canvas()
+    async with flow("tcp", source, (MIB // 2, SIZE - MIB // 2)) as (_, stream, _):
+        await canvas.take(stream, SIZE - MIB // 2)
+    assert canvas.content[MIB // 2 :] == source.read_bytes()[MIB // 2 :]
+    assert 0 < canvas.poured < SIZE - MIB // 2
+
+
+async def test_a_reset_stream_gets_nothing_more(source: Path) -> None:
+    """What its peer sent before it heard of that is read from the wire and forgotten."""
+    canvas = Canvas()
+    async with flow("tcp", source, (0, SIZE)) as (_, stream, _):
+        stream.outlet = canvas
+        stream.expect(SIZE)
+        while not isinstance(item := await stream.receive(), Data):
+            pass
+        stream.consumed(item)
+        stream.close(StreamReset("enough"))
+    assert canvas.poured < SIZE
+
+
+async def half_a_payload(stream: Stream, peer: RawPeer) -> None:
+    await peer.until(Cmd.CREDIT)
+    await peer.send(Span(0, 2 * POUR_MIN), on=stream.id)
+    await peer.stream.send_all(as_bytes(Frame(Cmd.DATA, stream.id, bytes(2 * POUR_MIN)))[: POUR_MIN + 99])
+
+
+async def test_the_peer_leaves_inside_a_payload() -> None:
+    canvas = Canvas()
+    async with facing_raw("tcp", Role.CLIENT) as (client, peer):
+        stream = client.open_stream(Get((b"x",)))
+
+        async def leave() -> None:
+            await half_a_payload(stream, peer)
+            await peer.stream.aclose()
+
+        async with trio.open_nursery() as nursery, stream:
+            nursery.start_soon(leave)
+            with pytest.raises(ConnectionLost, match="inside a frame"):
+                await canvas.take(stream, SIZE)
+
+
+async def test_cancelled_inside_a_payload() -> None:
+    """The thread notices, and the connection ends without waiting for the rest."""
+    canvas = Canvas()
+    began = time.monotonic()
+    async with (
+        facing_raw("tcp", Role.CLIENT) as (client, peer),
+        trio.open_nursery() as nursery,
+        client.open_stream(Get((b"x",))) as stream,
+    ):
+        nursery.start_soon(canvas.take, stream, SIZE)
+        await half_a_payload(stream, peer)
+        nursery.cancel_scope.cancel()
+    assert time.monotonic() - began < DEADLINE / 4
