@@ -35,8 +35,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "click": ("cli",),
     "trio": ("mux", "transfer", "server", "client", "handlers", "lanes", "sites", "moving", "cli"),
-    "socket": ("mux/transport.py", "server.py", "cli/serve.py", "cli/measure/rawloop.py"),
-    "select": ("mux/transport.py", "cli/measure/processes.py"),
+    "socket": ("mux/transport", "server.py", "cli/serve.py", "cli/measure/rawloop.py"),
+    "select": ("mux/transport", "cli/measure/processes.py"),
     "ctypes": ("files/syscalls.py",),
     "fcntl": ("files/syscalls.py",),
     "mmap": ("mux/buffers.py",),
@@ -51,7 +51,7 @@ HARMLESS = {
 }  # fmt: skip
 """Names of ``os`` that touch no file."""
 
-TOUCHES_FILES = ("files/syscalls.py", "mux/transport.py", "auth.py", "server.py", "cli")
+TOUCHES_FILES = ("files/syscalls.py", "mux/transport", "auth.py", "server.py", "cli")
 """Where ``os`` may be asked to do something: the two seams; files with secrets; the server's own socket; the shell."""
 
 MODULES = sorted(path for path in ROOT.rglob("*.py"))

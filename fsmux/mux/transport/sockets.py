@@ -1,12 +1,9 @@
-"""The only module that touches sockets: a connection as something that receives into buffers and pumps an outbox.
+"""A TCP or Unix-domain socket as a transport: threads that send files and receive them, and the tuning of TCP.
 
-Theory: a transport knows nothing of streams.  It is given buffers to fill, and an :class:`Outbox` to empty.  Over a
-socket, control frames are sent from the event loop, while bulk data leaves by ``os.sendfile`` in a worker thread that
+Theory: control frames are sent from the event loop, while bulk data leaves by ``os.sendfile`` in a worker thread that
 pulls frame after frame, so that one hop moves several MiB and urgent frames still pass between two frames.  A frame
 once begun is finished: cancellation is looked at between frames, and where it has to act inside one (the peer stopped
 reading and the connection is being torn down) the connection is broken afterwards.
-
-Any Trio byte stream (in memory, TLS) is a transport too; there a span of a file is read in a thread and sent.
 """
 
 from __future__ import annotations
@@ -19,19 +16,18 @@ import socket
 import struct
 import sys
 import time
-from abc import ABC, abstractmethod
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from fsmux.errors import ConnectFailed, ConnectionLost
+from fsmux.errors import ConnectionLost
 from fsmux.files import ranges
 from fsmux.files.syscalls import real as syscalls
-from fsmux.limits import CONNECT_SECONDS, FRAME_SECONDS, MIB, MIN_FRAME, NOTSENT_LOWAT
+from fsmux.limits import FRAME_SECONDS, MIB, MIN_FRAME, NOTSENT_LOWAT
 from fsmux.mux.outbox import FrameSizer
 from fsmux.mux.pour import UNIT
 from fsmux.mux.standing import StandingQueue
+from fsmux.mux.transport.base import Transport, lost
 from fsmux.wire.frames import FileSpan
 
 if TYPE_CHECKING:
@@ -83,53 +79,6 @@ ZEROS = bytes(64 * 1024)
 HAVE_SENDFILE = sys.platform == "linux"
 
 
-class Transport(ABC):
-    """One connection's bytes.  One task receives, one task sends; both may be cancelled, which breaks it."""
-
-    peer: str = "memory"
-    may_pour = False
-    """Whether there is a reader's thread."""
-
-    @abstractmethod
-    async def receive_into(self, buffers: Sequence[memoryview]) -> int:
-        """Fill the buffers in order with whatever is there, at least one byte; 0 at the end of the connection.
-
-        May return without a checkpoint.  Raises :class:`ConnectionLost` if the connection breaks.
-        """
-
-    @abstractmethod
-    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
-        """Send until the outbox has nothing more to send.
-
-        ``on_short(stream_id)`` is called, in whatever thread, when a span's file ended early and zeros filled its
-        frame.
-        Raises :class:`ConnectionLost` if the connection breaks; cancellation inside a frame breaks it.
-        """
-
-    async def in_reader_thread(self, fn: Callable[[], T]) -> T:
-        """Run ``fn``, which uses the methods below, in a thread. Cancellation reaches it when it waits."""
-        raise NotImplementedError
-
-    def receive_now(self, buffers: Sequence[memoryview]) -> int:
-        """As :meth:`receive_into`, in the reader's thread; 0 if nothing came for a moment. Blocks."""
-        raise NotImplementedError
-
-    def pour_now(self, pour: Pour, early: memoryview) -> None:
-        """Receive a payload, of which ``early`` is here already, and have ``pour`` take it. Blocks.
-
-        Returns with some of it done: all, or what ``pour`` took, or what came within ``POUR_SECONDS``.
-        Raises :class:`ConnectionLost` if the connection breaks; cancellation leaves the payload unfinished.
-        """
-        raise NotImplementedError
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Close without ceremony. Never fails and leaves no descriptor, even when cancelled."""
-
-
-# ---- sockets ------------------------------------------------------------------------------------------------------
-
-
 class SocketTransport(Transport):
     """A TCP or Unix-domain socket. Owns ``sock``, which must be connected; it is made non-blocking."""
 
@@ -175,7 +124,7 @@ class SocketTransport(Transport):
             except BlockingIOError:
                 pass
             except OSError as exc:
-                raise _lost(exc) from exc
+                raise lost(exc) from exc
             self._set_rcvlowat(sum(map(len, buffers[:-1])))
             try:
                 await trio.lowlevel.wait_readable(self._sock)
@@ -194,7 +143,7 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return 0
         except OSError as exc:
-            raise _lost(exc) from exc
+            raise lost(exc) from exc
         if not count:
             raise ConnectionLost("the peer closed the connection")
         return count
@@ -233,7 +182,7 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return 0
         except OSError as exc:
-            raise _lost(exc) from exc
+            raise lost(exc) from exc
         if not got:
             raise ConnectionLost("the peer closed the connection inside a frame")
         return got
@@ -265,7 +214,7 @@ class SocketTransport(Transport):
                     await trio.lowlevel.wait_writable(self._sock)
         except OSError as exc:
             self._broken = True
-            raise _lost(exc) from exc
+            raise lost(exc) from exc
         except BaseException:
             self._broken = True
             raise
@@ -278,7 +227,7 @@ class SocketTransport(Transport):
                 size = self._send_batch(batch, on_short)
             except OSError as exc:
                 self._broken = True
-                raise _lost(exc) from exc
+                raise lost(exc) from exc
             except BaseException:
                 self._broken = True
                 raise
@@ -325,7 +274,7 @@ class SocketTransport(Transport):
         else:
             self._send_bytes(memoryview(batch.prefix), _MORE)
             self._send_bytes(payload, 0)
-        return len(batch.prefix) + payload_length(payload)
+        return len(batch.prefix) + _length(payload)
 
     def _send_bytes(self, view: memoryview, flags: int) -> int:
         size = len(view)
@@ -427,158 +376,5 @@ def _prefer_congestion_control(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION_CONTROL)
 
 
-def payload_length(payload: FileSpan | memoryview) -> int:
+def _length(payload: FileSpan | memoryview) -> int:
     return payload.length if isinstance(payload, FileSpan) else payload.nbytes
-
-
-def _lost(exc: OSError) -> ConnectionLost:
-    reason = (exc.strerror or "it broke").lower()
-    return ConnectionLost(f"the connection was lost: {reason}")
-
-
-# ---- any Trio stream ----------------------------------------------------------------------------------------------
-
-
-class StreamTransport(Transport):
-    """Any :class:`trio.abc.Stream`; owns it.  Spans are read in a worker thread, never sent by the kernel."""
-
-    def __init__(self, stream: trio.abc.Stream, peer: str = "memory") -> None:
-        self.peer = peer
-        self._stream = stream
-        self._limiter = trio.CapacityLimiter(1)
-        self._broken = False
-
-    async def receive_into(self, buffers: Sequence[memoryview]) -> int:
-        try:
-            data = await self._stream.receive_some(sum(len(buffer) for buffer in buffers))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise ConnectionLost("the connection was lost") from exc
-        rest = memoryview(data)
-        for buffer in buffers:
-            size = min(len(buffer), len(rest))
-            buffer[:size] = rest[:size]
-            rest = rest[size:]
-        return len(data)
-
-    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
-        if self._broken:
-            raise ConnectionLost("the connection broke inside a frame")
-        batch = outbox.next()
-        if batch is None:
-            return
-        self._broken = True  # until this frame has left whole
-        try:
-            data: bytes | memoryview = batch.prefix
-            if isinstance(batch.payload, FileSpan):
-                read = partial(_read_span, batch.payload, batch.fd)
-                content, short = await trio.to_thread.run_sync(read, limiter=self._limiter)
-                data = batch.prefix + content
-                if short and batch.queue is not None:
-                    on_short(batch.queue.stream_id)
-            elif batch.payload is not None:
-                data = batch.prefix + batch.payload
-            await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise ConnectionLost("the connection was lost") from exc
-        except OSError as exc:
-            raise _lost(exc) from exc
-        finally:
-            batch.release()
-        self._broken = False
-        if batch.queue is not None:
-            batch.queue.sent()
-
-    async def aclose(self) -> None:
-        await trio.aclose_forcefully(self._stream)
-
-
-def _read_span(span: FileSpan, fd: int) -> tuple[bytes, bool]:
-    buffer = bytearray(span.length)
-    done = 0
-    while done < span.length:
-        got = os.preadv(fd, [memoryview(buffer)[done:]], span.offset + done)
-        if got == 0:
-            break
-        done += got
-    if span.meter is not None:
-        span.meter.update(buffer)
-    return bytes(buffer), done < span.length
-
-
-# ---- dialling and listening ---------------------------------------------------------------------------------------
-
-
-async def dial_tcp(host: str, port: int) -> Transport:
-    """Connect to ``host:port``, trying all its addresses.
-
-    Raises:
-        ConnectFailed: nobody answered within ``CONNECT_SECONDS``, the name is unknown, or the port is closed.
-    """
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        with trio.fail_after(CONNECT_SECONDS):
-            stream = await trio.open_tcp_stream(host, port)
-    except trio.TooSlowError as exc:
-        raise ConnectFailed(f"{where}: no answer within {CONNECT_SECONDS:.0f} s") from exc
-    except OSError as exc:
-        raise ConnectFailed(f"{where}: cannot connect: {_reason(exc)}") from exc
-    return SocketTransport(_detach(stream.socket), where)
-
-
-def _reason(error: BaseException) -> str:
-    """The operating system's words for why a connection could not be made, out of what Trio wraps around them."""
-    while True:
-        inner = error.__cause__
-        if isinstance(inner, BaseExceptionGroup):
-            inner = inner.exceptions[0]
-        if inner is None:
-            break
-        error = inner
-    if isinstance(error, socket.gaierror):
-        return "the host name is unknown"
-    if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
-        return "connection refused; is a server running there? (fsmux serve)"
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number).lower() if number else str(error)
-
-
-async def dial_unix(path: str) -> Transport:
-    """Connect to the Unix-domain socket at ``path``. Raises :class:`ConnectFailed`."""
-    try:
-        with trio.fail_after(CONNECT_SECONDS):
-            stream = await trio.open_unix_socket(path)
-    except trio.TooSlowError as exc:
-        raise ConnectFailed(f"{path}: no answer within {CONNECT_SECONDS:.0f} s") from exc
-    except (OSError, RuntimeError) as exc:
-        raise ConnectFailed(f"{path}: cannot connect: {_reason(exc)}") from exc
-    return SocketTransport(_detach(stream.socket), f"unix:{path}")
-
-
-def _detach(sock: trio.socket.SocketType) -> socket.socket:
-    """The plain socket behind Trio's: its wrapper checkpoints on every call and sets a small send buffer mark."""
-    return socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-
-
-def accepted(stream: trio.SocketStream) -> SocketTransport:
-    """The transport of a connection that a :class:`trio.SocketListener` accepted."""
-    sock = _detach(stream.socket)
-    return SocketTransport(sock, _peer_name(sock))
-
-
-def _peer_name(sock: socket.socket) -> str:
-    try:
-        name = sock.getpeername()
-    except OSError:
-        return "unknown"
-    if isinstance(name, tuple):
-        host, port = name[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return "unix"
-
-
-def memory_pair() -> tuple[StreamTransport, StreamTransport]:
-    """Two transports joined in memory, for tests and for embedding a server in the process that uses it."""
-    from trio.testing import memory_stream_pair
-
-    left, right = memory_stream_pair()
-    return StreamTransport(left), StreamTransport(right)

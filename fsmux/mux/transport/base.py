@@ -1,0 +1,66 @@
+"""What a connection needs of whatever carries its bytes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, TypeVar
+
+from fsmux.errors import ConnectionLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fsmux.mux.outbox import Outbox
+    from fsmux.mux.pour import Pour
+
+T = TypeVar("T")
+
+
+class Transport(ABC):
+    """One connection's bytes.  One task receives, one task sends; both may be cancelled, which breaks it."""
+
+    peer: str = "memory"
+    may_pour = False
+    """Whether there is a reader's thread."""
+
+    @abstractmethod
+    async def receive_into(self, buffers: Sequence[memoryview]) -> int:
+        """Fill the buffers in order with whatever is there, at least one byte; 0 at the end of the connection.
+
+        May return without a checkpoint.  Raises :class:`ConnectionLost` if the connection breaks.
+        """
+
+    @abstractmethod
+    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
+        """Send until the outbox has nothing more to send.
+
+        ``on_short(stream_id)`` is called, in whatever thread, when a span's file ended early and zeros filled its
+        frame.
+        Raises :class:`ConnectionLost` if the connection breaks; cancellation inside a frame breaks it.
+        """
+
+    async def in_reader_thread(self, fn: Callable[[], T]) -> T:
+        """Run ``fn``, which uses the methods below, in a thread. Cancellation reaches it when it waits."""
+        raise NotImplementedError
+
+    def receive_now(self, buffers: Sequence[memoryview]) -> int:
+        """As :meth:`receive_into`, in the reader's thread; 0 if nothing came for a moment. Blocks."""
+        raise NotImplementedError
+
+    def pour_now(self, pour: Pour, early: memoryview) -> None:
+        """Receive a payload, of which ``early`` is here already, and have ``pour`` take it. Blocks.
+
+        Returns with some of it done: all, or what ``pour`` took, or what came within ``POUR_SECONDS``.
+        Raises :class:`ConnectionLost` if the connection breaks; cancellation leaves the payload unfinished.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close without ceremony. Never fails and leaves no descriptor, even when cancelled."""
+
+
+def lost(exc: OSError) -> ConnectionLost:
+    """The typed error for a socket that failed."""
+    reason = (exc.strerror or "it broke").lower()
+    return ConnectionLost(f"the connection was lost: {reason}")

@@ -1,0 +1,92 @@
+"""Any Trio byte stream (in memory, TLS) as a transport.  A span of a file is read in a thread and sent."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux.errors import ConnectionLost
+from fsmux.mux.transport.base import Transport, lost
+from fsmux.wire.frames import FileSpan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fsmux.mux.outbox import Outbox
+
+
+class StreamTransport(Transport):
+    """Any :class:`trio.abc.Stream`; owns it.  Spans are read in a worker thread, never sent by the kernel."""
+
+    def __init__(self, stream: trio.abc.Stream, peer: str = "memory") -> None:
+        self.peer = peer
+        self._stream = stream
+        self._limiter = trio.CapacityLimiter(1)
+        self._broken = False
+
+    async def receive_into(self, buffers: Sequence[memoryview]) -> int:
+        try:
+            data = await self._stream.receive_some(sum(len(buffer) for buffer in buffers))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionLost("the connection was lost") from exc
+        rest = memoryview(data)
+        for buffer in buffers:
+            size = min(len(buffer), len(rest))
+            buffer[:size] = rest[:size]
+            rest = rest[size:]
+        return len(data)
+
+    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
+        if self._broken:
+            raise ConnectionLost("the connection broke inside a frame")
+        batch = outbox.next()
+        if batch is None:
+            return
+        self._broken = True  # until this frame has left whole
+        try:
+            data: bytes | memoryview = batch.prefix
+            if isinstance(batch.payload, FileSpan):
+                read = partial(_read_span, batch.payload, batch.fd)
+                content, short = await trio.to_thread.run_sync(read, limiter=self._limiter)
+                data = batch.prefix + content
+                if short and batch.queue is not None:
+                    on_short(batch.queue.stream_id)
+            elif batch.payload is not None:
+                data = batch.prefix + batch.payload
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionLost("the connection was lost") from exc
+        except OSError as exc:
+            raise lost(exc) from exc
+        finally:
+            batch.release()
+        self._broken = False
+        if batch.queue is not None:
+            batch.queue.sent()
+
+    async def aclose(self) -> None:
+        await trio.aclose_forcefully(self._stream)
+
+
+def _read_span(span: FileSpan, fd: int) -> tuple[bytes, bool]:
+    buffer = bytearray(span.length)
+    done = 0
+    while done < span.length:
+        got = os.preadv(fd, [memoryview(buffer)[done:]], span.offset + done)
+        if got == 0:
+            break
+        done += got
+    if span.meter is not None:
+        span.meter.update(buffer)
+    return bytes(buffer), done < span.length
+
+
+def memory_pair() -> tuple[StreamTransport, StreamTransport]:
+    """Two transports joined in memory, for tests and for embedding a server in the process that uses it."""
+    from trio.testing import memory_stream_pair
+
+    left, right = memory_stream_pair()
+    return StreamTransport(left), StreamTransport(right)
