@@ -192,7 +192,10 @@ def _resume(
     with part.hold() as fd:
         trusted = _sync_part(sys, fd, state, journal, journal_name)
         sys.drop_cache(fd)
-        trusted = trusted and stamp_of(sys.fstat(fd)) == log.stamp
+        facts = sys.fstat(fd)
+        trusted = trusted and stamp_of(facts) == log.stamp
+        if same and facts.st_size > manifest.identity.size:  # power failed before it was cut to a shorter version
+            sys.ftruncate(fd, manifest.identity.size)
         for index in sorted(log.held):
             crc = log.held[index][0]
             extent = held.map.extent(index)

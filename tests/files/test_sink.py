@@ -206,6 +206,19 @@ def test_only_what_lies_beyond_the_last_checkpoint_is_read_again(top: Path, touc
         sink.discard()
 
 
+def test_a_part_that_is_longer_than_the_file_is_cut_when_it_is_gone_on_with(root: Root, top: Path) -> None:
+    """As after a power cut that undid the shortening of an earlier version's part, and kept the journal of the new."""
+    sink = begin(root)
+    fill(sink, chunks=[0, 5])
+    sink.suspend()
+    os.truncate(next((top / ".fsmux").glob("*.part")), len(DATA) + 3 * CHUNK)
+    sink = begin(root)
+    assert set(sink.manifest.indices()) == {0, 5}
+    fill(sink)
+    sink.commit()
+    assert (top / "file").read_bytes() == DATA
+
+
 def test_a_failed_sync_at_resume_takes_all_trust_back(top: Path) -> None:
     with Root.open(top) as root:
         sink = begin(root)
