@@ -55,6 +55,7 @@ class Rsync:
     """rsync against its daemon: checks a whole-file MD5 or XXH128, does not verify what was written."""
 
     name = "rsync daemon"
+    options: tuple[str, ...] = ()
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -79,7 +80,7 @@ class Rsync:
             "--address=127.0.0.1",
         ]
         with _Daemon(argv, port) as daemon:
-            usage = Process(["rsync", "-a", *words(f"rsync://127.0.0.1:{port}/data/")]).check()
+            usage = Process(["rsync", "-a", *self.options, *words(f"rsync://127.0.0.1:{port}/data/")]).check()
             time.sleep(0.05)  # its child for this connection has to be waited for before its cost is known
             return Sample.of(usage, daemon.usage())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -31,7 +31,7 @@ from fsmux.wire.frames import JOIN_FEATURE
 from fsmux.wire.messages import JOIN_SIZE, Get, Listed, Look, Offer, Ok, Put, Stat, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from fsmux.client import Client
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fsmux.records import Attrs, Parts
     from fsmux.transfer.disk import Disk
 
-    Batches = AsyncIterator[list[Group]]
+    Batches = AsyncGenerator[list[Group], None]
 
 OWNER = b"local"
 """Whose partial files a client keeps: those of the account that runs it."""
@@ -84,7 +84,8 @@ class RemoteSite:
                 while isinstance(page := await stream.expect_message(Listed, Ok), Listed):
                     yield list(page.groups)
 
-            yield batches()
+            async with aclosing(batches()) as found:
+                yield found
 
     @asynccontextmanager
     async def looking(self, parts: Parts, *, nothing: bool) -> AsyncIterator[Looker | None]:
@@ -211,14 +212,17 @@ class LocalSite:
     @asynccontextmanager
     async def scan(self, parts: Parts) -> AsyncIterator[Batches]:
         root = self.root
-        with closing(preorder(lambda below: listing.groups(root, below), parts)) as found:
-            hops = batches(found)
+        with (
+            closing(preorder(lambda below: listing.groups(root, below), parts)) as found,
+            closing(batches(found)) as hops,
+        ):
 
             async def pages() -> Batches:
                 while (batch := await self._disk.pack(next, hops, None)) is not None:
                     yield batch
 
-            yield pages()
+            async with aclosing(pages()) as batched:
+                yield batched
 
     @asynccontextmanager
     async def looking(self, parts: Parts, *, nothing: bool) -> AsyncIterator[Looker | None]:

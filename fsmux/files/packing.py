@@ -7,6 +7,7 @@ read again until it stands still, and travels as what it is now.  What cannot be
 
 from __future__ import annotations
 
+import errno
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -138,4 +139,6 @@ def _read_whole(sys: Syscalls, file: int, size: int) -> bytes:
 
 
 def _typed(error: OSError | FsmuxError, parts: Parts) -> FsmuxError:
+    if isinstance(error, OSError) and error.errno == errno.ESPIPE:  # what pread says of a pipe
+        return NotRegular(f"{printable(parts)}: it is not a regular file any more")
     return from_os_error(error, printable(parts)) if isinstance(error, OSError) else error

@@ -36,7 +36,7 @@ READERS = 4
 """Threads that read sources for their checksums at once."""
 
 PACKERS = 1
-"""Threads that list directories and read and write packs. They make a system call every microsecond or two and need
+"""Threads that list directories and read packs. They make a system call every microsecond or two and need
 the interpreter in between: two of them wait for its lock after each."""
 
 META = 8
@@ -77,6 +77,10 @@ class Disk:
     async def pack(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``fn``, which goes through many small files, in a thread. Not abandoned on cancellation."""
         return await trio.to_thread.run_sync(lambda: fn(*args, **kwargs), limiter=self.pack_limiter)
+
+    async def store(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``fn``, which writes many small files, in a thread. Not abandoned on cancellation."""
+        return await trio.to_thread.run_sync(lambda: fn(*args, **kwargs), limiter=self.write_limiter)
 
     async def write(self, sink: Sink, pieces: Sequence[tuple[int, Sequence[memoryview], int]]) -> list[int]:
         """Write ``pieces`` of (offset, views, length) and return the CRC-32 of each.

@@ -15,6 +15,7 @@ import trio
 from fsmux.errors import FsmuxError, ProtocolError
 from fsmux.files.packing import read_pack
 from fsmux.mux.buffers import Data
+from fsmux.transfer.disk import WRITERS, Disk
 from fsmux.wire.messages import Pack
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from fsmux.files.unpacking import Failure, Unpacker
     from fsmux.mux.stream import Stream
     from fsmux.records import Parts
-    from fsmux.transfer.disk import Disk
 
 WAITING = 2
 """Packs that wait to be written: one is being filled from the socket meanwhile."""
@@ -117,22 +117,25 @@ async def _write(
     """Write what comes, and commit together what has come together."""
     async for pack, contents in waiting:
         together = [pack]
-        if not unpacker.commits_together:
-            failures = await disk.pack(_write_and_commit, unpacker, pack, contents)
-        else:
-            await disk.pack(unpacker.write, pack.number, pack.groups, memoryview(contents))
-            while len(together) < COMMITTED_TOGETHER:
-                try:
-                    pack, contents = waiting.receive_nowait()
-                except (trio.WouldBlock, trio.EndOfChannel):
-                    break
-                await disk.pack(unpacker.write, pack.number, pack.groups, memoryview(contents))
-                together.append(pack)
-            failures = await disk.meta(unpacker.commit)
+        await _fill(unpacker, disk, pack, contents)
+        while unpacker.commits_together and len(together) < COMMITTED_TOGETHER:
+            try:
+                pack, contents = waiting.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+            await _fill(unpacker, disk, pack, contents)
+            together.append(pack)
+        failures = await disk.meta(unpacker.commit)
         for pack in together:
             await done(pack, [failure for failure in failures if failure.pack == pack.number])
 
 
-def _write_and_commit(unpacker: Unpacker, pack: Pack, contents: bytes) -> list[Failure]:
-    unpacker.write(pack.number, pack.groups, memoryview(contents))
-    return unpacker.commit()
+async def _fill(unpacker: Unpacker, disk: Disk, pack: Pack, contents: bytes) -> None:
+    """Write one pack, in as many threads as may write at once."""
+    shares = await disk.meta(unpacker.begin, pack.number, pack.groups, WRITERS)
+    if len(shares) == 1:
+        await disk.store(unpacker.fill, shares[0], memoryview(contents))
+        return
+    async with trio.open_nursery() as nursery:
+        for share in shares:
+            nursery.start_soon(disk.store, unpacker.fill, share, memoryview(contents))

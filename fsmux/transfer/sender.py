@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from fsmux.errors import IntegrityError, ProtocolError
+from fsmux.errors import FsmuxError, IntegrityError, ProtocolError
 from fsmux.events import ChunkHealed, FileStarted
 from fsmux.files.chunks import ChunkMap, effective_chunk_size
 from fsmux.limits import MAX_CHUNKS
@@ -30,7 +30,7 @@ from fsmux.wire.frames import FileSpan, Meter
 from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Keep, Offer, Span, Want, pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from fsmux.files.source import Source
     from fsmux.mux.stream import Stream
@@ -166,11 +166,32 @@ class _Sender:
 
     async def _finish(self) -> None:
         answered = self._to_finish
-        await self._stream.drained()  # what is checked now is what was sent
+        await self._drain()  # what is checked now is what was sent
         await self._sending.check_unchanged()
         for _ in range(answered):
             await self._stream.send(Finish(self._map.count, self._sending.whole_crc()))
         self._to_finish -= answered
+
+    async def _drain(self) -> None:
+        """Return once all was sent; or raise what the receiver says meanwhile, who may want and grant no more."""
+        failed: list[FsmuxError] = []
+
+        async def until(task: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await task()
+            except FsmuxError as exc:
+                failed.append(exc)
+            nursery.cancel_scope.cancel()
+
+        async def listen() -> None:
+            while True:
+                await self._take(await self._stream.receive())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(until, self._stream.drained)
+            nursery.start_soon(until, listen)
+        if failed:
+            raise failed[0]
 
     # ---- what the receiver says ------------------------------------------------------------------------------------
 

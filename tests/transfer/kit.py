@@ -60,7 +60,9 @@ class Side:
 
     def idle_threads(self) -> bool:
         limiters = [
-            limiter for disk in self._disks for limiter in (disk.write_limiter, disk.read_limiter, disk.meta_limiter)
+            limiter
+            for disk in self._disks
+            for limiter in (disk.write_limiter, disk.read_limiter, disk.meta_limiter, disk.pack_limiter)
         ]
         return not any(limiter.borrowed_tokens for limiter in limiters)
 

@@ -391,3 +391,12 @@ async def test_a_directory_stands_where_the_file_should(side: Side) -> None:
     assert summary.failed == 1
     assert (side.served / "name" / "inside").is_dir()
     assert state_of(side.served) == set()
+
+
+async def test_a_receiver_that_fails_without_granting_more_credit_is_heard(served: Path, there: Path) -> None:
+    """More than the initial credit, so that the rest would wait for a grant that never comes."""
+    (there / "big").write_bytes(content(INITIAL_CREDIT + 5))
+    async with facing("unix", served, there, write=False) as side:
+        summary = await side.client.upload(there / "big", "big", observer=side.observe)
+        assert summary.failed == 1
+        assert side.failure.code == "PERMISSION"

@@ -1,0 +1,443 @@
+"""Small files from the disk and to the disk, many at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from zlib_ng.zlib_ng import crc32
+
+from fsmux.columns import DIRECTORY, REGULAR, SYMLINK, Act, Group, itself
+from fsmux.errors import (
+    AccessError,
+    BadName,
+    IntegrityError,
+    NoSpace,
+    NotADirectory,
+    NotFound,
+    NotRegular,
+    SourceChanged,
+)
+from fsmux.files import listing
+from fsmux.files.packing import read_pack
+from fsmux.files.root import Root
+from fsmux.files.syscalls import Syscalls
+from fsmux.files.unpacking import WORTH_A_THREAD, Failure, Unpacker, _deal
+from fsmux.limits import SMALL_FILE
+from fsmux.records import Durability
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+LEVELS = list(Durability)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    (tmp_path / "target").mkdir()
+    return tmp_path / "target"
+
+
+def listed(path: Path, *parts: bytes) -> Group:
+    with Root.open(path) as root:
+        (group,) = listing.groups(root, parts)
+        return group
+
+
+def read(path: Path, *groups: Group) -> bytes:
+    with Root.open(path) as root:
+        return read_pack(root, (), groups)
+
+
+def write(
+    path: Path, groups: Sequence[Group], contents: bytes, level: Durability = Durability.NONE, sys: Any = None
+) -> list[Failure]:
+    with Root.open(path, **({"sys": sys} if sys else {})) as root:
+        unpacker = Unpacker(root, (), level)
+        try:
+            for share in unpacker.begin(1, groups, 2):
+                unpacker.fill(share, memoryview(contents))
+            return unpacker.commit()
+        finally:
+            unpacker.close()
+
+
+def move(source: Path, target: Path, level: Durability = Durability.NONE) -> None:
+    """A whole directory without anything below it."""
+    group = listed(source)
+    assert not write(target, [group], read(source, group), level)
+
+
+def facts(path: Path) -> dict[str, tuple[object, ...]]:
+    found: dict[str, tuple[object, ...]] = {}
+    for one in path.iterdir():
+        kept = one.lstat()
+        content = os.readlink(one) if one.is_symlink() else one.read_bytes() if one.is_file() else None
+        mode = 0 if one.is_symlink() else stat.S_IMODE(kept.st_mode)
+        found[one.name] = (stat.S_IFMT(kept.st_mode), mode, kept.st_mtime_ns if not one.is_dir() else 0, content)
+    return found
+
+
+# ---- both halves ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_files_and_links_come_out_as_they_went_in(source: Path, target: Path, level: Durability) -> None:
+    for name, content, mode in (("a", b"", 0o644), ("b", os.urandom(5000), 0o600), ("c", b"x", 0o777)):
+        (source / name).write_bytes(content)
+        (source / name).chmod(mode)
+        os.utime(source / name, ns=(1, 1_234_567_890_123_456_789))
+    (source / "link").symlink_to("nowhere")
+    (source / "dir").mkdir(mode=0o755)
+    move(source, target, level)
+    assert facts(target) == facts(source) | {"dir": (stat.S_IFDIR, 0o755, 0, None)}
+    assert not (target / ".fsmux").exists()
+
+
+def test_the_mask_of_the_process_takes_nothing_off(source: Path, target: Path) -> None:
+    for number, mode in enumerate((0o666, 0o777, 0o444, 0o000, 0o666)):
+        (source / str(number)).write_bytes(b"x")
+        (source / str(number)).chmod(mode)
+    before = os.umask(0o077)
+    try:
+        move(source, target)
+    finally:
+        os.umask(before)
+    assert facts(target) == facts(source)
+
+
+def test_every_byte_that_a_name_may_hold(source: Path, target: Path) -> None:
+    for byte in set(range(1, 256)) - {ord("/"), ord(".")}:
+        path = os.fsencode(source) + b"/" + bytes([byte])
+        with open(path, "wb") as file:
+            file.write(bytes([byte]))
+    (source / ("n" * 255)).write_bytes(b"long")
+    move(source, target)
+    assert facts(target) == facts(source)
+
+
+def test_hundreds_are_shared_by_threads_and_nothing_is_mixed_up(source: Path, target: Path) -> None:
+    for number in range(2 * WORTH_A_THREAD):
+        (source / f"{number:04d}").write_bytes(b"%d" % number * (number % 40))
+    group = listed(source)
+    contents = read(source, group)
+    with Root.open(target) as root:
+        unpacker = Unpacker(root, (), Durability.BATCH)
+        shares = unpacker.begin(1, [group], 2)
+        assert [len(part.group.names[part.first : part.stop]) for share in shares for part in share.parts] == [
+            WORTH_A_THREAD, WORTH_A_THREAD,
+        ]  # fmt: skip
+        for share in reversed(shares):
+            unpacker.fill(share, memoryview(contents))
+        assert not list(target.glob("0*"))  # written, and not there yet
+        assert not unpacker.commit()
+        unpacker.close()
+    assert facts(target) == facts(source)
+
+
+@given(st.lists(st.binary(max_size=20), max_size=12), st.sets(st.integers(0, 11)), st.integers(1, 4))
+def test_contents_find_their_files_however_they_are_shared(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], lost: set[int], threads: int
+) -> None:
+    group = Group((), [b"%d" % number for number in range(len(contents))], [len(one) for one in contents])
+    group.modes = [REGULAR] * len(contents)
+    group.mtimes = [0] * len(contents)
+    group.lost = [(index, NotFound("gone")) for index in sorted(lost) if index < len(contents)]
+    sent = b"".join(one for index, one in enumerate(contents) if index not in lost)
+    found = {}
+    for share in _deal(1, [group, group.pick([])], threads, len(contents)):
+        for part in share.parts:
+            offset = part.offset
+            for index in range(part.first, part.stop):
+                if index not in lost:
+                    found[index] = sent[offset : offset + group.sizes[index]]
+                    offset += group.sizes[index]
+    assert found == {index: one for index, one in enumerate(contents) if index not in lost}
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+class Meddling(Syscalls):
+    """Calls ``meddle(number)`` before each read."""
+
+    def __init__(self, meddle: Any) -> None:
+        self.reads = 0
+        self._meddle = meddle
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        self.reads += 1
+        self._meddle(self.reads)
+        return super().pread(fd, length, offset)
+
+
+def test_a_file_that_changed_since_it_was_listed_goes_as_it_is_now(source: Path) -> None:
+    (source / "a").write_bytes(b"old")
+    (source / "b").write_bytes(b"same")
+    group = listed(source)
+    (source / "a").write_bytes(b"something longer")
+    assert read(source, group) == b"something longersame"
+    assert (group.sizes, group.lost) == ([16, 4], [])
+    assert group.mtimes == [(source / name).stat().st_mtime_ns for name in "ab"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_never_mixed(source: Path) -> None:
+    (source / "a").write_bytes(b"1" * 10)
+    group = listed(source)
+
+    def meddle(number: int) -> None:
+        if number == 1:
+            (source / "a").write_bytes(b"2" * 12)
+
+    with Root.open(source, sys=Meddling(meddle)) as root:
+        assert read_pack(root, (), [group]) == b"2" * 12
+
+    def always(number: int) -> None:
+        (source / "a").write_bytes(b"x" * number)
+        os.utime(source / "a", ns=(number, number))
+
+    group = listed(source)
+    with Root.open(source, sys=Meddling(always)) as root:
+        assert read_pack(root, (), [group]) == b""
+    ((index, error),) = group.lost
+    assert index == 0
+    assert isinstance(error, SourceChanged)
+
+
+def test_what_cannot_be_read_is_lost_alone(source: Path) -> None:
+    for name in "abcde":
+        (source / name).write_bytes(name.encode())
+    group = listed(source)
+    (source / "a").unlink()
+    (source / "b").unlink()
+    (source / "b").symlink_to("c")
+    (source / "d").unlink()
+    os.mkfifo(source / "d")
+    (source / "e").write_bytes(bytes(SMALL_FILE + 1))
+    assert read(source, group) == b"c"
+    assert [(index, type(error)) for index, error in group.lost] == [
+        (0, NotFound), (1, BadName), (3, NotRegular), (4, SourceChanged),
+    ]  # fmt: skip
+
+
+def test_a_directory_that_is_gone_loses_all_that_was_in_it(source: Path) -> None:
+    (source / "d").mkdir()
+    (source / "d/a").write_bytes(b"a")
+    (source / "z").write_bytes(b"z")
+    below, top = listed(source, b"d"), listed(source)
+    (source / "d/a").unlink()
+    (source / "d").rmdir()
+    assert read(source, below, top) == b"z"
+    assert [type(error) for _, error in below.lost] == [NotFound]
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def regular(*files: tuple[bytes, bytes], directory: tuple[bytes, ...] = ()) -> tuple[Group, bytes]:
+    contents = [content for _, content in files]
+    group = Group(directory, [name for name, _ in files], [len(one) for one in contents])
+    group.mtimes = [7] * len(files)
+    group.modes = [REGULAR | 0o644] * len(files)
+    group.crcs = [crc32(one) for one in contents]
+    return group, b"".join(contents)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_entry_that_fails_fails_alone(target: Path, level: Durability) -> None:
+    (target / "b").mkdir()
+    (target / "b/inside").write_bytes(b"kept")
+    group, contents = regular((b"a", b"A"), (b"b", b"BB"), (b"c", b"CCC"), (b"d", b"D"))
+    group.crcs[2] ^= 1
+    failures = write(target, [group], contents, level)
+    assert sorted((one.group, one.entry) for one in failures) == [(0, 1), (0, 2)]
+    assert {type(one.error) for one in failures} >= {IntegrityError}
+    assert (target / "a").read_bytes() + (target / "d").read_bytes() == b"AD"
+    assert not (target / "c").exists()
+    assert (target / "b/inside").read_bytes() == b"kept"
+    assert not (target / ".fsmux").exists()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("call", ["openat", "pwrite", "futime", "rename", "syncfs", "fsync"])
+def test_a_call_that_fails_leaves_nothing_partial(target: Path, level: Durability, call: str) -> None:
+    (target / "old").write_bytes(b"as it was")
+
+    class Failing(Syscalls):
+        armed = False
+
+    def fail(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.armed and not (call == "openat" and args[1] in (b"old.dir", b".", b".fsmux")):
+            raise OSError(errno.ENOSPC, "full")
+        return getattr(Syscalls, call)(self, *args, **kwargs)
+
+    setattr(Failing, call, fail)
+    sys = Failing()
+    group, contents = regular((b"new", b"new"), (b"old", b"changed"))
+    with Root.open(target, sys=sys) as root:
+        unpacker = Unpacker(root, (), level)
+        unpacker._hold(root._state_at(root._top._fd, ()))
+        sys.armed = True
+        for share in unpacker.begin(1, [group], 1):
+            unpacker.fill(share, memoryview(contents))
+        failures = unpacker.commit()
+        sys.armed = False
+        unpacker.close()
+    syncs = {"syncfs": level is Durability.BATCH, "fsync": level is Durability.FILE}
+    if syncs.get(call, True):
+        assert {one.entry for one in failures} == {0, 1}
+        assert all(isinstance(one.error, NoSpace) for one in failures)
+    else:
+        assert not failures
+        return
+    if call != "syncfs" and call != "fsync":
+        assert (target / "old").read_bytes() == b"as it was"
+        assert not (target / "new").exists()
+    assert not (target / ".fsmux").exists()
+
+
+def test_what_was_not_committed_is_gone(target: Path) -> None:
+    group, contents = regular((b"a", b"a"))
+    with Root.open(target) as root:
+        unpacker = Unpacker(root, (), Durability.BATCH)
+        for share in unpacker.begin(1, [group], 1):
+            unpacker.fill(share, memoryview(contents))
+        assert len(list((target / ".fsmux").iterdir())) == 2  # the file, and what keeps others from removing this
+        unpacker.close()
+    assert not list(target.iterdir())
+
+
+def test_no_link_is_followed_and_nothing_outside_is_touched(tmp_path: Path, target: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (target / "way").symlink_to(outside)
+    (target / "name").symlink_to(outside / "file")
+    through, first = regular((b"a", b"a"), directory=(b"way",))
+    onto, second = regular((b"name", b"n"))
+    failures = write(target, [through, onto], first + second)
+    assert [one.group for one in failures] == [0]
+    assert isinstance(failures[0].error, NotADirectory | BadName)
+    assert not list(outside.iterdir())
+    assert (target / "name").read_bytes() == b"n"
+    assert not (target / "name").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "name", [b"..", b".", b".fsmux", b".FSMUX", b"a/b", b"", b"n" * 256, b"zero\0", b"\xef\xbc\x8efsmux"]
+)
+def test_names_that_are_none_are_refused(target: Path, name: bytes) -> None:
+    group, contents = regular((name, b"x"))
+    failures = write(target, [group], contents)
+    assert [type(one.error) for one in failures] == [BadName]
+    assert not list(target.iterdir())
+
+
+def test_directories_are_made_passable_and_finished_behind_their_contents(target: Path) -> None:
+    top = Group((), [b"d", b"link"], [0, 0], [5, 6], [DIRECTORY | 0o500, SYMLINK | 0o777], [b"d"])
+    top.crcs = [0, 0]
+    below, contents = regular((b"f", b"f"), directory=(b"d",))
+    finish = itself((b"d",), 1_000_000_007, DIRECTORY | 0o500, Act.ADJUST)
+    for level in LEVELS:
+        assert not write(target, [top, below, finish], contents, level)
+        kept = (target / "d").stat()
+        assert (stat.S_IMODE(kept.st_mode), kept.st_mtime_ns) == (0o500, 1_000_000_007)
+        assert (target / "d/f").read_bytes() == b"f"
+        assert os.readlink(target / "link") == "d"
+
+
+def test_the_place_itself_is_made_and_finished_last(target: Path) -> None:
+    with Root.open(target) as root:
+        unpacker = Unpacker(root, (b"deep", b"er"), Durability.NONE)
+        group, contents = regular((b"f", b"f"))
+        groups = [
+            itself((), 5, DIRECTORY | 0o700, Act.MAKE), group, itself((), 77, DIRECTORY | 0o711, Act.ADJUST),
+        ]  # fmt: skip
+        for share in unpacker.begin(3, groups, 2):
+            unpacker.fill(share, memoryview(contents))
+        assert not unpacker.commit()
+        unpacker.close()
+    assert (target / "deep/er/f").read_bytes() == b"f"
+    assert (target / "deep/er").stat().st_mtime_ns == 77
+
+
+def test_a_file_where_a_directory_must_be_fails_what_belongs_there(target: Path) -> None:
+    (target / "d").write_bytes(b"in the way")
+    top = Group((), [b"d", b"e"], [0, 0], [5, 5], [DIRECTORY | 0o755] * 2, crcs=[0, 0])
+    below, contents = regular((b"f", b"f"), directory=(b"d",))
+    failures = write(target, [top, below], contents)
+    assert [(one.group, one.entry) for one in failures] == [(0, 0), (1, 0)]
+    assert (target / "d").read_bytes() == b"in the way"
+    assert (target / "e").is_dir()
+
+
+def test_modes_alone_are_set_by_name(target: Path) -> None:
+    (target / "a").write_bytes(b"a")
+    group = Group((), [b"a", b"gone"], [0, 0], [9, 9], [REGULAR | 0o640] * 2, act=Act.ADJUST)
+    failures = write(target, [group], b"")
+    assert [(one.entry, type(one.error)) for one in failures] == [(1, NotFound)]
+    assert stat.S_IMODE((target / "a").stat().st_mode) == 0o640
+    assert (target / "a").stat().st_mtime_ns == 9
+
+
+# ---- listing --------------------------------------------------------------------------------------------------------
+
+
+def pages(path: Path, *parts: bytes) -> Iterator[Group]:
+    with Root.open(path) as root:
+        yield from listing.groups(root, parts)
+
+
+def test_a_listing_is_sorted_by_bytes_and_leaves_out_what_is_reserved(source: Path) -> None:
+    for name in (b"b", b"\xff", "ä".encode(), b"a", b".fsmux", b"Z", b"fsmux"):
+        with open(os.fsencode(source) + b"/" + name, "wb"):
+            pass
+    assert listed(source).names == sorted([b"b", b"\xff", "ä".encode(), b"a", b"Z", b"fsmux"])
+
+
+def test_a_large_directory_comes_in_pages(source: Path) -> None:
+    for number in range(2001):
+        (source / f"{number:04d}").touch()
+    found = list(pages(source))
+    assert [(len(group), group.more) for group in found] == [(1000, True), (1000, True), (1, False)]
+    assert [name for group in found for name in group.names] == [b"%04d" % number for number in range(2001)]
+
+
+def test_what_vanishes_while_it_is_listed_is_left_out(source: Path) -> None:
+    for name in "abc":
+        (source / name).write_bytes(b"x")
+    (source / "d").symlink_to("a")
+
+    class Vanishing(Syscalls):
+        def stat(self, directory: int, name: bytes) -> os.stat_result:
+            if name == b"b":
+                raise FileNotFoundError(errno.ENOENT, "gone")
+            return super().stat(directory, name)
+
+        def readlink(self, directory: int, name: bytes) -> bytes:
+            raise FileNotFoundError(errno.ENOENT, "gone")
+
+    with Root.open(source, sys=Vanishing()) as root:
+        (group,) = listing.groups(root, ())
+    assert (group.names, group.sizes, group.targets) == ([b"a", b"c"], [1, 1], [])
+
+
+def test_an_empty_directory_is_one_empty_group_and_none_is_an_error(source: Path) -> None:
+    assert listed(source) == Group(())
+    with pytest.raises(NotFound):
+        listed(source, b"none")
+    if os.geteuid():
+        source.chmod(0)
+        with pytest.raises(AccessError):
+            listed(source)

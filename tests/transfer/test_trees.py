@@ -1,0 +1,426 @@
+"""Trees between a client and a server: what arrives, what fails alone, what a hostile peer gets, what is left."""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from zlib_ng.zlib_ng import crc32
+
+from fsmux import handlers, limits, tree_handlers
+from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
+from fsmux.errors import FsmuxError, ProtocolError, StreamReset, Unsupported
+from fsmux.events import FileDone, FileFailed, FilesDone, FilesSkipped, Planned, Scanning, WouldDo
+from fsmux.limits import SMALL_FILE
+from fsmux.moving.carriers import all_of
+from fsmux.records import Durability
+from fsmux.wire.messages import Ask, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
+
+from .kit import Move, Side, content, damaging_pair, descriptors, facing, state_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fsmux.events import Summary
+
+
+def make(root: Path) -> Path:
+    """A tree of a little of everything."""
+    (root / "d/deep/er").mkdir(parents=True)
+    (root / "empty").mkdir(mode=0o711)
+    for number in range(40):
+        (root / f"d/{number:02d}").write_bytes(content(number * 37, number))
+    (root / "d/deep/er/large").write_bytes(content(SMALL_FILE + 5, 99))
+    (root / "d/deep/er/small").write_bytes(b"")
+    (root / "d/link").symlink_to("../empty")
+    (root / "d/deep").chmod(0o750)
+    os.utime(root / "d/deep", ns=(1, 1_000_000_000_000_000_001))
+    os.utime(root / "d/07", ns=(1, 7))
+    return root
+
+
+class Tree(Move):
+    """Moves the directory ``file`` by its name."""
+
+    async def __call__(self, name: str = "file", **options: Any) -> Summary:
+        side = self.side
+        side.events.clear()
+        if self.direction == "up":
+            return await side.client.upload(self.source / name, "", observer=side.observe, **options)
+        return await side.client.download(name, self.target, observer=side.observe, **options)
+
+
+@pytest.fixture
+def move(move: Tree) -> Tree:
+    return Tree(move.side, move.direction)
+
+
+def inventory(root: Path) -> dict[str, tuple[object, ...]]:
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(root.rglob("*")):
+        facts = path.lstat()
+        if path.is_symlink():
+            kept: tuple[object, ...] = (os.readlink(path),)
+        else:
+            kept = (stat.S_IMODE(facts.st_mode), facts.st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        found[str(path.relative_to(root))] = kept
+    return {name: kept for name, kept in found.items() if not name.startswith(".fsmux")}
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+async def test_a_tree_arrives_with_everything_and_a_second_time_nothing_moves(
+    move: Tree, durability: Durability
+) -> None:
+    make(move.source / "file")
+    summary = await move(durability=durability)
+    assert inventory(move.target / "file") == inventory(move.source / "file")
+    assert (summary.files, summary.failed) == (42, 0)
+    assert sum(len(event.names) for event in move.side.of(FilesDone)) == 41
+    assert [event.path for event in move.side.of(FileDone)] == ["d/deep/er/large"]
+    assert all(event.durable is (durability is not Durability.NONE) for event in move.side.of(FilesDone))
+    assert not state_of(move.side.served)
+    again = await move(durability=durability)
+    assert (again.files, again.bytes_sent, again.skipped) == (0, 0, 43)
+    assert sum(len(event.names) for event in move.side.of(FilesSkipped)) == 43
+    assert inventory(move.target / "file") == inventory(move.source / "file")
+
+
+async def test_only_what_differs_moves_and_what_is_there_alone_stays(move: Tree) -> None:
+    make(move.source / "file")
+    await move()
+    (move.source / "file/d/03").write_bytes(b"new")
+    (move.source / "file/d/04").chmod(0o600)
+    (move.source / "file/new").mkdir()
+    (move.source / "file/new/one").write_bytes(b"1")
+    (move.target / "file/d/extra").write_bytes(b"stays")
+    (move.source / "file/d/link").unlink()
+    (move.source / "file/d/link").symlink_to("elsewhere")
+    summary = await move()
+    assert (summary.files, summary.failed) == (2, 0)
+    expected = inventory(move.source / "file")
+    found = inventory(move.target / "file")
+    assert found.pop("d/extra")[2] == b"stays"
+    assert found == expected
+
+
+async def test_a_dry_run_says_what_a_real_one_does(move: Tree) -> None:
+    make(move.source / "file")
+    dry = await move(dry_run=True)
+    would = {(event.action, event.path) for event in move.side.of(WouldDo)}
+    assert not (move.target / "file").exists()
+    real = await move()
+    assert (dry.files, dry.bytes) == (real.files, real.bytes)
+    sent = {path for action, path in would if action == "send"}
+    done = {one.path for event in move.side.of(FilesDone) for one in event.each()}
+    assert sent == done | {event.path for event in move.side.of(FileDone)}
+    made = {path for action, path in would if action in ("make directory", "make link")}
+    assert made == set(inventory(move.target / "file")) - sent | {"file"}
+
+
+async def test_the_scan_is_told_of_before_the_plan_is_whole(move: Tree) -> None:
+    make(move.source / "file")
+    await move()
+    kinds = [type(event) for event in move.side.events]
+    assert kinds.index(Scanning) < kinds.index(Planned)
+    (planned,) = move.side.of(Planned)
+    assert (planned.files, planned.skipped) == (42, 0)
+
+
+async def test_directories_with_more_entries_than_a_page_are_compared_page_by_page(
+    move: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsmux.files.listing.GROUP_ENTRIES", 7)
+    (move.source / "file/d").mkdir(parents=True)
+    (move.target / "file/d").mkdir(parents=True)
+    for number in range(60):
+        (move.source / f"file/d/{number:03d}").write_bytes(b"x" * number)
+        if number % 3:
+            (move.target / f"file/d/{number:03d}").write_bytes(b"x" * number)
+            facts = (move.source / f"file/d/{number:03d}").stat()
+            os.utime(move.target / f"file/d/{number:03d}", ns=(1, facts.st_mtime_ns))
+        (move.target / f"file/d/{number:03d}-other").write_bytes(b"")
+    summary = await move()
+    assert (summary.files, summary.skipped) == (20, 40)
+    names = [name for name in inventory(move.target / "file") if not name.endswith("other")]
+    assert names == list(inventory(move.source / "file"))
+
+
+async def test_one_that_fails_does_not_keep_the_others(move: Tree) -> None:
+    make(move.source / "file")
+    (move.target / "file/d/05").mkdir(parents=True)
+    (move.target / "file/empty").write_bytes(b"in the way")
+    (move.source / "file/empty/below").write_bytes(b"never tried")
+    os.mkfifo(move.source / "file/pipe")
+    summary = await move()
+    assert (summary.failed, summary.skipped, summary.files) == (2, 1, 41)
+    failed = {event.path: event.code for event in move.side.of(FileFailed)}
+    assert failed == {"d/05": "IS_A_DIRECTORY", "empty": "NOT_A_DIRECTORY"}
+    assert (move.target / "file/empty").read_bytes() == b"in the way"
+
+
+async def test_a_directory_that_appears_as_a_file_meanwhile_is_said_once(move: Tree) -> None:
+    make(move.source / "file")
+
+    def plant(event: object) -> None:
+        if isinstance(event, Scanning) and not (move.target / "file/d").exists():
+            (move.target / "file").mkdir(exist_ok=True)
+            (move.target / "file/d").write_bytes(b"in the way")
+
+    move.side.on_event = plant  # after the plan, before the first pack
+    summary = await move()
+    assert {event.path for event in move.side.of(FileFailed)} <= {"d", "d/deep/er/large"}
+    assert summary.failed
+    assert (move.target / "file/d").read_bytes() == b"in the way"
+    assert (move.target / "file/empty").is_dir()
+
+
+async def test_several_sources_in_one_place_share_directories(move: Tree) -> None:
+    from fsmux.job import Options
+    from fsmux.moving.transfer import Transfer
+    from fsmux.urls import Local
+
+    if move.direction != "up":
+        return
+    for name in "ab":
+        make(move.source / name)
+    (move.source / "b/d/only").write_bytes(b"b")
+    side = move.side
+    sources = [Local(os.fspath(side.there / name), True) for name in "ab"]
+    transfer = Transfer(side.client, Options(durability=Durability.NONE), side.observe)
+    summary = await transfer.run(sources, side.client.remote.server.join((b"both",)))
+    expected = inventory(move.source / "a") | {"d/only": inventory(move.source / "b")["d/only"]}
+    found = inventory(move.target / "both")
+    assert found.keys() == expected.keys()
+    assert found["d/deep"] == expected["d/deep"]
+    assert summary.failed == 43  # every file and link of the second that has a name of the first
+    assert (summary.files, found["d/only"]) == (43, expected["d/only"])
+
+
+async def test_cancelled_in_the_middle_it_leaves_nothing_and_goes_on_from_there(move: Tree) -> None:
+    (move.source / "file").mkdir()
+    for directory in range(30):
+        (move.source / f"file/{directory}").mkdir()
+        for number in range(100):
+            (move.source / f"file/{directory}/{number}").write_bytes(b"%d" % number)
+    before = descriptors()
+
+    def stop(event: object) -> None:
+        if isinstance(event, FilesDone):
+            scope.cancel()
+
+    move.side.on_event = stop
+    with trio.CancelScope() as scope:
+        await move()
+    assert scope.cancelled_caught
+    await move.side.quiet()
+    assert not [name for name in state_of(move.target) if name.endswith(".tmp")]
+    kept = f" {move.target}"  # where unfinished files go, once it was needed
+    assert {name for name in descriptors() - before if not name.endswith(kept)} == set()
+    move.side.on_event = lambda event: None
+    summary = await move()
+    assert summary.files + summary.skipped == 3000
+    assert inventory(move.target / "file") == inventory(move.source / "file")
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_what_arrives_damaged_is_asked_for_again(served: Path, there: Path, direction: str) -> None:
+    hurt = 3
+
+    def damage(index: int, size: int) -> int | None:
+        nonlocal hurt
+        if hurt and size > 1000:
+            hurt -= 1
+            return 700
+        return None
+
+    async with facing("memory", served, there, pair=damaging_pair(damage)) as side:
+        move = Tree(side, direction)
+        (move.source / "file").mkdir()
+        for number in range(20):
+            (move.source / f"file/{number}").write_bytes(content(500, number))
+        summary = await move()
+        assert (summary.files, summary.failed) == (20, 0)
+        assert summary.retries >= 1
+        for number in range(20):
+            assert (move.target / f"file/{number}").read_bytes() == content(500, number)
+
+
+async def test_a_peer_without_packs_is_a_clear_error(move: Tree) -> None:
+    make(move.source / "file")
+    hello = move.side.client.connection.peer_hello
+    object.__setattr__(hello, "features", ())
+    with pytest.raises(Unsupported, match="both sides need this release"):
+        await move()
+
+
+async def test_the_first_error_of_several_tasks_comes_out_as_it_is() -> None:
+    async def fail(error: FsmuxError) -> None:
+        await trio.lowlevel.checkpoint()
+        raise error
+
+    with pytest.raises(ProtocolError, match="first"):
+        await all_of(partial(fail, ProtocolError("first")), trio.sleep_forever)
+
+
+# ---- a hostile client -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def side(served: Path, there: Path) -> Any:
+    async with facing("memory", served, there) as side:
+        yield side
+
+
+def files(*names: bytes, data: bytes = b"x", directory: tuple[bytes, ...] = ()) -> Group:
+    count = len(names)
+    group = Group(directory, list(names), [len(data)] * count, [0] * count, [REGULAR | 0o644] * count)
+    group.crcs = [crc32(data)] * count
+    return group
+
+
+async def test_packs_by_hand(side: Side) -> None:
+    async with side.client.connection.open_stream(Store((b"in",), Durability.NONE)) as stream:
+        await stream.send(Pack(9, (itself((), 0, DIRECTORY | 0o755, Act.MAKE), files(b"a", b"b"))))
+        await stream.send_data(b"xx")
+        assert await stream.expect_message(Packed) == Packed(9)
+        stream.end()
+        assert await stream.receive() is None
+    assert {path.name for path in (side.served / "in").iterdir()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("wrong", ["too much", "too little", "another message", "a message in it"])
+async def test_a_pack_that_does_not_add_up_ends_its_stream(side: Side, wrong: str) -> None:
+    async def send() -> None:
+        async with side.client.connection.open_stream(Store((), Durability.NONE)) as stream:
+            if wrong == "another message":
+                await stream.send(Walk(()))
+            else:
+                await stream.send(Pack(1, (files(b"a", data=b"four"),)))
+                if wrong == "too much":
+                    await stream.send_data(b"more than four")
+                elif wrong == "too little":
+                    await stream.send_data(b"f")
+                    stream.end()
+                else:
+                    await stream.send(Pack(2, ()))
+            await stream.receive()
+
+    with pytest.raises((ProtocolError, StreamReset)):
+        await send()
+    assert not (side.served / "a").exists()
+
+
+async def test_a_bad_name_in_a_pack_is_refused_alone(side: Side) -> None:
+    async with side.client.connection.open_stream(Store((), Durability.NONE)) as stream:
+        await stream.send(Pack(1, (files(b".fsmux", b"a"), files(b"b"), files(b"c", directory=(b".FSMUX",)))))
+        await stream.send_data(b"xxxx")
+        packed = await stream.expect_message(Packed)
+        assert {(one.group, one.entry) for one in packed.failed} == {(0, 0), (0, 1), (2, 0)}
+        stream.end()
+    assert (side.served / "b").read_bytes() == b"x"
+
+
+async def test_a_read_only_server_takes_no_packs(served: Path, there: Path) -> None:
+    make(there / "tree")
+    async with facing("memory", served, there, write=False) as side:
+        with pytest.raises(FsmuxError, match="read-only"):
+            await side.client.upload(there / "tree", "tree", observer=side.observe)
+    assert not list(served.iterdir())
+
+
+async def test_looking_and_walking_by_hand(side: Side) -> None:
+    make(side.served / "t")
+    connection = side.client.connection
+    async with connection.open_stream(Look((b"t",), ((b"d", b"deep"),))) as stream:
+        stream.expect(None)
+        (group,) = (await stream.expect_message(Listed)).groups
+        assert (group.directory, group.names) == ((b"d", b"deep"), [b"er"])
+        await stream.send(Look((), ((b"none",), ())))
+        groups = [one for one in (await stream.expect_message(Listed)).groups]
+        assert [(one.directory, one.error is not None) for one in groups] == [((b"none",), True), ((), False)]
+        stream.end()
+        assert await stream.receive() is None
+    async with connection.open_stream(Walk((b"t",)), end=True) as stream:
+        stream.expect(None)
+        directories: list[Any] = []
+        while isinstance(listed := await stream.expect_message(Listed, Ok), Listed):
+            directories += [one.directory for one in listed.groups]
+    assert directories == [(), (b"d",), (b"d", b"deep"), (b"d", b"deep", b"er"), (b"empty",)]
+
+
+async def test_what_cannot_be_packed_is_named_in_the_index(side: Side) -> None:
+    (side.served / "a").write_bytes(b"x")
+    async with side.client.connection.open_stream(Fetch(())) as stream:
+        stream.expect(None)
+        wanted = files(b"a", b"none")
+        wanted.crcs = []
+        await stream.send(Ask(4, (wanted,)))
+        pack: Pack = await stream.expect_message(Pack)
+        assert (pack.number, pack.size, [index for index, _ in pack.groups[0].lost]) == (4, 1, [1])
+        data = await stream.receive()
+        assert bytes(data) == b"x"  # type: ignore[arg-type]
+        stream.consumed(data)  # type: ignore[arg-type]
+        stream.end()
+
+
+# ---- a hostile server -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda pack: Pack(pack.number, (*pack.groups, files(b"evil"))),
+        lambda pack: Pack(pack.number + 7, pack.groups),
+        lambda pack: Pack(pack.number, tuple(renamed(group) for group in pack.groups)),
+        lambda pack: Pack(pack.number, pack.groups[:-1]),
+    ],
+    ids=["more", "number", "names", "less"],
+)
+async def test_a_client_writes_only_what_it_asked_for(side: Side, monkeypatch: pytest.MonkeyPatch, plant: Any) -> None:
+    make(side.served / "file")
+    real = tree_handlers.send_pack
+
+    class Lying:
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+            self.send_data = stream.send_data
+
+        async def send(self, message: Any) -> None:
+            await self._stream.send(plant(message))
+
+    async def lie(stream: Any, *args: Any) -> None:
+        await real(Lying(stream), *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tree_handlers, "send_pack", lie)
+    with pytest.raises(ProtocolError):
+        await side.client.download("file", side.there, observer=side.observe)
+    assert not list(side.there.rglob("evil*"))
+
+
+def renamed(group: Group) -> Group:
+    group.names = [name + b"evil" for name in group.names]
+    return group
+
+
+async def test_a_directory_that_was_never_listed_is_not_entered(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(side.served / "file")
+
+    async def lie(context: Any, stream: Any, request: Any) -> None:
+        groups = [files(b"a"), files(b"b", directory=(b"never",))]
+        for group in groups:
+            group.crcs = []
+        await stream.send(Listed(tuple(groups)))
+        await stream.send(Ok(), end=True)
+
+    monkeypatch.setitem(handlers.HANDLERS, Walk, lie)
+    await side.client.download("file", side.there, observer=side.observe)
+    assert not (side.there / "file/never").exists()
+
+
+def test_the_limits_leave_room_for_what_grows() -> None:
+    assert limits.PACK_BYTES + limits.SMALL_FILE < limits.MAX_PACK_BYTES
+    assert limits.PACK_BYTES < limits.INITIAL_WINDOW
