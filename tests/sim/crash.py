@@ -61,6 +61,8 @@ class Ledger:
     """Those of them that a power cut has met."""
     unfinished: dict[Parts, bytes] = field(default_factory=dict)
     """Versions that are being received."""
+    former: dict[Parts, list[bytes]] = field(default_factory=dict)
+    """Versions that were begun before those; a client may come back to one."""
 
     def copy(self) -> Ledger:
         return Ledger(
@@ -69,6 +71,7 @@ class Ledger:
             self.loose.copy(),
             self.torn.copy(),
             self.unfinished.copy(),
+            self.former,
         )
 
     def after_power_cut(self) -> Ledger:
@@ -169,7 +172,8 @@ class Explorer:
     def check(self, device: Device, ledger: Ledger, *, again: bool = False) -> None:
         check_names(device, ledger)
         ledger = ledger.copy()
-        for name, data in list(ledger.unfinished.items()):
+        for name, latest in list(ledger.unfinished.items()):
+            data = self.rng.choice([latest, latest, *ledger.former.get(name, ())])
             self._recover(device, ledger, name, data, explore=again and not self.rng.randrange(AGAIN))
 
     def _recover(self, device: Device, ledger: Ledger, name: Parts, data: bytes, *, explore: bool) -> None:

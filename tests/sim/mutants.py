@@ -87,7 +87,7 @@ MUTANTS: Final = (
            "            journal.append(Type.DURABLE, journal.count, stamp)\n", progress=True),
     Mutant("no sync of the journal at a checkpoint", "files/sink.py",
            "            journal.flush()\n            journal.sync()\n", "            journal.flush()\n", progress=True),
-    Mutant("the stamp is not looked at", "files/resume.py", "        trusted = trusted and stamp_of(sys.fstat(fd)) =="
+    Mutant("the stamp is not looked at", "files/resume.py", "        trusted = trusted and stamp_of(facts) =="
            " log.stamp\n", ""),
     # ---- resuming
     Mutant("no sync of the part when resuming", "files/resume.py",

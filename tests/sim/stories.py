@@ -73,6 +73,9 @@ class Teller:
         self, root: Root, name: Parts, data: bytes, durability: Durability = Durability.BATCH, *, resume: bool = True
     ) -> Sink:
         sink = start(root, name, data, durability, resume=resume)
+        former = self.ledger.unfinished.get(name, data)
+        if former != data:
+            self.ledger.former.setdefault(name, []).append(former)
         self.ledger.unfinished[name] = data
         return sink
 

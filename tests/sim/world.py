@@ -311,7 +311,7 @@ def episode(seed: int, prepare: Callable[[World], None] = World.draw_tasks) -> R
         prepare(world)
         with (
             patch("fsmux.client.dial_unix", world.dial),
-            patch("fsmux.mux.transport.os.preadv", world.preadv),
+            patch("os.preadv", world.preadv),
             patch("fsmux.sites.SPREAD_BYTES", SPREAD_BYTES),
         ):
             return await world.run()
