@@ -25,8 +25,12 @@ class Chooser:
         self._names = names
         self._apart = apart
 
-    def begin_file(self) -> None:
-        """The next questions are about another file."""
+    def facts(self) -> bool:
+        """Whether mode and times are the new ones."""
+        return self._rng.random() < self._names
+
+    def begin_file(self, size: int) -> None:
+        """The next questions are about another file, which has so many bytes."""
         if self._apart:
             self._here = self._rng.choice((0.0, 1.0, self._data))
 
@@ -49,10 +53,13 @@ class Scripted(Chooser):
         self.script = script
         self.limits: list[int] = []
 
-    def begin_file(self) -> None:
+    def begin_file(self, size: int) -> None:
         pass
 
     def keep(self) -> bool:
+        return bool(self.upto(1))
+
+    def facts(self) -> bool:
         return bool(self.upto(1))
 
     def upto(self, count: int) -> int:

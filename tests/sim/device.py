@@ -18,7 +18,6 @@ A *fork* is what a ``kill -9`` leaves: everything, but nobody has it open.  A *c
 
 from __future__ import annotations
 
-import os
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -104,10 +103,6 @@ class Change:
     name: bytes
     value: Inode | None
     needs: tuple[Change, ...] = ()
-
-
-def _error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
 
 
 class Device:
@@ -333,7 +328,7 @@ class _Copy:
         if made is not None:
             return made
         chooser = self._chooser
-        if chooser is None or old.facts == old.stable_facts or chooser.upto(1):
+        if chooser is None or old.facts == old.stable_facts or chooser.facts():
             mode, mtime_ns, ctime_ns = old.facts
         else:
             mode, mtime_ns, ctime_ns = old.stable_facts
@@ -353,7 +348,7 @@ class _Copy:
             made.failures, made.reported = old.failures, old.reported
             return
         if old.pending:
-            self._chooser.begin_file()
+            self._chooser.begin_file(len(old.data))
             data = bytearray(old.stable)
             sizes = self._chooser.upto(sum(isinstance(op, int) for op in old.pending))
             for op in old.pending:

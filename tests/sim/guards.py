@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import errno
+import random
 from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import Busy, FsmuxError
 from fsmux.files import leftovers
+from fsmux.files.journal import RECORD, Header, Journal, Type, parse
+from fsmux.files.lease import Lease
 from fsmux.files.root import Root
 from fsmux.files.sink import open_sink
+from fsmux.files.syscalls import OPEN_CREATE
 from fsmux.records import Durability
-from tests.sim.crash import CHUNK, Wrong, fill, identity, start
+from tests.sim.choices import Chooser
+from tests.sim.crash import CHUNK, Wrong, check_held, fill, identity, start
 from tests.sim.device import Device
 from tests.sim.stories import FIRST, NAME, SMALL
 from tests.sim.syscalls import SimSyscalls, no_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+OTHER: Final = random.Random(9).randbytes(len(FIRST))
 
 
 def _refuses(what: str, act: Callable[[], object]) -> None:
@@ -113,7 +121,59 @@ def not_given_back() -> None:
         sink.close()
 
 
+class _PartAhead(Chooser):
+    """Power fails when the bytes of the part are on the device, and not yet its times, nor what the journal says."""
+
+    def __init__(self) -> None:
+        super().__init__(random.Random(0), 1.0, 1.0)
+
+    def facts(self) -> bool:
+        return False
+
+    def begin_file(self, size: int) -> None:
+        self._here = float(size > CHUNK)
+
+
+def back_to_an_earlier_version() -> None:
+    """The claims about a version must be gone for good before another one's bytes come to the same part."""
+    device = Device()
+    for version, chunks in ((FIRST, [0, 1, 2]), (OTHER, [0, 1])):
+        with Root.open("", sys=SimSyscalls(device)) as root, start(root, NAME, version, Durability.BATCH) as sink:
+            fill(sink, version, chunks)
+            if version is OTHER:
+                device = device.crash(_PartAhead())
+            else:
+                sink.suspend()
+    sys = SimSyscalls(device)
+    with Root.open("", sys=sys) as root, start(root, NAME, FIRST, Durability.BATCH) as sink:
+        check_held(sink, sys, FIRST)
+
+
+def records_of_another_journal() -> None:
+    """Records that were damaged, or written in an earlier life of the same blocks, end what is believed."""
+    journals = []
+    for epoch in (b"a", b"b"):
+        device = Device()
+        sys = SimSyscalls(device)
+        top = sys.open_root("")
+        journal = Journal(sys, Lease(sys.openat(top, b"journal", OPEN_CREATE), sys))
+        journal.begin(Header(identity(FIRST), CHUNK, 1, 1, bytes(16), b"file", epoch * 16))
+        journal.append(Type.RECEIVED, 1, 1)
+        journal.flush()
+        journals.append(bytes(device.root.entries[b"journal"].data))
+        journal.close()
+    first, second = journals
+    damaged = bytearray(first)
+    damaged[12 - RECORD] ^= 1  # in its checksum of the chunk
+    for mixed in (first[:-RECORD] + second[-RECORD:], damaged):
+        log = parse(mixed)
+        if log is None or log.count:
+            raise Wrong("a record that does not belong to its journal was believed")
+
+
 GUARDS: Final = (
+    back_to_an_earlier_version,
+    records_of_another_journal,
     not_given_back,
     poisoned,
     incomplete,

@@ -126,7 +126,8 @@ MUTANTS: Final = (
            "                journal.append(Type.INVALID, index)\n", "                pass\n", progress=True),
     # ---- beginning anew
     Mutant("an old journal is not emptied before its part is replaced", "files/resume.py",
-           "    journal.reset()\n    state.unlink(part_name)\n", "    state.unlink(part_name)\n"),
+           "    journal.reset()\n    state.unlink(part_name)\n", "    state.unlink(part_name)\n",
+           progress=True),
     Mutant("the emptied journal is not synced", "files/journal.py",
            "                    self._sys.ftruncate(fd, 0)\n                    self._sys.fdatasync(fd)\n",
            "                    self._sys.ftruncate(fd, 0)\n", progress=True),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fsmux.files.syscalls import NO_SYMLINKS, OPEN_LOOK, OPEN_STEP, Syscalls
-from tests.sim.device import UID, Facts, Inode, _error
+from tests.sim.device import UID, Facts, Inode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +31,10 @@ FIRST_FD: Final = 1 << 20
 """No descriptor of the simulation is one of the process that simulates."""
 
 _PATH: Final = OPEN_LOOK & OPEN_STEP & ~(os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
 
 
 def no_fault(name: str) -> int:
