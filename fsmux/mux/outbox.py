@@ -70,6 +70,8 @@ class SendQueue:
     eager_taken: int = 0
     closed: bool = False
     sending: bool = False
+    unsent: int = 0
+    """Bytes of DATA that were dropped, because the stream was over before their turn had come."""
 
     @property
     def queued(self) -> int:
@@ -190,6 +192,7 @@ class Outbox:
             queue.closed = True
             dropped = list(queue.items)
             queue.items.clear()
+            queue.unsent += sum(item.length - item.done for item in dropped if item.cmd == Cmd.DATA)
             self._leave_eager(queue)
             if queue.in_ring:
                 self._ring.remove(queue)

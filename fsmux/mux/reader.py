@@ -2,15 +2,14 @@
 
 Theory: it is the demultiplexer, and awaits neither a stream nor the writer; so no stream can stop another, and two
 peers cannot deadlock.  Small frames are read in the event loop.  When a large payload begins that has an outlet (see
-:mod:`.pour`), the reader moves into a thread and stays there for as long as the same stream brings such payloads, with
-nothing but their checksums in between; what is whole is handed to the event loop without waiting for it.  Any other
-frame brings the reader back, and is dispatched before what is behind it is looked at.
+:mod:`.pour`), the reader moves into a thread and stays there while such payloads follow one another, whoever they are
+for.  What it reads in between it hands to the event loop in its order, and does not wait for it.  It comes back when
+there is nothing to read, or when a payload goes elsewhere; by then everything before is dispatched.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import trio
@@ -35,6 +34,9 @@ READ_CHECKPOINT = 1 * limits.MIB
 FRAME_COST = 4 * limits.KIB
 """Bytes that a frame counts as, beside its own, when the reader decides to let other tasks run."""
 
+MAX_BEHIND = 1024
+"""Frames that the thread may be ahead of the event loop: a few hundred KiB of objects."""
+
 
 class Reader:
     """``dispatch`` gets every frame, ``heard`` how many bytes came; ``max_payload`` is the decoder's."""
@@ -53,6 +55,8 @@ class Reader:
         self._heard = heard
         self._decoder = Decoder(max_payload, table.place, defer=POUR_MIN if transport.may_pour else NEVER)
         self._error: Exception | None = None
+        self._handed = 0  # frames that the thread has handed over, counted by the thread
+        self._taken = 0  # and those that the event loop has taken, counted there
 
     async def run(self) -> None:
         """Read until the connection is lost; raises :class:`ConnectionLost`, or what a frame is at fault for."""
@@ -83,36 +87,35 @@ class Reader:
             return self._decoder.put(self._table.place(header))
         self._decoder.defer = 1  # nothing is placed from within the thread
         try:
-            stopped, frames = await self._transport.in_reader_thread(partial(self._pour, pour))
+            stopped = await self._transport.in_reader_thread(partial(self._pour, pour))
         finally:
             self._decoder.defer = POUR_MIN
         if self._error is not None:
             raise self._error
-        return frames if stopped is None else self._decoder.put(self._table.poured(stopped))
+        return () if stopped is None else self._decoder.put(self._table.poured(stopped))
 
     # ---- in the thread ---------------------------------------------------------------------------------------------
 
-    def _pour(self, pour: Pour) -> tuple[Pour | None, Iterable[Frame]]:
-        """Pour payload after payload. Returns one that was stopped on its way, or frames to be dispatched."""
-        decoder, stream = self._decoder, pour.stream
+    def _pour(self, pour: Pour) -> Pour | None:
+        """Pour payload after payload, for as long as one follows another. Returns one that was stopped on its way."""
+        decoder = self._decoder
         following: Pour | None = pour
         while following is not None and self._error is None:
             pour = following
             whole = self._pour_one(pour)
             if whole is None:
-                return pour, ()
+                return pour
             self._soon(pour.length, whole, pour)
-            while decoder.undecided is None:
+            while decoder.undecided is None and self._error is None:
                 count = self._transport.receive_now(decoder.buffers())
-                if not count:
-                    return None, ()
-                frames = decoder.advance(count)
-                for frame in frames:
-                    if frame.cmd != Cmd.CHUNK or frame.stream_id != stream.id:
-                        return None, chain((frame,), frames)
-                    self._soon(count, frame)
-            following = self._table.pour(decoder.undecided, only=stream)
-        return None, ()
+                if not count or self._handed - self._taken > MAX_BEHIND:
+                    return None
+                for frame in decoder.advance(count):
+                    if frame.cmd != Cmd.SPAN or not self._table.begin_span(frame):
+                        self._soon(0, frame)
+                self._soon(count)
+            following = None if decoder.undecided is None else self._table.pour(decoder.undecided)
+        return None
 
     def _pour_one(self, pour: Pour) -> Frame | None:
         """Pour one payload; its frame if it is whole then."""
@@ -128,10 +131,12 @@ class Reader:
     # ---- in the event loop, for the thread -------------------------------------------------------------------------
 
     def _soon(self, count: int, frame: Frame | None = None, pour: Pour | None = None) -> None:
+        self._handed += 1
         self._table.run_soon(partial(self._take, count, frame, pour))
 
     def _take(self, count: int, frame: Frame | None, pour: Pour | None) -> None:
         """Take over what the thread has received. Nothing may be raised: what is wrong stops the reader."""
+        self._taken += 1
         try:
             if self._error is None:
                 self._heard(count)

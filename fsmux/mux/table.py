@@ -174,14 +174,14 @@ class StreamTable:
         self._placed = data = self._pool.place(header.length, offset)
         return data.views
 
-    def pour(self, header: Header, only: Stream | None = None) -> Pour | None:
+    def pour(self, header: Header) -> Pour | None:
         """How a DATA payload gets straight to the disk; None if it does not, and :meth:`place` is to be asked.
 
-        With ``only``, a payload of another stream does not. That may be asked in the reader's thread while the event
-        loop works: what is changed here nobody but the reader changes.
+        May be asked in the reader's thread while the event loop works: what is changed here, nobody but the reader
+        changes.
         """
         stream = self._streams.get(header.stream_id)
-        if stream is None or stream.left or stream.remote_ended or only not in (None, stream):
+        if stream is None or stream.left or stream.remote_ended:
             return None
         if header.length < POUR_MIN:
             return None
@@ -194,6 +194,19 @@ class StreamTable:
         credit.on_received(header.length)
         stream.locate(header.length)
         return Pour(stream, offset, header.length, outlet)
+
+    def begin_span(self, frame: Frame) -> bool:
+        """Take a SPAN, in the reader's thread as well. False if it is not in order, and to be dispatched as usual."""
+        stream = self._streams.get(frame.stream_id)
+        if stream is None or stream.left or stream.remote_ended or frame.flags:
+            return False
+        try:
+            span = decode(frame.cmd, _bytes(frame))
+            assert isinstance(span, Span)
+            stream.begin_span(span)
+        except FsmuxError:
+            return False
+        return True
 
     def poured(self, pour: Pour) -> list[memoryview] | None:
         """A payload was poured as far as it goes: its stream hears of that, and what is left goes where this says."""
