@@ -145,7 +145,8 @@ MUTANTS: Final = (
     Mutant("a short write is taken for a whole one", "files/ranges.py", "        if written == total:\n",
            "        if written:\n"),
     Mutant("a short read is taken for a whole one", "files/ranges.py",
-           "        done += count\n    return done\n", "        done += count\n        break\n    return done\n"),
+           "        done += count\n    return done\n", "        done += count\n        break\n    return done\n",
+           progress=True),
     Mutant("a range that was copied is not compared", "files/basis.py", "            if digest != known[0]:\n",
            "            if False:\n", progress=True),
     # ---- descriptors and leftovers
@@ -171,7 +172,7 @@ MUTANTS: Final = (
     Mutant("a message in two pieces is right whatever its checksum", "wire/decoder.py",
            "        if fold(crc32(payload, self._crc)) != header.checksum:\n", "        if False:\n"),
     Mutant("a connection that fell silent is kept", "mux/connection.py",
-           "            if silent >= limits.DEAD_SECONDS:\n", "            if False:\n"),
+           "            if silent >= self._patience:\n", "            if False:\n"),
     Mutant("a damaged chunk is not asked for again", "transfer/intake.py",
            "        self.stream.send_nowait(Again(verdict.index, verdict.found))\n", ""),
     Mutant("bytes that were taken are no credit again", "transfer/intake.py",
