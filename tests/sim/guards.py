@@ -15,7 +15,7 @@ from fsmux.files.sink import open_sink
 from fsmux.files.syscalls import OPEN_CREATE
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
-from tests.sim.crash import CHUNK, Wrong, check_held, fill, identity, start
+from tests.sim.crash import CHUNK, RESERVED, Wrong, check_held, fill, identity, start
 from tests.sim.device import Device
 from tests.sim.stories import FIRST, NAME, SMALL
 from tests.sim.syscalls import SimSyscalls, no_fault
@@ -121,6 +121,18 @@ def not_given_back() -> None:
         sink.close()
 
 
+def swept_when_abandoned() -> None:
+    """What a killed process left of a small file is gone after a while, once somebody receives files there."""
+    device = Device()
+    with Root.open("", sys=SimSyscalls(device)) as root, start(root, NAME, SMALL, Durability.BATCH):
+        device = device.fork()
+    device.now_ns += round(2 * leftovers.LOOSE_SECONDS * 1e9)
+    with Root.open("", sys=SimSyscalls(device)) as root, root.keep_state():
+        pass
+    if RESERVED in device.root.entries:
+        raise Wrong("an abandoned file was not swept away")
+
+
 class _PartAhead(Chooser):
     """Power fails when the bytes of the part are on the device, and not yet its times, nor what the journal says."""
 
@@ -182,4 +194,5 @@ GUARDS: Final = (
     two_sessions,
     closed_while_used,
     swept_while_used,
+    swept_when_abandoned,
 )
