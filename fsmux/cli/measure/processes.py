@@ -204,8 +204,11 @@ def fsmux_server(root: Path, *options: str, write: bool = True) -> Server:
 
 
 def environment() -> dict[str, str]:
-    """What fsmux processes of a measurement have in their environment."""
-    return {"FSMUX_TOKEN": TOKEN}
+    """What fsmux processes of a measurement have in their environment.
+
+    Compiled modules may be kept, as an installed package has them: compiling them anew takes 0.09 s of every start.
+    """
+    return {"FSMUX_TOKEN": TOKEN, "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def fsmux(*words: str | os.PathLike[str]) -> Process:
