@@ -15,7 +15,7 @@ from fsmux.records import printable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from fsmux.records import Parts
+    from fsmux.records import Extent, Parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,42 @@ class Summary(Event):
     failed: int
     retries: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FileDamaged(Event):
+    """A file is not what its manifest says: ``chunks`` are the ranges that differ, ``reason`` is for a person."""
+
+    path: str
+    bytes: int
+    chunks: Sequence[Extent]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileMissing(Event):
+    """A file of the manifest is not there."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileExtra(Event):
+    """A file is there and not in the manifest."""
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestWritten(Event):
+    """A manifest was written to ``path``.  ``bytes_read`` of its files were read for it beside their transfer."""
+
+    path: str
+    files: int
+    bytes: int
+    bytes_read: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ LAYERS: dict[str, int] = {
     "mux": 4,
     "transfer": 5,
     **dict.fromkeys(("server", "client", "handlers", "tree_handlers", "auth", "greeting"), 6),
-    **dict.fromkeys(("lanes", "sites", "moving", "job"), 6),
+    **dict.fromkeys(("lanes", "sites", "moving", "job", "checking"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 """By the first name below the package."""
@@ -34,7 +34,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "typer": ("cli",),
     "rich": ("cli",),
     "click": ("cli",),
-    "trio": ("mux", "transfer", "server", "client", "handlers", "lanes", "sites", "moving", "cli"),
+    "trio": ("mux", "transfer", "server", "client", "handlers", "lanes", "sites", "moving", "job", "checking", "cli"),
     "socket": ("mux/transport", "server.py", "cli/serve.py", "cli/measure/rawloop.py"),
     "select": ("mux/transport", "cli/measure/processes.py"),
     "ctypes": ("files/syscalls.py",),

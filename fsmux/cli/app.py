@@ -253,6 +253,46 @@ def clean(
 
 
 @app.command()
+def verify(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", show_default=False, help="A file or directory on this machine.")
+    ],
+    manifest: Annotated[
+        str | None,
+        option("--manifest", metavar="FILE", show_default=False, help="The default is PATH.fsmux-manifest."),
+    ] = None,
+    extra: Annotated[
+        bool, option("--extra", help="Tell files that are not in the manifest, too; exit code 3.")
+    ] = False,
+    create: Annotated[
+        str | None,
+        option(
+            "--create", metavar="FILE", show_default=False, help="Do not compare: write a manifest of what is there."
+        ),
+    ] = None,
+    sha256: Annotated[
+        bool, option("--sha256", help="Do not compare: print lines that 'sha256sum -c' understands.")
+    ] = False,
+    json: Json = False,
+    progress: Annotated[
+        Progress, option("--progress", help="Bars on a terminal, always, or no progress at all.")
+    ] = Progress.AUTO,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compare files with the manifest that 'transfer --manifest' or 'verify --create' has made of them.
+
+    Names the files and the chunks that have changed, reading from the disk and not from memory. Exit codes: 7 damaged,
+    4 missing. 'transfer --repair' fetches what is wrong.
+    """
+    from fsmux.cli import verify as command
+
+    level = verbosity(verbose, quiet)
+    options = command.VerifyOptions(path, manifest, extra, create, sha256, json, progress.value, level)
+    raise typer.Exit(guard(lambda: command.run(options), level))
+
+
+@app.command()
 def demo(
     directory: Annotated[
         str | None,

@@ -18,6 +18,9 @@ VERSION: Final = 1
 ERROR, NORMAL, VERBOSE, DEBUG = -1, 0, 1, 2
 """At which verbosity (``-q`` is -1, each ``-v`` adds one) a line is shown."""
 
+SHOWN_CHUNKS: Final = 8
+"""Damaged ranges that a line names; ``--json`` names all."""
+
 
 def sentence(event: events.Event) -> tuple[int, str] | None:
     """A line for stderr and the verbosity that it needs, or None for what only changes numbers."""
@@ -33,6 +36,18 @@ def sentence(event: events.Event) -> tuple[int, str] | None:
             return NORMAL, f"fsmux: {_naming(path, message)}; {again}"
         case events.ChunkHealed(path, index, attempt):
             return VERBOSE, f"{printable(path)}: chunk {index} arrived damaged and was sent again (attempt {attempt})"
+        case events.FileDamaged(path, _, chunks, reason):
+            where = ", ".join(f"{chunk.offset}+{chunk.length}" for chunk in chunks[:SHOWN_CHUNKS])
+            more = ", …" if len(chunks) > SHOWN_CHUNKS else ""
+            return ERROR, f"fsmux: {printable(path)}: DAMAGED: {reason}{f' (at {where}{more})' if chunks else ''}"
+        case events.FileMissing(path):
+            return ERROR, f"fsmux: {printable(path)}: MISSING"
+        case events.FileExtra(path):
+            return ERROR, f"fsmux: {printable(path)}: not in the manifest"
+        case events.ManifestWritten(path, files, size, read):
+            text = f"{printable(path)}: {count_files(files)}, {format_bytes(size)}"
+            note = f"; {format_bytes(read)} did not travel, and were read for it" if read else ""
+            return NORMAL, f"fsmux: {text}{note}"
         case events.FileDone(path, _, _, resumed):
             note = f" ({format_bytes(resumed)} resumed)" if resumed else ""
             return VERBOSE, f"{printable(path)}{note}"
@@ -74,6 +89,15 @@ def as_object(event: events.Event) -> dict[str, Any] | None:
                 "event": "file_done", "path": path, "bytes": size, "bytes_sent": sent, "bytes_resumed": resumed,
                 "digest": digest, "durable": durable,
             }  # fmt: skip
+        case events.FileDamaged(path, size, chunks, reason):
+            ranges = [{"offset": chunk.offset, "length": chunk.length} for chunk in chunks]
+            return {"event": "damaged", "path": path, "bytes": size, "chunks": ranges, "message": reason}
+        case events.FileMissing(path, size):
+            return {"event": "missing", "path": path, "bytes": size}
+        case events.FileExtra(path, size):
+            return {"event": "extra", "path": path, "bytes": size}
+        case events.ManifestWritten(path, files, size, read):
+            return {"event": "manifest", "path": path, "files": files, "bytes": size, "bytes_read": read}
         case events.FileSkipped(path, size, reason):
             return {"event": "file_skipped", "path": path, "bytes": size, "reason": reason}
         case events.ChunkHealed(path, index, attempt):
