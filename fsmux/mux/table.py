@@ -285,8 +285,10 @@ class StreamTable:
         if frame.cmd == Cmd.RESET:  # it overtook the message that was to open the stream
             return None
         if self.refusing or self._peer_streams >= self._max_streams:
-            text = "going away" if self.refusing else "too many streams at once"
-            self.outbox.urgent(Frame(Cmd.RESET, stream_id, encode(Reset(ErrorCode.REFUSED, text))))
+            code, text = ErrorCode.REFUSED, "too many streams at once"
+            if self.refusing:
+                code, text = ErrorCode.SHUTDOWN, "going away"
+            self.outbox.urgent(Frame(Cmd.RESET, stream_id, encode(Reset(code, text))))
             return None
         stream = self._add_stream(stream_id)
         self._peer_streams += 1
@@ -319,13 +321,20 @@ class StreamTable:
         if self._stray > MAX_STRAY_FRAMES:
             raise ProtocolError("too many frames for streams that are over")
 
-    def file_was_short(self, stream_id: int) -> None:
-        """A span's file ended early and zeros filled its frame: the stream cannot go on. From any thread."""
+    def file_was_short(self, stream_id: int, error: OSError | None) -> None:
+        """A span's file ended early, or could not be read, and zeros filled its frame: the stream cannot go on.
+
+        From any thread.
+        """
+        if error is None:
+            code, text = ErrorCode.SOURCE_CHANGED, "the file became shorter while it was being sent"
+        else:
+            code, text = ErrorCode.IO, f"the file cannot be read: {(error.strerror or 'unknown').lower()}"
 
         def reset() -> None:
             stream = self._streams.get(stream_id)
             if stream is not None:
-                stream.reset(ErrorCode.SOURCE_CHANGED, "the file became shorter while it was being sent")
+                stream.reset(code, text)
 
         self.run_soon(reset)
 

@@ -16,13 +16,16 @@ from fsmux.errors import (
     PeerShutdown,
     RefusedError,
     SourceChanged,
+    StorageError,
     StreamReset,
 )
+from fsmux.files.lease import Lease
 from fsmux.limits import INITIAL_CREDIT, MIB, MIN_FRAME, STREAM_BACKLOG
 from fsmux.mux.buffers import Data
 from fsmux.mux.connection import open_connection
 from fsmux.mux.stream import SEND_BACKLOG
 from fsmux.records import Attrs, Kind
+from fsmux.wire.frames import FileSpan, Meter
 from fsmux.wire.messages import Entries, Entry, Error, Finish, Get, List, Ok, Stat
 from fsmux.wire.state import Role
 
@@ -552,6 +555,27 @@ async def test_a_file_that_became_shorter_resets_its_stream_only(
         await ask(client)
         await check_clean(client, server)
     span.source.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("meter", [None, Meter()])
+async def test_a_file_that_cannot_be_read_resets_its_stream_only(
+    kind: str, tmp_path: Path, nursery: trio.Nursery, meter: Meter | None
+) -> None:
+    """A directory is the one thing that opens everywhere and that no read succeeds on."""
+    lease = Lease(os.open(tmp_path, os.O_RDONLY))
+    async with connected(kind) as (client, server):
+        async with client.open_stream(Stat((b"x",))) as stream:
+            incoming = await server.accept()
+            assert incoming is not None
+            async with incoming:
+                await stream.send_data(FileSpan(lease, 0, 100_000, meter))
+                incoming.expect(100_000)
+                with pytest.raises(StorageError, match="cannot be read: is a directory"):
+                    await read_to_the_end(incoming)
+        nursery.start_soon(serve, server, answer_ok)
+        await ask(client)
+        await check_clean(client, server)
+    lease.close()
 
 
 async def test_errors_of_the_block_come_out_as_they_are(kind: str) -> None:

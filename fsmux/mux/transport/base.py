@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from fsmux.errors import ConnectionLost
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fsmux.mux.pour import Pour
 
 T = TypeVar("T")
+OnShort: TypeAlias = "Callable[[int, OSError | None], None]"
 
 
 class Transport(ABC):
@@ -31,11 +32,11 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
+    async def pump(self, outbox: Outbox, on_short: OnShort) -> None:
         """Send until the outbox has nothing more to send.
 
-        ``on_short(stream_id)`` is called, in whatever thread, when a span's file ended early and zeros filled its
-        frame.
+        ``on_short(stream_id, error)`` is called, in whatever thread, when a span's file ended early, or could not be
+        read, and zeros filled its frame.
         Raises :class:`ConnectionLost` if the connection breaks; cancellation inside a frame breaks it.
         """
 

@@ -27,7 +27,7 @@ from fsmux.limits import FRAME_SECONDS, MIB, MIN_FRAME, NOTSENT_LOWAT
 from fsmux.mux.outbox import FrameSizer
 from fsmux.mux.pour import UNIT
 from fsmux.mux.standing import StandingQueue
-from fsmux.mux.transport.base import Transport, lost
+from fsmux.mux.transport.base import OnShort, Transport, lost
 from fsmux.wire.frames import FileSpan
 
 if TYPE_CHECKING:
@@ -76,7 +76,18 @@ LOOK_SECONDS = 0.01
 
 ZEROS = bytes(64 * 1024)
 
+FILE_ERRORS = frozenset({errno.EIO, errno.ESTALE, errno.ENXIO, errno.EBADMSG, errno.EISDIR})
+"""What ``sendfile`` fails with when it is the file that cannot be read; anything else is the connection's."""
+
 HAVE_SENDFILE = sys.platform == "linux"
+
+
+class _Unreadable(Exception):
+    """The file failed after ``sent`` bytes of a span; the connection is as it should be."""
+
+    def __init__(self, sent: int, error: OSError) -> None:
+        self.sent = sent
+        self.error = error
 
 
 class SocketTransport(Transport):
@@ -187,7 +198,7 @@ class SocketTransport(Transport):
             raise ConnectionLost("the peer closed the connection inside a frame")
         return got
 
-    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
+    async def pump(self, outbox: Outbox, on_short: OnShort) -> None:
         if self._broken:
             raise ConnectionLost("the connection broke inside a frame")
         if not outbox.has_bulk:
@@ -219,7 +230,7 @@ class SocketTransport(Transport):
             self._broken = True
             raise
 
-    def _pump_in_thread(self, outbox: Outbox, sizer: FrameSizer, on_short: Callable[[int], None]) -> None:
+    def _pump_in_thread(self, outbox: Outbox, sizer: FrameSizer, on_short: OnShort) -> None:
         checked = time.monotonic()
         sizer.resume(checked)
         while (batch := outbox.next()) is not None:
@@ -260,17 +271,21 @@ class SocketTransport(Transport):
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", pace or _UNPACED))
 
-    def _send_batch(self, batch: Batch, on_short: Callable[[int], None]) -> int:
+    def _send_batch(self, batch: Batch, on_short: OnShort) -> int:
         payload = batch.payload
         if payload is None:
             return self._send_bytes(memoryview(batch.prefix), 0)
         if isinstance(payload, FileSpan):
             self._send_bytes(memoryview(batch.prefix), _MORE)
-            sent = self._send_span(batch.fd, payload)
+            error: OSError | None = None
+            try:
+                sent = self._send_span(batch.fd, payload)
+            except _Unreadable as exc:
+                sent, error = exc.sent, exc.error
             if sent < payload.length:
                 self._send_zeros(payload.length - sent)
                 assert batch.queue is not None
-                on_short(batch.queue.stream_id)
+                on_short(batch.queue.stream_id, error)
         else:
             self._send_bytes(memoryview(batch.prefix), _MORE)
             self._send_bytes(payload, 0)
@@ -301,10 +316,18 @@ class SocketTransport(Transport):
         done = 0
         while done < span.length:
             step = min(MEASURED_STEP, span.length - done)
-            with contextlib.suppress(ranges.ShortFile):
-                for piece in ranges.pieces(syscalls, fd, span.offset + done, step):
-                    span.meter.update(piece)
-            sent = self._send_file(fd, span.offset + done, step)
+            try:
+                with contextlib.suppress(ranges.ShortFile):
+                    for piece in ranges.pieces(syscalls, fd, span.offset + done, step):
+                        span.meter.update(piece)
+                sent = self._send_file(fd, span.offset + done, step)
+            except _Unreadable as exc:
+                exc.sent += done
+                raise
+            except OSError as exc:
+                if exc.errno not in FILE_ERRORS:
+                    raise
+                raise _Unreadable(done, exc) from exc
             done += sent
             if sent < step:
                 break
@@ -325,6 +348,8 @@ class SocketTransport(Transport):
             except OSError as exc:
                 if exc.errno in (errno.EINVAL, errno.ENOSYS) and not done:  # a file system without it
                     return self._read_and_send(fd, offset, count)
+                if exc.errno in FILE_ERRORS:
+                    raise _Unreadable(done, exc) from exc
                 raise
             if sent == 0:
                 break
@@ -335,7 +360,10 @@ class SocketTransport(Transport):
         done = 0
         buffer = memoryview(bytearray(min(count, READ_PIECE)))
         while done < count:
-            got = os.preadv(fd, [buffer[: min(len(buffer), count - done)]], offset + done)
+            try:
+                got = syscalls.preadv(fd, (buffer[: min(len(buffer), count - done)],), offset + done)
+            except OSError as exc:
+                raise _Unreadable(done, exc) from exc
             if got == 0:
                 break
             self._send_bytes(buffer[:got], 0)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from fsmux.errors import ConnectionLost
-from fsmux.mux.transport.base import Transport, lost
+from fsmux.files import ranges
+from fsmux.files.syscalls import real as syscalls
+from fsmux.mux.transport.base import OnShort, Transport, lost
 from fsmux.wire.frames import FileSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from fsmux.mux.outbox import Outbox
 
@@ -39,7 +40,7 @@ class StreamTransport(Transport):
             rest = rest[size:]
         return len(data)
 
-    async def pump(self, outbox: Outbox, on_short: Callable[[int], None]) -> None:
+    async def pump(self, outbox: Outbox, on_short: OnShort) -> None:
         if self._broken:
             raise ConnectionLost("the connection broke inside a frame")
         batch = outbox.next()
@@ -50,10 +51,10 @@ class StreamTransport(Transport):
             data: bytes | memoryview = batch.prefix
             if isinstance(batch.payload, FileSpan):
                 read = partial(_read_span, batch.payload, batch.fd)
-                content, short = await trio.to_thread.run_sync(read, limiter=self._limiter)
+                content, short, error = await trio.to_thread.run_sync(read, limiter=self._limiter)
                 data = batch.prefix + content
                 if short and batch.queue is not None:
-                    on_short(batch.queue.stream_id)
+                    on_short(batch.queue.stream_id, error)
             elif batch.payload is not None:
                 data = batch.prefix + batch.payload
             await self._stream.send_all(data)
@@ -71,17 +72,17 @@ class StreamTransport(Transport):
         await trio.aclose_forcefully(self._stream)
 
 
-def _read_span(span: FileSpan, fd: int) -> tuple[bytes, bool]:
+def _read_span(span: FileSpan, fd: int) -> tuple[bytes, bool, OSError | None]:
+    """The bytes, filled up with zeros if the file has less or cannot be read, and whether and why that was so."""
     buffer = bytearray(span.length)
-    done = 0
-    while done < span.length:
-        got = os.preadv(fd, [memoryview(buffer)[done:]], span.offset + done)
-        if got == 0:
-            break
-        done += got
+    done, error = 0, None
+    try:
+        done = ranges.read_into(syscalls, fd, memoryview(buffer), span.offset)
+    except OSError as exc:
+        error = exc
     if span.meter is not None:
         span.meter.update(buffer)
-    return bytes(buffer), done < span.length
+    return bytes(buffer), done < span.length, error
 
 
 def memory_pair() -> tuple[StreamTransport, StreamTransport]:
