@@ -101,11 +101,11 @@ class Reader:
         decoder = self._decoder
         following: Pour | None = pour
         while following is not None and self._error is None:
-            pour = following
+            pour, early = following, len(decoder.early)  # which was counted when it came
             whole = self._pour_one(pour)
             if whole is None:
                 return pour
-            self._soon(pour.length, whole, pour)
+            self._soon(pour.length - early, whole, pour)
             while decoder.undecided is None and self._error is None:
                 count = self._transport.receive_now(decoder.buffers())
                 if not count or self._handed - self._taken > MAX_BEHIND:
