@@ -84,7 +84,7 @@ class Torture:
         into = self._served if direction == "up" else self._own
         url = f"fsmux://{self._relay.address}/"
         pair = (self._source, url + "copy") if direction == "up" else (url + "source", into / "copy")
-        words = ("transfer", "--json", "--durability", self._durability, *pair)
+        words = ("transfer", "--json", "--retries", "0", "--durability", self._durability, *pair)
         complaints: list[str] = []
         self._interrupted(fsmux(*words), direction, victim, at)
         copy = into / "copy"

@@ -33,6 +33,7 @@ class Relay:
         self._limit: dict[Direction, int | None] = {"up": None, "down": None}
         self._damage: dict[Direction, int | None] = {"up": None, "down": None}
         self._go_on = threading.Event()
+        self._stopped: list[threading.Event] = []
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -48,7 +49,14 @@ class Relay:
     def go_on(self) -> None:
         """Hold back nothing any more."""
         self._limit = {"up": None, "down": None}
-        self._go_on.set()
+        for event in (*self._stopped, self._go_on):
+            event.set()
+
+    def leave_behind(self) -> None:
+        """What is held back stays so until :meth:`go_on`, as on a dead network; other connections pass."""
+        self._limit = {"up": None, "down": None}
+        self._stopped.append(self._go_on)
+        self._go_on = threading.Event()
 
     def damage(self, direction: Direction, count: int) -> None:
         """Change one byte: the one that passes after ``count`` more in this direction."""

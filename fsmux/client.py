@@ -7,6 +7,7 @@ for may be cancelled; the server is told at once and the connection goes on.
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -16,7 +17,7 @@ from fsmux.auth import ClientAuth
 from fsmux.errors import ConnectFailed, ErrorCode, IntegrityError, ProtocolError
 from fsmux.files.chunks import crc32_of
 from fsmux.greeting import hello, prove_to_server
-from fsmux.limits import CONNECT_SECONDS, MAX_DATA_PAYLOAD, MIB
+from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_DATA_PAYLOAD, MIB
 from fsmux.mux.buffers import Data
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.transport import dial_tcp, dial_unix
@@ -60,12 +61,14 @@ async def connect(
     url: str | Remote,
     *,
     token: str | None = None,
-    timeout: float = CONNECT_SECONDS,  # noqa: ASYNC109  # of one phase, where a caller's scope would bound all
+    timeout: float | None = None,  # noqa: ASYNC109  # of one phase, where a caller's scope would bound all
 ) -> AsyncIterator[Client]:
     """A connection to the server of ``url`` (``fsmux://HOST:PORT``, ``fsmux+unix:///SOCKET``) for the block.
 
-    ``token`` proves who the user of the URL is.  ``timeout`` bounds connecting, in seconds.  Leaving the block closes
-    the connection; requests still under way in other tasks end with :class:`ConnectionLost`.
+    ``token`` proves who the user of the URL is.  ``timeout`` is how many seconds connecting may take, and the server be
+    silent afterwards, before the connection counts as lost; without it these are ``CONNECT_SECONDS`` and
+    ``DEAD_SECONDS``.  Leaving the block closes the connection; requests still under way in other tasks end with
+    :class:`ConnectionLost`.
 
     Raises:
         UsageError, ConnectFailed, VersionMismatch, AuthError: the URL is none, nobody answers, it is not an fsmux
@@ -80,20 +83,22 @@ async def connect(
 async def _dial(
     remote: Remote,
     token: str | None,
-    timeout: float,  # noqa: ASYNC109  # of one phase
+    timeout: float | None,  # noqa: ASYNC109  # of one phase
 ) -> AsyncIterator[Connection]:
     async def authenticate(connection: Connection) -> None:
         await prove_to_server(connection, ClientAuth(remote.user, token))
 
+    limit = CONNECT_SECONDS if timeout is None else timeout
     try:
-        with trio.fail_after(timeout):
+        with trio.fail_after(limit):
             if remote.socket_path:
                 transport = await dial_unix(remote.socket_path)
             else:
                 transport = await dial_tcp(remote.host, remote.port)
     except trio.TooSlowError:
-        raise ConnectFailed(f"{remote.server}: no answer within {timeout:g} s") from None
-    async with open_connection(transport, Role.CLIENT, hello(), authenticate) as connection:
+        raise ConnectFailed(f"{remote.server}: no answer within {limit:g} s") from None
+    patience = DEAD_SECONDS if timeout is None else timeout
+    async with open_connection(transport, Role.CLIENT, hello(), authenticate, patience=patience) as connection:
         yield connection
 
 
@@ -185,15 +190,19 @@ class Client:
         """Copy a file or a whole directory from the server, resuming what an earlier attempt left.
 
         ``options`` are fields of :class:`fsmux.job.Options`.  Single files that fail are reported to ``observer`` and
-        counted in the summary's ``failed``; they do not stop the others.
+        counted in the summary's ``failed``; they do not stop the others.  ``docs/`` means what is in ``docs``.
         """
-        return await job.download(self, parts_of(path), destination, job.Options(**options), observer)
+        return await job.download(self, self._place(path), destination, job.Options(**options), observer)
 
     async def upload(
         self, source: str | os.PathLike[str], path: str | Parts, *, observer: Observer = events.ignore, **options: Any
     ) -> Summary:
         """Copy a file or a whole directory to the server; otherwise like :meth:`download`."""
-        return await job.upload(self, source, parts_of(path), job.Options(**options), observer)
+        return await job.upload(self, source, self._place(path), job.Options(**options), observer)
+
+    def _place(self, path: str | Parts) -> Remote:
+        place = self.remote.server.join(parts_of(path))
+        return replace(place, trailing_slash=True) if isinstance(path, str) and path.endswith("/") else place
 
     @contextmanager
     def limited(self, rate: int | None) -> Iterator[None]:

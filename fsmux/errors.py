@@ -11,6 +11,7 @@ shell, and whether the same request may succeed if it is simply made again (``re
     │   ├── ConnectionLost             it broke, or the peer fell silent
     │   └── PeerShutdown               the peer is going away in good order
     ├── ProtocolError              bytes that no correct peer sends; ends the connection
+    │   ├── Damaged                    a frame whose checksum is wrong: the network changed it
     │   ├── VersionMismatch            no common protocol version, or not this protocol at all
     │   └── FlowControlError           more bytes than credit allowed
     ├── StreamReset                the peer (or a limit) ended one stream; the connection lives
@@ -60,6 +61,7 @@ class ErrorCode(IntEnum):
     CANCELLED = 22
     TIMEOUT = 23
     USAGE = 24
+    DAMAGED = 25
 
 
 class ExitCode(IntEnum):
@@ -114,6 +116,12 @@ class PeerShutdown(NetworkError):
 class ProtocolError(FsmuxError):
     code = ErrorCode.PROTOCOL
     exit_code = ExitCode.REFUSED
+
+
+class Damaged(ProtocolError):
+    code = ErrorCode.DAMAGED
+    exit_code = ExitCode.NETWORK
+    retryable = True
 
 
 class VersionMismatch(ProtocolError):
@@ -217,7 +225,7 @@ _BY_CODE: dict[int, type[FsmuxError]] = {
     for cls in (
         InternalError, Unsupported, ProtocolError, FlowControlError, RefusedError, AuthError, AccessError, BadName,
         NotFound, Exists, NotADirectory, IsADirectory, NotEmpty, NotRegular, NoSpace, SourceChanged, IntegrityError,
-        Busy, StorageError, VersionMismatch, PeerShutdown, StreamReset, ConnectFailed, UsageError,
+        Busy, StorageError, VersionMismatch, PeerShutdown, StreamReset, ConnectFailed, UsageError, Damaged,
     )
 }  # fmt: skip
 

@@ -68,7 +68,18 @@ class FileStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class FileProgress(Event):
-    """``bytes`` more payload bytes of this file arrived at (or left for) the other side."""
+    """``bytes`` more payload bytes of this file arrived at (or left for) the other side.
+
+    Less than none: of what was to leave, so many bytes stayed here because the connection was lost.
+    """
+
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileReused(Event):
+    """``bytes`` of an earlier version of this file, which the destination holds, need not travel."""
 
     path: str
     bytes: int

@@ -25,7 +25,7 @@ from fsmux.limits import CHUNK_SIZE, MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
 from fsmux.plan.walk import Listed, walk
 from fsmux.records import Attrs, Durability, Kind, printable
-from fsmux.transfer.receiver import Receiving, receive_file
+from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import send_file
 from fsmux.transfer.session import Report
 from fsmux.tree_handlers import fetch, look, store, walk_tree
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from fsmux.files.root import Root
     from fsmux.mux.stream import Stream
     from fsmux.records import Parts
+    from fsmux.transfer.attempts import Attempts
     from fsmux.transfer.desk import Desk
     from fsmux.transfer.digests import DigestCache
     from fsmux.transfer.disk import Disk
@@ -112,10 +113,18 @@ class Context:
     observer: Observer
     kept: StateKeeper
     desk: Desk
+    attempts: Attempts
 
     def check_write(self) -> None:
         if self.read_only:
             raise AccessError("the server does not allow writing here; it is read-only unless started with --write")
+
+    async def for_run(self, request: Put | Store, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work of a request in the place of what earlier attempts of its run have left under way."""
+        if request.join:
+            await self.attempts.take_part((self.owner, request.join), request.attempt, work)
+        else:
+            await work()
 
 
 async def dispatch(stream: Stream, context: Context) -> None:
@@ -136,6 +145,9 @@ async def dispatch(stream: Stream, context: Context) -> None:
         except Exception:
             logger.exception("a request failed unexpectedly (%s from %s)", request, context.peer)
             _refuse(stream, context, request, ErrorCode.INTERNAL, "the server failed unexpectedly; its log says more")
+        except BaseException:  # cancelled: the server stops, which is no fault of this request
+            stream.reset(ErrorCode.SHUTDOWN, "the server is shutting down")
+            raise
 
 
 def _refuse(stream: Stream, context: Context, request: str, code: ErrorCode, text: str) -> None:
@@ -311,15 +323,18 @@ async def _put(context: Context, stream: Stream, request: Put) -> None:
             clock=time.monotonic,
         )
 
-    report = Report(printable(request.path))
-    if not request.join:
-        await receive_file(stream, open_for, disk=context.disk, report=report)
-        return
-    await context.desk.receive_on(
-        stream,
-        (context.owner, request.path, request.join),
-        lambda: Receiving(open_for, context.disk, report, streams=request.streams, joint=True),
-    )
+    streams = request.streams
+
+    def begin() -> Receiving:
+        return Receiving(open_for, context.disk, Report(printable(request.path)), streams=streams, joint=streams > 1)
+
+    async def receive() -> None:
+        if request.join:
+            await context.desk.receive_on(stream, (context.owner, request.path, request.join), begin)
+        else:
+            await begin().receive_on(stream)
+
+    await context.for_run(request, receive)
 
 
 HANDLERS: dict[type, Callable[[Context, Stream, Any], Awaitable[None]]] = {

@@ -1,6 +1,10 @@
 """A whole transfer as a caller says it: several sources to one destination, and how.
 
-What is done about it is in :mod:`fsmux.moving`.
+Theory: a job outlives its connections.  Each attempt has new ones and does the whole of :mod:`fsmux.moving` again; what
+stands at the destination is found up to date, what is there in part goes on from its journal, and what was told is not
+told twice, because the report is the same.  Only what the network does is met by another attempt: whatever else fails
+would fail again.  The first connection has to be made at once, unless it was said how often to try: a mistyped name is
+more often the reason than a server that is just being restarted.
 """
 
 from __future__ import annotations
@@ -9,11 +13,17 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fsmux.errors import UsageError
-from fsmux.limits import CHUNK_SIZE, CONNECT_SECONDS
+import trio
+
+from fsmux.backoff import RETRIES, Backoff
+from fsmux.errors import Damaged, FsmuxError, NetworkError, UsageError
+from fsmux.events import Retrying
+from fsmux.limits import CHUNK_SIZE
+from fsmux.moving.report import Report
 from fsmux.moving.transfer import Transfer
 from fsmux.plan.filters import Filters
-from fsmux.records import Durability, Parts
+from fsmux.records import Durability
+from fsmux.transfer.session import Run
 from fsmux.urls import Local, Remote
 
 if TYPE_CHECKING:
@@ -44,12 +54,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A transfer as a command line says it: sources and destination, exactly one side of them remote."""
+    """A transfer as a command line says it: sources and destination, exactly one side of them remote.
+
+    ``retries`` is how many attempts in a row may bring nothing before it is given up; None: ``RETRIES``, but none if
+    the server cannot be reached at all.  ``timeout`` is that of :func:`fsmux.client.connect`.
+    """
 
     sources: tuple[Local | Remote, ...]
     destination: Local | Remote
     token: str | None = None
-    timeout: float = CONNECT_SECONDS
+    timeout: float | None = None
+    retries: int | None = None
     options: Options = field(default_factory=Options)
 
 
@@ -63,6 +78,29 @@ async def run(job: Job, observer: Observer) -> Summary:
     """
     from fsmux.client import connect
 
+    remote = _server_of(job)
+    report, this = Report(observer), Run()
+    backoff = Backoff(RETRIES if job.retries is None else job.retries)
+    may_retry = job.retries is not None
+    while True:
+        before = report.progress
+        try:
+            async with connect(remote, token=job.token, timeout=job.timeout) as client:
+                may_retry = True
+                await Transfer(client, job.options, report, this).run(job.sources, job.destination)
+                return report.sum_up()
+        except (NetworkError, Damaged) as exc:
+            if not may_retry or job.options.dry_run:
+                raise
+            delay = backoff.failed(progressed=report.progress != before)
+            if delay is None:
+                raise _given_up(exc, backoff) from exc
+            report(Retrying("", backoff.failures, delay, str(exc)))
+        await trio.sleep(delay)
+        this = this.next()
+
+
+def _server_of(job: Job) -> Remote:
     remotes = [place for place in (*job.sources, job.destination) if isinstance(place, Remote)]
     if not remotes:
         raise UsageError("one side must be remote: write HOST:PATH or fsmux://HOST/PATH for it")
@@ -71,24 +109,35 @@ async def run(job: Job, observer: Observer) -> Summary:
         raise UsageError("sources must be all on this machine or all on one server, and the other side opposite")
     if len({remote.server for remote in remotes}) > 1:
         raise UsageError("all sources must be on the same server; transfer them one server after the other")
-    async with connect(remotes[0], token=job.token, timeout=job.timeout) as client:
-        return await Transfer(client, job.options, observer).run(job.sources, job.destination)
+    return remotes[0]
+
+
+def _given_up(error: FsmuxError, backoff: Backoff) -> FsmuxError:
+    count = backoff.retries
+    tries = f"gave up after {count} further {'attempt' if count == 1 else 'attempts'}; " if count else ""
+    return type(error)(f"{error}; {tries}what has arrived is kept, and the same command goes on from there")
 
 
 async def download(
-    client: Client, path: Parts, destination: str | os.PathLike[str], options: Options, observer: Observer
+    client: Client, source: Remote, destination: str | os.PathLike[str], options: Options, observer: Observer
 ) -> Summary:
     """For :meth:`Client.download`."""
-    source = client.remote.server.join(path)
-    return await Transfer(client, options, observer).run((source,), _local(destination))
+    return await _once(client, source, _local(destination), options, observer)
 
 
 async def upload(
-    client: Client, source: str | os.PathLike[str], path: Parts, options: Options, observer: Observer
+    client: Client, source: str | os.PathLike[str], destination: Remote, options: Options, observer: Observer
 ) -> Summary:
     """For :meth:`Client.upload`."""
-    destination = client.remote.server.join(path)
-    return await Transfer(client, options, observer).run((_local(source),), destination)
+    return await _once(client, _local(source), destination, options, observer)
+
+
+async def _once(
+    client: Client, source: Local | Remote, destination: Local | Remote, options: Options, observer: Observer
+) -> Summary:
+    report = Report(observer)
+    await Transfer(client, options, report, Run()).run((source,), destination)
+    return report.sum_up()
 
 
 def _local(path: str | os.PathLike[str]) -> Local:

@@ -19,6 +19,7 @@ from fsmux.errors import ConnectionLost, FsmuxError
 from fsmux.events import Retrying, Warned
 from fsmux.limits import MIB
 from fsmux.mux.service import serving
+from fsmux.transfer.session import Run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -48,7 +49,8 @@ class Lane:
 class Lanes:
     """The connections of one transfer. Made by :func:`open_lanes`."""
 
-    def __init__(self, first: Connection) -> None:
+    def __init__(self, first: Connection, run: Run) -> None:
+        self.run = run
         self._lanes = [Lane(first)]
         self._rate: int | None = None
         self._dialling = 0
@@ -155,12 +157,13 @@ class Lanes:
 
 
 @asynccontextmanager
-async def open_lanes(client: Client, count: int, observer: Observer) -> AsyncIterator[Lanes]:
+async def open_lanes(client: Client, count: int, observer: Observer, run: Run | None = None) -> AsyncIterator[Lanes]:
     """``count`` connections to the server of ``client``, its own included, for the block.
 
-    They are not all there at once; see :meth:`Lanes.dialled`.
+    They are not all there at once; see :meth:`Lanes.dialled`.  ``run`` is the run that this is an attempt of, if it may
+    have others.
     """
-    lanes = Lanes(client.connection)
+    lanes = Lanes(client.connection, run or Run())
     async with serving(trio.CancelScope(), *[partial(lanes.keep, client, observer)] * (count - 1)):
         await trio.lowlevel.checkpoint()  # so that all have begun to dial
         yield lanes

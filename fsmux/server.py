@@ -25,6 +25,7 @@ from fsmux.handlers import Context, StateKeeper, dispatch
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.transport import accepted
 from fsmux.records import Durability
+from fsmux.transfer.attempts import Attempts
 from fsmux.transfer.desk import Desk
 from fsmux.transfer.digests import DigestCache
 from fsmux.transfer.disk import Disk, open_disk
@@ -102,6 +103,7 @@ class _Server:
         self._observer = observer
         self._digests = DigestCache()
         self._desk = Desk()
+        self._attempts = Attempts()
         self._connections = 0
 
     async def accept_from(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
@@ -149,6 +151,7 @@ class _Server:
             observer=self._observer,
             kept=kept,
             desk=self._desk,
+            attempts=self._attempts,
         )
         try:
             async with trio.open_nursery() as streams:

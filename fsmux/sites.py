@@ -7,7 +7,6 @@ a local site and the server by the two halves of ``fsmux.transfer``: :meth:`Loca
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import deque
 from contextlib import ExitStack, aclosing, asynccontextmanager, closing, contextmanager
@@ -28,7 +27,7 @@ from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Outcome, Report, together
 from fsmux.wire.frames import JOIN_FEATURE
-from fsmux.wire.messages import JOIN_SIZE, Get, Listed, Look, Offer, Ok, Put, Stat, Walk
+from fsmux.wire.messages import Get, Listed, Look, Offer, Ok, Put, Stat, Walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -247,13 +246,17 @@ class LocalSite:
             sending = Sending(source, self._disk, self._client.digests, Report(name, observer), options.chunk_size)
             size = source.identity.size
             eager = fresh and _single_chunk(size, options)
-            # The same in all attempts: the next one joins what the server may still keep for a connection that is lost.
-            join = secrets.token_bytes(JOIN_SIZE) if self._may_join and options.connections > 1 and not eager else b""
+            # The same in all attempts, so that what the server keeps for a lost connection is not somebody else's.
+            run = self._lanes.run
+            join = run.id if self._may_join else b""
 
             async def attempt() -> Outcome:
                 with self._lanes_for(size) as lanes:
                     streams = len(lanes) if join else 0
-                    request = Put(target, not options.resume, options.durability, join=join, streams=streams)
+                    request = Put(
+                        target, not options.resume, options.durability,
+                        join=join, streams=streams, attempt=run.attempt,
+                    )  # fmt: skip
 
                     async def send(lane: Lane) -> Outcome:
                         async with lane.connection.open_stream(request) as stream:
@@ -303,7 +306,11 @@ class LocalSite:
                     if lane is not lanes[0] and await receiving.to_come() <= SPREAD_BYTES:
                         receiving.alone()
                         return None
-                    opened = lane.connection.open_stream(request) if joint or asked is None else asked
+                    try:
+                        opened = lane.connection.open_stream(request) if joint or asked is None else asked
+                    except FsmuxError:
+                        receiving.nothing_came()
+                        raise
                     async with opened as stream:
                         return await receiving.receive_on(stream)
 

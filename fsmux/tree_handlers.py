@@ -7,6 +7,7 @@ server knows no plan: the client compares, and says what is to be sent or what i
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fsmux.columns import Group, Packer
@@ -84,6 +85,10 @@ async def fetch(context: Context, stream: Stream, request: Fetch) -> None:
 async def store(context: Context, stream: Stream, request: Store) -> None:
     """Write the packs that come."""
     context.check_write()
+    await context.for_run(request, partial(_store, context, stream, request))
+
+
+async def _store(context: Context, stream: Stream, request: Store) -> None:
     unpacker = Unpacker(context.root, request.path, max(context.durability, request.durability))
 
     async def done(pack: Pack, failures: list[Failure]) -> None:

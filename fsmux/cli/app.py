@@ -20,6 +20,7 @@ from fsmux.cli.options import (
     OrderedFilters,
     Progress,
     Quiet,
+    Retries,
     Timeout,
     TokenFile,
     Verbose,
@@ -28,7 +29,6 @@ from fsmux.cli.options import (
 )
 from fsmux.cli.run import guard, report
 from fsmux.errors import FsmuxError
-from fsmux.limits import CONNECT_SECONDS
 
 app = typer.Typer(
     name="fsmux", no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -129,7 +129,8 @@ def transfer(
         option("--bwlimit", metavar="RATE", show_default=False, help="Bytes of files per second at most, such as 10M."),
     ] = None,
     no_resume: Annotated[bool, option("--no-resume", help="Do not go on from what an earlier run has left.")] = False,
-    timeout: Timeout = CONNECT_SECONDS,
+    retries: Retries = None,
+    timeout: Timeout = None,
     durability: Annotated[
         DurabilityName, option("--durability", help="none: do not wait for the disk; file: sync each file by itself.")
     ] = DurabilityName.BATCH,
@@ -137,14 +138,15 @@ def transfer(
 ) -> None:
     """Copy files and directories to or from a server.
 
-    DIR copies the directory by name, DIR/ its contents. Interrupted, the same command goes on where it stopped.
+    DIR copies the directory by name, DIR/ its contents. When the connection is lost it reconnects and goes on;
+    interrupted, the same command goes on where it stopped.
     """
     from fsmux.cli import transfer as command
 
     level = verbosity(verbose, quiet)
     options = command.TransferOptions(
         tuple(paths), dry_run, level, json, progress.value, tuple(exclude or ()), tuple(include or ()), connections,
-        streams, chunk_size, bwlimit, not no_resume, timeout, durability.value, token_file,
+        streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 
@@ -156,7 +158,7 @@ def ls(
     long: Annotated[bool, option("--long", "-l", help="Mode, size and time, too.")] = False,
     recursive: Annotated[bool, option("--recursive", "-R", help="Everything beneath.")] = False,
     json: Json = False,
-    timeout: Timeout = CONNECT_SECONDS,
+    timeout: Timeout = None,
     token_file: TokenFile = None,
     verbose: Verbose = 0,
 ) -> None:
@@ -173,7 +175,7 @@ def stat(
     ctx: typer.Context,
     url: Url,
     json: Json = False,
-    timeout: Timeout = CONNECT_SECONDS,
+    timeout: Timeout = None,
     token_file: TokenFile = None,
     verbose: Verbose = 0,
 ) -> None:
@@ -188,7 +190,7 @@ def rm(
     ctx: typer.Context,
     url: Url,
     recursive: Annotated[bool, option("--recursive", "-r", help="A directory with all that is in it.")] = False,
-    timeout: Timeout = CONNECT_SECONDS,
+    timeout: Timeout = None,
     token_file: TokenFile = None,
     verbose: Verbose = 0,
 ) -> None:
@@ -205,7 +207,7 @@ def mkdir(
     parents: Annotated[
         bool, option("--parents", "-p", help="And those above it, and no error if it is there.")
     ] = False,
-    timeout: Timeout = CONNECT_SECONDS,
+    timeout: Timeout = None,
     token_file: TokenFile = None,
     verbose: Verbose = 0,
 ) -> None:
@@ -221,7 +223,7 @@ def mv(
     url: Url,
     new: Annotated[str, typer.Argument(metavar="URL", show_default=False, help="The new name, on the same server.")],
     force: Annotated[bool, option("--force", "-f", help="Replace what stands there.")] = False,
-    timeout: Timeout = CONNECT_SECONDS,
+    timeout: Timeout = None,
     token_file: TokenFile = None,
     verbose: Verbose = 0,
 ) -> None:

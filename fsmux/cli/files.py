@@ -35,7 +35,7 @@ class Target:
 
     remote: Remote
     token: str | None
-    timeout: float
+    timeout: float | None
     verbosity: int
 
     def connect(self) -> AbstractAsyncContextManager[Client]:
@@ -53,7 +53,7 @@ class Target:
         return execute(main, self.verbosity)
 
 
-def target(ctx: typer.Context, url: str, timeout: float, token_file: str | None, verbosity: int) -> Target:
+def target(ctx: typer.Context, url: str, timeout: float | None, token_file: str | None, verbosity: int) -> Target:
     return Target(parse_remote(url), find_token(ctx, token_file), timeout, verbosity)
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperCommand
 
+from fsmux.backoff import RETRIES
 from fsmux.errors import UsageError
+from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +51,21 @@ Verbose = Annotated[
 Quiet = Annotated[bool, option("--quiet", "-q", help="Say nothing but errors.")]
 Json = Annotated[bool, option("--json", help="Objects on stdout, one a line.")]
 Timeout = Annotated[
-    float, option("--timeout", min=0.1, metavar="SECONDS", help="How long a silent or unreachable peer is waited for.")
-]
+    float | None,
+    option(
+        "--timeout", min=0.1, metavar="SECONDS", show_default=False,
+        help=f"How long a peer that cannot be reached, or is silent, is waited for ({CONNECT_SECONDS:.0f}, "
+        f"{DEAD_SECONDS:.0f}).",
+    ),
+]  # fmt: skip
+Retries = Annotated[
+    int | None,
+    option(
+        "--retries", min=0, metavar="N", show_default=False,
+        help=f"Attempts in a row without progress before giving up ({RETRIES}). Named, it holds for the first "
+        "connection, too.",
+    ),
+]  # fmt: skip
 TokenFile = Annotated[
     str | None,
     option("--token-file", metavar="FILE", help="A file with the token, readable by nobody else. Or set FSMUX_TOKEN."),

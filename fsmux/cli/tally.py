@@ -54,6 +54,10 @@ class Tally:
                 self.done_bytes += count
                 if active := self.active.get(path):
                     active.done += count
+            case events.FileReused(path, count):
+                self.done_bytes += count
+                if active := self.active.get(path):
+                    active.done += count
             case events.FileStarted(path, size, resumed):
                 known = self.active.get(path)  # a second attempt, whose first one may be counted
                 self.done_bytes += resumed - (known.done if known else 0)

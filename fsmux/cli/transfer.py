@@ -41,7 +41,8 @@ class TransferOptions:
     chunk_size: str
     bwlimit: str | None
     resume: bool
-    timeout: float
+    retries: int | None
+    timeout: float | None
     durability: str
     token_file: str | None
 
@@ -63,7 +64,9 @@ def run(ctx: typer.Context, options: TransferOptions) -> int:
         from fsmux.job import run as run_job
 
         summary = await run_job(job, reporter)
-        return exit_code(reporter.tally.failures) or (ExitCode.SOME_FAILED if summary.failed else ExitCode.OK)
+        if not summary.failed:  # or what had failed stands after all, thanks to a later attempt
+            return ExitCode.OK
+        return exit_code(reporter.tally.failures) or ExitCode.SOME_FAILED
 
     resume = shlex.join(["fsmux", *ctx.find_root().obj["args"]])
     return execute(main, options.verbosity, reporter=reporter, resume="" if options.dry_run else resume)
@@ -81,6 +84,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
         destination=places[-1],
         token=find_token(ctx, options.token_file),
         timeout=options.timeout,
+        retries=options.retries,
         options=Options(
             streams=options.streams,
             connections=options.connections,

@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from fsmux.files.root import Root
-    from fsmux.moving.report import Report
+    from fsmux.moving.report import Account, Report
     from fsmux.mux.connection import Connection
     from fsmux.mux.stream import Stream
     from fsmux.transfer.disk import Disk
+    from fsmux.transfer.session import Run
 
     Errors = list[tuple[int, int, FsmuxError]]
 
@@ -47,6 +48,7 @@ class Route:
     here: Parts
     there: Parts
     durability: Durability
+    run: Run
 
 
 class Carrier(Protocol):
@@ -82,9 +84,7 @@ class Rehearsal:
             elif kind == DIRECTORY:
                 self._report.would("make directory", path)
             elif kind == REGULAR:
-                self._report.files += 1
-                self._report.bytes += size
-                self._report.would("send", path, size)
+                self._report.would_send(path, size)
             else:
                 self._report.would("make link", path)
 
@@ -101,7 +101,7 @@ class Rehearsal:
 class _Packs:
     """What both directions have in common: cutting, counting, and telling what became of what."""
 
-    def __init__(self, route: Route, report: Report) -> None:
+    def __init__(self, route: Route, report: Account) -> None:
         self._route = route
         self._report = report
         self._packer = Packer(PACK_BYTES)
@@ -195,7 +195,7 @@ class Upload(_Packs):
 
     async def run(self) -> None:
         route = self._route
-        request = Store(route.there, route.durability)
+        request = Store(route.there, route.durability, join=route.run.id, attempt=route.run.attempt)
         async with route.connection.open_stream(request) as stream:
             await all_of(partial(self._send, stream), partial(self._hear, stream))
 

@@ -1,18 +1,30 @@
-"""What a transfer tells: events by the names that a person knows, and the counts of its summary."""
+"""What a transfer tells: events by the names that a person knows, and the counts of its summary.
+
+Theory: a transfer may take several attempts, each over connections of its own, and each begins its plan anew.  What an
+earlier one has told must not be told again, nor counted twice, and nothing may be forgotten.  So the counts outlive the
+attempts, and so does one :class:`Account` for each source.  Every attempt comes to the names of a tree in the same
+order; hence one *mark*, the last name that was spoken of, says of all others whether they were.  Only what was to be
+moved and has not been told of since is kept by name, and that is never more than what is under way at once.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple
 
 from fsmux import events
+from fsmux.columns import KIND_BITS, REGULAR
 from fsmux.events import FileDone, FileFailed, FilesDone, FileSkipped, FilesSkipped, Planned, Scanning, Summary
 from fsmux.records import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
     from fsmux.columns import Group
     from fsmux.errors import FsmuxError
     from fsmux.events import Observer
+    from fsmux.plan.plan import Plan
     from fsmux.records import Parts
     from fsmux.transfer.session import Outcome
 
@@ -25,13 +37,30 @@ class Report:
         self._started = time.monotonic()
         self.files = self.bytes = self.sent = self.resumed = self.skipped = self.failed = self.retries = 0
         self.found_files = self.found_bytes = self.skipped_bytes = 0
+        self.progress = 0
+        """Grows with whatever the destination surely has and had not before."""
+        self._accounts: dict[int, Account] = {}
+        self._mapped = self._planned = False
 
     def __call__(self, event: events.Event) -> None:
-        if isinstance(event, events.ChunkHealed | events.Retrying):
+        if isinstance(event, events.FileProgress):
+            self.sent += event.bytes
+        elif isinstance(event, events.ChunkHealed | events.Retrying):
             self.retries += 1
         self._tell(event)
 
+    def account(self, number: int) -> Account:
+        """That of one source, by its number among them."""
+        return self._accounts.setdefault(number, Account(self))
+
     # ---- the scan ------------------------------------------------------------------------------------------------
+
+    def mapped(self, texts: Iterable[str]) -> None:
+        """Where each source goes."""
+        if not self._mapped:
+            self._mapped = True
+            for text in texts:
+                self._tell(events.MappedTo(text))
 
     def found(self, files: int, size: int) -> None:
         """So many more are to be sent."""
@@ -42,7 +71,10 @@ class Report:
         self._tell(Scanning(self.found_files, self.found_bytes))
 
     def planned(self) -> None:
-        self._tell(Planned(self.found_files, self.found_bytes, self.skipped, self.skipped_bytes))
+        """All sources have been looked at; an attempt that follows finds nothing else."""
+        if not self._planned:
+            self._planned = True
+            self._tell(Planned(self.found_files, self.found_bytes, self.skipped, self.skipped_bytes))
 
     def current(self, group: Group) -> None:
         """These are up to date."""
@@ -58,16 +90,23 @@ class Report:
         if warn:
             self._tell(events.Warned(name, f"skipped: {reason}"))
 
+    def would(self, action: str, name: str) -> None:
+        self._tell(events.WouldDo(action, name, 0))
+
+    def would_send(self, name: str, size: int) -> None:
+        self.files += 1
+        self.bytes += size
+        self._tell(events.WouldDo("send", name, size))
+
     # ---- what became of it ---------------------------------------------------------------------------------------
 
-    def done(self, name: str, outcome: Outcome) -> None:
-        """A file came by a session of its own."""
+    def done(self, event: FileDone) -> None:
+        """A file came by a session of its own; what was sent for it is counted already."""
         self.files += 1
-        self.bytes += outcome.bytes
-        self.sent += outcome.bytes_sent
-        self.resumed += outcome.bytes_resumed
-        digest = f"{outcome.crc32:08x}"
-        self._tell(FileDone(name, outcome.bytes, outcome.bytes_sent, outcome.bytes_resumed, digest, outcome.durable))
+        self.bytes += event.bytes
+        self.resumed += event.bytes_resumed
+        self.progress += 1
+        self._tell(event)
 
     def packed(self, event: FilesDone) -> None:
         """Files came in a pack."""
@@ -75,10 +114,8 @@ class Report:
         self.files += len(event.names)
         self.bytes += size
         self.sent += size
+        self.progress += 1
         self._tell(event)
-
-    def would(self, action: str, name: str, size: int = 0) -> None:
-        self._tell(events.WouldDo(action, name, size))
 
     def fail(self, name: str, parts: Parts, error: FsmuxError) -> None:
         self.failed += 1
@@ -100,6 +137,165 @@ class Report:
         return summary
 
 
+class _Mark(NamedTuple):
+    """All up to this name of a directory were spoken of, or ``all`` that is in it; in the order of a walk."""
+
+    directory: Parts
+    all: bool
+    name: bytes
+
+
+class Account:
+    """What became of one source; names below it are those of its tree, and ``()`` is the source itself."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self._mark: _Mark | None = None
+        self._owed: dict[Parts, set[bytes]] = {}
+        self._failed: set[Parts] = set()
+        self._journeys: dict[Parts, Journey] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        self.report(event)
+
+    # ---- the plan ------------------------------------------------------------------------------------------------
+
+    def owed(self, directory: Parts) -> Collection[bytes]:
+        """Files in it that an earlier attempt was to move and has not told of: perhaps they stand all the same."""
+        return self._owed.get(directory, ())
+
+    def parted(self, group: Group) -> Iterator[Group]:
+        """The group, or what of it was spoken of in an earlier attempt and the rest of it."""
+        told = self._told(group)
+        if 0 < told < len(group):
+            yield group.cut(0, told)
+            group = group.cut(told, len(group))
+        yield group
+
+    def _told(self, group: Group) -> int:
+        mark = self._mark
+        if mark is None or group.directory > mark.directory:
+            return 0
+        if group.directory < mark.directory or mark.all:
+            return len(group)
+        return bisect_right(group.names, mark.name)
+
+    def take(self, group: Group, found: Plan) -> None:
+        """Tell what is going to be done about a group, all or nothing of which was told before."""
+        report, directory, told = self.report, group.directory, self._told(group)
+        for name, error in found.failed:
+            parts = (*directory, name)
+            self.fail(printable(parts), parts, error)
+        if not told:
+            for name in found.special:
+                report.skip(printable((*directory, name)), 0, "special file", warn=True)
+            if found.current is not None:
+                report.current(found.current)
+            size = sum(found.make.sizes) if found.make is not None else 0
+            report.found(found.files + len(found.large), size + sum([large.size for large in found.large]))
+            mark = _Mark(directory, not group.more, group.names[-1] if group.more and group.names else b"")
+            self._mark = max(self._mark or mark, mark)
+        if found.files and found.make is not None:
+            self._owe(directory, _regular(found.make))
+        if found.large:
+            self._owe(directory, [large.name for large in found.large])
+
+    def take_itself(self, size: int | None) -> bool:
+        """The same for a source that is one file, which is to be sent if it has a ``size``; False if it was told."""
+        told, self._mark = self._mark is not None, _Mark((), True, b"")
+        if size is not None:
+            self._owe(*_place(()))
+            if not told:
+                self.report.found(1, size)
+        return not told
+
+    def _owe(self, directory: Parts, names: Collection[bytes]) -> None:
+        self._owed.setdefault(directory, set()).update(names)
+
+    # ---- what became of it ---------------------------------------------------------------------------------------
+
+    def journey(self, parts: Parts) -> Journey:
+        """That of one file, which goes by sessions of its own."""
+        return self._journeys.setdefault(parts, Journey(self.report))
+
+    def done(self, name: str, parts: Parts, outcome: Outcome) -> None:
+        self._settle(*_place(parts))
+        self.report.done(self._journeys.pop(parts).ended(name, outcome))
+
+    def packed(self, event: FilesDone) -> None:
+        """Files came in a pack."""
+        self._settle(event.directory, event.names)
+        self.report.packed(event)
+
+    def fail(self, name: str, parts: Parts, error: FsmuxError) -> None:
+        """Something cannot be had or made: that is said once, however often it is tried."""
+        directory, names = _place(parts)
+        self._unowe(directory, names)
+        self._journeys.pop(parts, None)
+        if parts not in self._failed:
+            self._failed.add(parts)
+            self.report.fail(name, parts, error)
+
+    def _settle(self, directory: Parts, names: Iterable[bytes]) -> None:
+        names = list(names)
+        self._unowe(directory, names)
+        if self._failed:
+            again = {(*directory, name) if name else () for name in names} & self._failed
+            self._failed -= again
+            self.report.failed -= len(again)
+
+    def _unowe(self, directory: Parts, names: Iterable[bytes]) -> None:
+        owed = self._owed.get(directory)
+        if owed is not None:
+            owed.difference_update(names)
+            if not owed:
+                del self._owed[directory]
+
+
+class Journey:
+    """One file's sessions, one after the other; observes them for the report."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._starts = self._sent = self._resumed = self._held = 0
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case events.FileProgress(_, count):
+                self._sent += count
+            case events.FileReused(_, count):
+                self._resumed += count
+            case events.FileStarted(_, _, held):
+                if not self._starts:
+                    self._resumed += held
+                elif held > self._held:
+                    self._report.progress += 1
+                self._starts += 1
+                self._held = held
+        self._report(event)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the destination has made a place for it, so that whatever is kept of it came in this run."""
+        return self._starts > 0
+
+    def ended(self, name: str, outcome: Outcome) -> FileDone:
+        """What all of them came to."""
+        resumed = outcome.bytes_resumed if self._starts <= 1 else min(self._resumed, outcome.bytes)
+        return FileDone(name, outcome.bytes, self._sent, resumed, f"{outcome.crc32:08x}", outcome.durable)
+
+
 def name_of(parts: Parts, label: str) -> str:
     """What a person calls a file: its path below the source that was named, which ``label`` is."""
     return printable(parts) if parts else printable(label.rstrip("/").rpartition("/")[2] or label)
+
+
+def _place(parts: Parts) -> tuple[Parts, Collection[bytes]]:
+    """Directory and name; the source itself has none."""
+    return (parts[:-1], parts[-1:]) if parts else ((), (b"",))
+
+
+def _regular(group: Group) -> Collection[bytes]:
+    if group.kinds <= {REGULAR}:
+        return group.names
+    return [name for name, mode in zip(group.names, group.modes, strict=True) if mode & KIND_BITS == REGULAR]

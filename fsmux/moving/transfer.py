@@ -4,7 +4,9 @@ Theory: the two sides of a transfer, the local tree and the remote one, answer t
 download are one procedure over a source *site* and a destination *site*.
 
 A file that fails fails alone: it becomes a :class:`~fsmux.events.FileFailed` and the rest goes on.  What ends the
-first connection ends the transfer; a file that loses another one is begun again on those that are left.
+first connection ends this attempt at the transfer, and so does a server that is going away; a file that loses another
+connection is begun again on those that are left.  What a further attempt must know is in the
+:class:`~fsmux.moving.report.Report`.
 """
 
 from __future__ import annotations
@@ -12,18 +14,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from fsmux import events
-from fsmux.errors import FsmuxError, NotFound, Unsupported, UsageError
+from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported, UsageError
 from fsmux.files.names import RESERVED
 from fsmux.lanes import Lanes, open_lanes
 from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload, all_of
-from fsmux.moving.report import Report, name_of
+from fsmux.moving.report import name_of
 from fsmux.moving.tree import Tree, move_tree
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
 from fsmux.plan.plan import Entered, Facts, Large, Verdict, in_the_way, judge
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
 
     from fsmux.client import Client
     from fsmux.columns import Group
-    from fsmux.events import Observer, Summary
     from fsmux.job import Options
+    from fsmux.moving.report import Account, Report
     from fsmux.mux.stream import Stream
+    from fsmux.transfer.session import Run
 
 
 @dataclass(slots=True)
@@ -52,6 +54,15 @@ class _Item:
     target_prefix: Parts
     top: Attrs
     label: str
+    account: Account
+
+    @property
+    def local(self) -> tuple[LocalSite, Parts]:
+        """The side that is on this machine."""
+        if isinstance(self.target, LocalSite):
+            return self.target, self.target_prefix
+        assert isinstance(self.source, LocalSite)
+        return self.source, self.source_prefix
 
     @property
     def place(self) -> tuple[int, Parts]:
@@ -59,28 +70,28 @@ class _Item:
 
 
 class Transfer:
-    """One transfer over ``client``; :meth:`run` it once."""
+    """One attempt at a transfer, over ``client``; :meth:`run` it once."""
 
     _lanes: Lanes
 
-    def __init__(self, client: Client, options: Options, observer: Observer) -> None:
+    def __init__(self, client: Client, options: Options, report: Report, run: Run) -> None:
         self._client = client
         self._options = options
-        self._report = Report(observer)
+        self._report = report
+        self._run = run
         self._asked: Stream | None = None
 
-    async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> Summary:
-        """Move ``sources`` to ``destination``, exactly one side of which is remote, and return what it came to."""
+    async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> None:
+        """Move ``sources`` to ``destination``, exactly one side of which is remote."""
         count = 1 if self._options.dry_run else self._options.connections
         with ExitStack() as open_roots:
-            async with open_lanes(self._client, count, self._report) as self._lanes:
+            async with open_lanes(self._client, count, self._report, self._run) as self._lanes:
                 looked = await self._ask_early(sources, destination, open_roots)
                 items = await self._map(sources, destination, open_roots, looked)
                 if not self._options.dry_run:
                     await self._lanes.dialled()
                 with self._lanes.limited(None if self._options.dry_run else self._options.bwlimit):
                     await self._move(items)
-        return self._report.sum_up()
 
     async def _move(self, items: Sequence[_Item]) -> None:
         """Single files first, ``streams`` at a time, then one tree after the other."""
@@ -130,13 +141,20 @@ class Transfer:
         kind = await self._kind_of(destination)
         target = Target(str(destination), kind, destination.trailing_slash)
         mapped = map_sources(origins, target)
-        for place_map in mapped:
-            self._report(events.MappedTo(place_map.describe(target)))
+        self._report.mapped(place_map.describe(target) for place_map in mapped)
         into_directory = kind is Kind.DIRECTORY or any(_makes_directory(place_map) for place_map in mapped)
         site, base = await self._target_site(destination, into_directory, open_roots)
         return [
-            _Item(source, prefix, site, base + place_map.suffix, attrs, place_map.origin.label)
-            for place_map, (source, prefix, attrs) in zip(mapped, tops, strict=True)
+            _Item(
+                source,
+                prefix,
+                site,
+                base + place_map.suffix,
+                attrs,
+                place_map.origin.label,
+                self._report.account(number),
+            )
+            for number, (place_map, (source, prefix, attrs)) in enumerate(zip(mapped, tops, strict=True))
         ]
 
     async def _ask_early(
@@ -203,26 +221,26 @@ class Transfer:
 
     async def _judge(self, item: _Item) -> tuple[_Item, bool] | None:
         """What is to be done about a source that is no directory: the item, and whether it is fresh; or nothing."""
-        report, name = self._report, name_of((), item.label)
+        report, account, name = self._report, item.account, name_of((), item.label)
         try:
             existing = Facts.of(await item.target.stat(item.target_prefix, follow=not item.target_prefix))
         except NotFound:
             existing = None
         verdict = judge(Facts.of(item.top), existing)
+        if verdict in (Verdict.CURRENT, Verdict.ADJUST) and account.owed(()) and item.top.kind is Kind.FILE:
+            verdict = Verdict.SEND  # an attempt that was cut short had it on its way, and heard no more of it
+        news = account.take_itself(item.top.size if verdict is Verdict.SEND else None)
         match verdict:
-            case Verdict.SPECIAL:
+            case Verdict.SPECIAL if news:
                 report.skip(name, 0, "special file", warn=True)
-            case Verdict.CURRENT:
+            case Verdict.CURRENT if news:
                 report.skip(name, item.top.size, "up to date")
             case Verdict.DIRECTORY_IN_THE_WAY:
-                report.fail(name, (), in_the_way(verdict, ()))
+                account.fail(name, (), in_the_way(verdict, ()))
             case Verdict.SEND:
-                report.found(1, item.top.size)
                 if not self._options.dry_run:
                     return item, existing is None
-                report.files += 1
-                report.bytes += item.top.size
-                report.would("send", name, item.top.size)
+                report.would_send(name, item.top.size)
             case Verdict.MAKE:
                 if not self._options.dry_run:
                     return item, existing is None
@@ -231,7 +249,7 @@ class Transfer:
                 if self._options.dry_run:
                     report.would("set mode of", name)
                 else:
-                    await self._guarded((), item.label, partial(item.target.set_attrs, item.target_prefix, item.top))
+                    await self._guarded(item, (), partial(item.target.set_attrs, item.target_prefix, item.top))
         return None
 
     async def _all(self, items: Sequence[tuple[_Item, bool]]) -> None:
@@ -242,34 +260,38 @@ class Transfer:
             for item, fresh in waiting:
                 if item.top.kind is Kind.SYMLINK:
                     make = partial(item.target.symlink, item.target_prefix, item.top)
-                    await self._guarded((), item.label, make)
+                    await self._guarded(item, (), make)
                 else:
-                    await self._guarded((), item.label, partial(self._transfer, item, (), item.top.size, fresh))
+                    await self._guarded(item, (), partial(self._transfer, item, (), item.top.size, fresh))
 
         await all_of(*[work] * min(self._options.streams, len(items)))
 
-    async def _guarded(self, parts: Parts, label: str, act: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, item: _Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> None:
         """Do something about one file, which fails alone unless the connection is lost."""
         try:
             await act()
+        except NetworkError:
+            raise  # said once, and not of each file that was still to come
         except FsmuxError as exc:
             failure = self._client.connection.failure
             if failure is not None:
-                raise failure from exc  # said once, and not of each file that was still to come
-            self._report.fail(name_of(parts, label), parts, exc)
+                raise failure from exc
+            item.account.fail(name_of(parts, item.label), parts, exc)
 
     async def _transfer(self, item: _Item, parts: Parts, size: int, fresh: bool) -> None:
         name = name_of(parts, item.label)
         source, target = item.source_prefix + parts, item.target_prefix + parts
+        journey = item.account.journey(parts)
+        options = replace(self._options, resume=True) if journey.begun else self._options
         if isinstance(item.target, LocalSite):
             outcome = await item.target.fetch(
-                source, target, name, self._report, self._options, fresh=fresh, size=size,
+                source, target, name, journey, options, fresh=fresh, size=size,
                 asked=self._asked if not parts else None,
             )  # fmt: skip
         else:
             assert isinstance(item.source, LocalSite)
-            outcome = await item.source.push(source, target, name, self._report, self._options, fresh=fresh)
-        self._report.done(name, outcome)
+            outcome = await item.source.push(source, target, name, journey, options, fresh=fresh)
+        item.account.done(name, parts, outcome)
 
     # ---- trees -----------------------------------------------------------------------------------------------------
 
@@ -285,7 +307,7 @@ class Transfer:
         top, seen = Facts.of(item.top), None if there is None else Facts.of(there)
         verdict = judge(top, seen)
         if verdict is Verdict.FILE_IN_THE_WAY:
-            self._report.fail(name_of((), item.label), (), in_the_way(verdict, ()))
+            item.account.fail(name_of((), item.label), (), in_the_way(verdict, ()))
             return
         made = verdict is Verdict.MAKE
         if made and options.dry_run:
@@ -294,12 +316,9 @@ class Transfer:
 
         async def transfer(parts: Parts, large: Large) -> None:
             if options.dry_run:
-                self._report.files += 1
-                self._report.bytes += large.size
-                self._report.would("send", name_of(parts, item.label), large.size)
+                self._report.would_send(name_of(parts, item.label), large.size)
             else:
-                act = partial(self._transfer, item, parts, large.size, large.fresh)
-                await self._guarded(parts, item.label, act)
+                await self._guarded(item, parts, partial(self._transfer, item, parts, large.size, large.fresh))
 
         async with item.target.looking(item.target_prefix, nothing=made) as looker:
             tree = Tree(
@@ -311,7 +330,7 @@ class Transfer:
                 top=Entered(top.mtime, top.mode, made, differs),
                 make_top=made,
                 filters=options.filters,
-                report=self._report,
+                account=item.account,
                 claimed=claimed,
                 later=later,
                 last=last,
@@ -334,13 +353,12 @@ class Transfer:
     def _carrier(self, item: _Item) -> Carrier:
         if self._options.dry_run:
             return Rehearsal(self._report)
+        down = isinstance(item.target, LocalSite)
+        there = item.source_prefix if down else item.target_prefix
+        site, here = item.local
         client, durability = self._client, self._options.durability
-        if isinstance(item.target, LocalSite):
-            root, here, there = item.target.root, item.target_prefix, item.source_prefix
-            return Download(Route(client.connection, client.disk, root, here, there, durability), self._report)
-        assert isinstance(item.source, LocalSite)
-        root, here, there = item.source.root, item.source_prefix, item.target_prefix
-        return Upload(Route(client.connection, client.disk, root, here, there, durability), self._report)
+        route = Route(client.connection, client.disk, site.root, here, there, durability, self._run)
+        return Download(route, item.account) if down else Upload(route, item.account)
 
 
 def _surely_fresh(destination: Local, name: bytes) -> bool:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from fsmux.moving.report import Report
+    from fsmux.moving.report import Account
     from fsmux.plan.filters import Filters
     from fsmux.records import Parts
 
@@ -64,7 +64,7 @@ class Tree:
     top: Entered
     make_top: bool
     filters: Filters
-    report: Report
+    account: Account
     last: bool
     """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
     claimed: dict[Parts, bool] | None = None
@@ -95,7 +95,7 @@ async def move_tree(tree: Tree) -> None:
 class _Moving:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._report = tree.report
+        self._account = tree.account
         self._scanned_in, self._scanned = trio.open_memory_channel[list[Group]](BATCHES)
         self._large_in, self._large = trio.open_memory_channel[tuple[_Open, Large]](LARGE_BACKLOG)
         self._here: _Open | None = None
@@ -152,41 +152,38 @@ class _Moving:
             async for batch in self._scanned:
                 for group in batch:
                     await self._plan_group(group)
-                self._report.scanning()
+                self._account.report.scanning()
                 if not self._scanned.statistics().current_buffer_used:
                     await tree.carrier.hurry()
             while self._here is not None:
                 await self._leave()
         if self._tree.last:
-            self._report.planned()
+            self._account.report.planned()
 
     async def _plan_group(self, group: Group) -> None:
         here = await self._enter(group.directory)
         if here is None:
             return  # what is in a directory that failed is not spoken of
-        tree, report = self._tree, self._report
         if group.error is not None:
-            report.fail(printable(group.directory), group.directory, group.error)
+            self._account.fail(printable(group.directory), group.directory, group.error)
             return
         existing = None if here.facts.made else await self._existing.beside(group)
-        found = plan(group, existing, small=SMALL_FILE, claimed=tree.claimed)
-        for name, error in found.failed:
-            parts = (*group.directory, name)
-            report.fail(printable(parts), parts, error)
-        for name in found.special:
-            report.skip(printable((*group.directory, name)), 0, "special file", warn=True)
-        if found.current is not None:
-            report.current(found.current)
+        for part in self._account.parted(group):
+            await self._do(here, part, existing)
+
+    async def _do(self, here: _Open, group: Group, existing: Group | None) -> None:
+        """Plan a group, tell of it, and hand it to those who move it."""
+        tree, owed = self._tree, self._account.owed(group.directory)
+        found = plan(group, existing, small=SMALL_FILE, claimed=tree.claimed, again=owed)
+        self._account.take(group, found)
         here.expected.update(found.enter)
         if found.make is not None:
             here.touched = True
-            report.found(found.files, sum(found.make.sizes))
             await tree.carrier.put(found.make)
         if found.adjust is not None:
             await tree.carrier.put(found.adjust)
         for large in found.large:
             here.touched = True
-            report.found(1, large.size)
             here.pending += 1
             await self._large_in.send((here, large))
 

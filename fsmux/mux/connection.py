@@ -65,6 +65,10 @@ BUSY_BYTES = 64 * limits.KIB
 """Bytes between two such measurements below which nothing is worth tuning; pings themselves are a few dozen."""
 
 
+KEEPALIVES = 3
+"""A peer that is to show signs of life is asked for one so many times sooner: answers may be slow."""
+
+
 class Handshake(Protocol):
     """Proves who the peers are, over AUTH messages. Returns what the connection shall call its user."""
 
@@ -74,7 +78,9 @@ class Handshake(Protocol):
 class Connection:
     """A connection that has been greeted and authenticated. Made by :func:`open_connection` only."""
 
-    def __init__(self, transport: Transport, role: Role, hello: Hello, handshake: Handshake | None) -> None:
+    def __init__(
+        self, transport: Transport, role: Role, hello: Hello, handshake: Handshake | None, patience: float
+    ) -> None:
         self.transport = transport
         self.role = role
         self.hello = hello
@@ -85,6 +91,7 @@ class Connection:
         self.throttle = Throttle()
         """What limits the bytes under credit that are sent here; connections of one session may share one."""
         self._handshake = handshake
+        self._patience = patience
         self._phase = ConnectionPhase.GREETING
         self._greeted = trio.Event()
         self._opened = trio.Event()
@@ -327,18 +334,19 @@ class Connection:
 
     async def _keep_alive(self) -> None:
         measured = -BUSY_BYTES
+        quiet = min(limits.KEEPALIVE_SECONDS, self._patience / KEEPALIVES)
         await self._opened.wait()
         while True:
             silent = trio.current_time() - self._heard
-            if silent >= limits.DEAD_SECONDS:
+            if silent >= self._patience:
                 raise ConnectionLost(f"the peer has been silent for {silent:.0f} s")
-            if silent >= limits.KEEPALIVE_SECONDS or self._received_bytes - measured >= BUSY_BYTES:
-                with trio.move_on_after(limits.DEAD_SECONDS - silent) as waiting:
+            if silent >= quiet or self._received_bytes - measured >= BUSY_BYTES:
+                with trio.move_on_after(self._patience - silent) as waiting:
                     await self.ping()
                 measured = self._received_bytes
                 if waiting.cancelled_caught:
                     continue
-            await trio.sleep(ACTIVE_PING_SECONDS)
+            await trio.sleep(min(ACTIVE_PING_SECONDS, quiet))
 
     def _services(self) -> list[Callable[[], Awaitable[None]]]:
         """The service tasks; whatever ends one ends the connection."""
@@ -390,26 +398,34 @@ class Connection:
 
 @asynccontextmanager
 async def open_connection(
-    transport: Transport, role: Role, hello: Hello, handshake: Handshake | None = None
+    transport: Transport,
+    role: Role,
+    hello: Hello,
+    handshake: Handshake | None = None,
+    *,
+    patience: float = limits.DEAD_SECONDS,
 ) -> AsyncIterator[Connection]:
     """Greet, authenticate and serve a connection for as long as the block runs; owns ``transport`` and closes it.
 
     Leaving the block says GOAWAY, gives queued frames ``DRAIN_SECONDS`` to leave, and closes the socket; streams that
     are still open are ended with :class:`ConnectionLost`.  Errors of the block come out as they are, never in a group.
 
+    ``patience`` is how many seconds the peer may be silent before the connection counts as lost.
+
     Raises:
         ConnectionLost, ProtocolError, VersionMismatch, AuthError: the greeting or the handshake failed, or took longer
-            than ``HANDSHAKE_SECONDS``.
+            than ``HANDSHAKE_SECONDS``, or than patience.
     """
-    connection = Connection(transport, role, hello, handshake)
+    connection = Connection(transport, role, hello, handshake, patience)
+    greeting = min(limits.HANDSHAKE_SECONDS, patience)
     try:
         async with serving(connection._service, *connection._services()):
             try:
                 try:
-                    with trio.fail_after(limits.HANDSHAKE_SECONDS):
+                    with trio.fail_after(greeting):
                         await connection._greet()
                 except trio.TooSlowError:
-                    raise ConnectionLost(f"the peer did not greet within {limits.HANDSHAKE_SECONDS:.0f} s") from None
+                    raise ConnectionLost(f"the peer did not greet within {greeting:g} s") from None
                 except FsmuxError as exc:
                     connection._fail(exc)
                     raise

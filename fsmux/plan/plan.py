@@ -21,7 +21,7 @@ from fsmux.errors import Exists, FsmuxError, IsADirectory, NotADirectory
 from fsmux.records import Attrs, Kind, Parts, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     UpToDate: TypeAlias = Callable[["Facts", "Facts"], bool]
 
@@ -134,20 +134,23 @@ def plan(
     small: int,
     up_to_date: UpToDate = same_size_and_time,
     claimed: dict[Parts, bool] | None = None,
+    again: Collection[bytes] = (),
 ) -> Plan:
     """What to do about ``source``, where ``existing`` holds whatever has one of its names at the destination.
 
     Files of more than ``small`` bytes are large.  ``claimed`` (whether each name is a directory) is shared between the
     plans of sources that go to the same place: what one of them took is refused to the others, unless both are
-    directories.
+    directories.  Files named in ``again`` are to be sent even if they are up to date: an attempt that was cut short had
+    them on their way, and whether the destination has made sure of them nobody has heard.
     """
     if claimed is None and source.names:
         kinds = source.kinds
         if not existing and kinds <= _KIND_OF.keys() and max(source.sizes) <= small:
             return _all_new(source, kinds)
-        if existing and kinds <= {REGULAR} and _same(source, existing) and up_to_date is same_size_and_time:
+        unchanged = existing and kinds <= {REGULAR} and _same(source, existing) and up_to_date is same_size_and_time
+        if unchanged and not again:
             return Plan(current=source)
-    return _one_by_one(source, existing, small, up_to_date, claimed)
+    return _one_by_one(source, existing, small, up_to_date, claimed, again)
 
 
 def _same(source: Group, existing: Group) -> bool:
@@ -173,7 +176,12 @@ def _all_new(source: Group, kinds: set[int]) -> Plan:
 
 
 def _one_by_one(
-    source: Group, existing: Group | None, small: int, up_to_date: UpToDate, claimed: dict[Parts, bool] | None
+    source: Group,
+    existing: Group | None,
+    small: int,
+    up_to_date: UpToDate,
+    claimed: dict[Parts, bool] | None,
+    again: Collection[bytes],
 ) -> Plan:
     there = _facts(existing) if existing else {}
     texts = source.link_targets()
@@ -186,6 +194,8 @@ def _one_by_one(
     ):
         before = there.get(name)
         verdict = judge(Facts(size, mtime, mode, texts.get(index, b"")), before, up_to_date)
+        if name in again and verdict in (Verdict.CURRENT, Verdict.ADJUST) and mode & KIND_BITS == REGULAR:
+            verdict = Verdict.SEND
         is_directory = mode & KIND_BITS == DIRECTORY
         if claimed is not None and verdict is not Verdict.SPECIAL:
             parts = (*source.directory, name)

@@ -155,6 +155,8 @@ class Intake:
             case Finish():
                 if not self._unfinished:
                     raise ProtocolError("the sender has finished before it was told that this is all")
+                if item.chunks != receiving.map.count:
+                    raise ProtocolError(f"the sender has finished {item.chunks} chunks of {receiving.map.count}")
                 self._unfinished -= 1
                 receiving.stated(item)
             case None:

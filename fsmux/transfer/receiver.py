@@ -39,18 +39,11 @@ if TYPE_CHECKING:
     from fsmux.wire.messages import Finish
 
 
-async def receive_file(stream: Stream, open_sink: Callable[[Offer], Sink], *, disk: Disk, report: Report) -> Outcome:
-    """Receive the file that the peer offers next on ``stream`` and commit it; see :meth:`Receiving.receive_on`.
-
-    ``open_sink`` (blocking, run in a thread) makes the sink for the offer.
-    """
-    return await Receiving(open_sink, disk, report).receive_on(stream)
-
-
 class Receiving:
     """One file that is received; what the intakes of its streams share.
 
-    If it is ``joint``, several streams may take part, about ``streams`` of them.
+    ``open_sink`` (blocking, run in a thread) makes the sink for the offer.  If it is ``joint``, several streams may
+    take part, about ``streams`` of them.
     """
 
     sink: Sink
@@ -82,8 +75,8 @@ class Receiving:
         self._whole_crc: int | None = None
         self._syncing = trio.Lock()  # no commit beside a checkpoint, no checkpoint beside another
 
-    async def receive_on(self, stream: Stream) -> Outcome:
-        """Take part with ``stream``, on which the peer offers the file next, until the file is committed.
+    async def receive_on(self, stream: Stream, offer: Offer | None = None) -> Outcome:
+        """Take part with ``stream``, on which the peer makes its offer next or has made it, until the file stands.
 
         The caller sends nothing on the stream afterwards but may end it.  Cancellation, like any error, leaves what
         this stream still owes to the others, if there are any; else it suspends the sink: what was verified is kept.
@@ -95,7 +88,7 @@ class Receiving:
         self._present += 1
         intake: Intake | None = None
         try:
-            offer = await self._next_offer(stream)
+            offer = offer or await self._next_offer(stream)
             intake = Intake(stream, offer, self)
             with intake.scope:
                 await self._begin(intake, offer)
@@ -122,6 +115,17 @@ class Receiving:
         if self.ended:
             return 0
         return self._pool.bytes + sum(intake.promised for intake in self._intakes)
+
+    def give_up(self) -> None:
+        """End all streams, of which their sender knows nothing any more; what was received is kept."""
+        self._fail(StreamReset("the sender has begun this file anew"))
+
+    def nothing_came(self) -> None:
+        """A stream could not be had. Who waits to hear what is to come does so in vain if it was to be the first."""
+        if not self._present and self._offer is None:
+            self.ended = True
+            self._known.set()
+            self.closed.set()
 
     def alone(self) -> None:
         """No other stream will join after all."""
@@ -249,7 +253,7 @@ class Receiving:
         """Take over a range of an earlier version."""
         crc = await self.disk.read(self.sink.copy_from_basis, extent)
         self.resumed += extent.length
-        self._report.progress(extent.length)
+        self._report.reused(extent.length)
         self.assembly.add(extent.offset, extent.length, crc)
         verdict = self.assembly.trust(extent.offset // self.map.chunk_size)
         if verdict is not None:

@@ -78,7 +78,10 @@ class Sending:
             IntegrityError: a chunk arrived damaged three times.
             FsmuxError: whatever the receiver or the connection failed with.
         """
-        done = await _Sender(stream, self).run(eager)
+        try:
+            done = await _Sender(stream, self).run(eager)
+        finally:
+            self.passed(-stream.queue.unsent)
         return Outcome(self.map.size, self.sent, done.bytes_resumed, done.crc32, done.durable)
 
     def started(self, resumed: int) -> None:

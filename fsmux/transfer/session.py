@@ -6,13 +6,15 @@ receiving side's disk outlives them all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from fsmux.errors import FsmuxError, NetworkError, RefusedError, StreamReset
-from fsmux.events import FileProgress, ignore
+from fsmux.events import FileProgress, FileReused, ignore
+from fsmux.wire.messages import JOIN_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +38,20 @@ class Report:
     def progress(self, count: int) -> None:
         if count:
             self.observer(FileProgress(self.name, count))
+
+    def reused(self, count: int) -> None:
+        self.observer(FileReused(self.name, count))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a client, by an id that nobody can guess, and which of its attempts this is."""
+
+    id: bytes = field(default_factory=lambda: secrets.token_bytes(JOIN_SIZE))
+    attempt: int = 1
+
+    def next(self) -> Run:
+        return replace(self, attempt=self.attempt + 1)
 
 
 @dataclass(frozen=True, slots=True)

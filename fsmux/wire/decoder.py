@@ -23,7 +23,7 @@ from typing import Final, TypeAlias
 
 from zlib_ng.zlib_ng import crc32
 
-from fsmux.errors import ProtocolError
+from fsmux.errors import Damaged, ProtocolError
 from fsmux.wire.frames import (
     HEADER_SIZE,
     MAGIC_BYTES,
@@ -262,5 +262,5 @@ class Decoder:
         return Frame(header.cmd, header.stream_id, payload, header.flags)
 
 
-def _damaged(header: Header) -> ProtocolError:
-    return ProtocolError(f"command {header.cmd} on stream {header.stream_id} is damaged (its checksum is wrong)")
+def _damaged(header: Header) -> Damaged:
+    return Damaged(f"command {header.cmd} on stream {header.stream_id} is damaged (its checksum is wrong)")

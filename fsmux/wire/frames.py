@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from zlib_ng.zlib_ng import crc32
 
-from fsmux.errors import ProtocolError, VersionMismatch
+from fsmux.errors import Damaged, ProtocolError, VersionMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -229,7 +229,7 @@ def decode_header(head: Buffer) -> Header:
     if version != VERSION:  # before the checksum: another version may calculate it otherwise
         raise VersionMismatch(f"the peer sends version {version} of the fsmux protocol; this side knows {VERSION}")
     if cmd == _DATA and fold(header_crc(head)) != checksum:
-        raise ProtocolError(f"the header of a DATA frame on stream {stream_id} is damaged (its checksum is wrong)")
+        raise Damaged(f"the header of a DATA frame on stream {stream_id} is damaged (its checksum is wrong)")
     if flags & ~_KNOWN_FLAGS:
         raise ProtocolError(f"command {cmd} on stream {stream_id} has reserved flags set ({flags:#04x})")
     return Header(flags, cmd, stream_id, length, checksum)

@@ -88,13 +88,13 @@ def test_a_download_whose_client_is_killed_goes_on(relay: Relay, served: Path, t
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_a_killed_server_is_a_network_error_and_the_next_one_goes_on(
+def test_without_retries_a_killed_server_is_a_network_error_and_the_next_command_goes_on(
     relay: Relay, server: Server, served: Path, there: Path, source: Path, direction: Direction
 ) -> None:
     (served / "given").write_bytes(source.read_bytes())
     url = Url(relay.address)
     pair = (source, url("copy")) if direction == "up" else (url("given"), there / "copy")
-    words = ("transfer", "--json", "--chunk-size", "1MiB", *pair)
+    words = ("transfer", "--json", "--retries", "0", "--chunk-size", "1MiB", *pair)
     client = start_until(relay, direction, SIZE // 2, *words, into=served if direction == "up" else there)
     server.process.send_signal(signal.SIGKILL)
     relay.go_on()
@@ -239,7 +239,7 @@ def test_a_damaged_journal_costs_time_and_nothing_else(relay: Relay, served: Pat
 def test_a_part_that_lost_what_its_journal_says_is_noticed(
     relay: Relay, server: Server, served: Path, source: Path
 ) -> None:
-    words = ("transfer", "--json", "--chunk-size", "1MiB", source, Url(relay.address)("copy"))
+    words = ("transfer", "--json", "--retries", "0", "--chunk-size", "1MiB", source, Url(relay.address)("copy"))
     client = start_until(relay, "up", SIZE // 2, *words, into=served)
     server.process.send_signal(signal.SIGKILL)  # so that it had no time to sync, and claims nothing for certain
     relay.go_on()

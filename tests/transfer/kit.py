@@ -52,6 +52,8 @@ class Side:
         self.events: list[Event] = []
         self.server_events: list[Event] = []
         self.on_event: Callable[[Event], None] = lambda event: None
+        self.stop: Callable[[], None] = lambda: None
+        """End the server as a signal would."""
         self._disks = tuple(disks)
 
     def observe(self, event: Event) -> None:
@@ -141,6 +143,7 @@ async def facing(
             with patch("fsmux.client.dial_unix", dial):
                 async with connect("fsmux+unix:///anywhere") as client:
                     side = Side(client, behind, served, there, (client.disk, disk))
+                    side.stop = nursery.cancel_scope.cancel
                     yield side
                     if check:
                         await check_clean(client.connection, *behind[:1])  # others come and go with the transfers

@@ -180,7 +180,9 @@ async def test_a_directory_that_appears_as_a_file_meanwhile_is_said_once(move: T
 
 async def test_several_sources_in_one_place_share_directories(move: Tree) -> None:
     from fsmux.job import Options
+    from fsmux.moving.report import Report
     from fsmux.moving.transfer import Transfer
+    from fsmux.transfer.session import Run
     from fsmux.urls import Local
 
     if move.direction != "up":
@@ -190,8 +192,10 @@ async def test_several_sources_in_one_place_share_directories(move: Tree) -> Non
     (move.source / "b/d/only").write_bytes(b"b")
     side = move.side
     sources = [Local(os.fspath(side.there / name), True) for name in "ab"]
-    transfer = Transfer(side.client, Options(durability=Durability.NONE), side.observe)
-    summary = await transfer.run(sources, side.client.remote.server.join((b"both",)))
+    report = Report(side.observe)
+    transfer = Transfer(side.client, Options(durability=Durability.NONE), report, Run())
+    await transfer.run(sources, side.client.remote.server.join((b"both",)))
+    summary = report.sum_up()
     expected = inventory(move.source / "a") | {"d/only": inventory(move.source / "b")["d/only"]}
     found = inventory(move.target / "both")
     assert found.keys() == expected.keys()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsmux.errors import FlowControlError, ProtocolError, VersionMismatch
+from fsmux.errors import Damaged, FlowControlError, ProtocolError, VersionMismatch
 from fsmux.wire.decoder import READ_AHEAD, Decoder
 from fsmux.wire.frames import MAGIC_BYTES, Cmd, Flags, Frame, Header, encode_header
 
@@ -133,10 +133,10 @@ def damaged(data: bytes, at: int) -> bytes:
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
-        (damaged(GOOD, 20), ProtocolError),
-        (damaged(GOOD, 17), ProtocolError),
-        (damaged(GOOD, 9), ProtocolError),
-        (damaged(wire(Frame(Cmd.DATA, 1, b"abc")), 10), ProtocolError),
+        (damaged(GOOD, 20), Damaged),
+        (damaged(GOOD, 17), Damaged),
+        (damaged(GOOD, 9), Damaged),
+        (damaged(wire(Frame(Cmd.DATA, 1, b"abc")), 10), Damaged),
         (b"FSMY" + bytes(14), VersionMismatch),
         (b"SSH-2.0\r\n", VersionMismatch),
         (b"FSMX\2" + bytes(13), VersionMismatch),

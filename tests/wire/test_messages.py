@@ -38,6 +38,7 @@ chunk_sizes = st.integers(16, 26).map(lambda power: 2**power)
 modes = st.integers(0, 0o777)
 extent = st.tuples(st.integers(0, 2**61), st.integers(0, 2**61))
 attrs = st.builds(m.Attrs, st.sampled_from(m.Kind), sizes, times, modes, st.one_of(st.just(b""), targets))
+joins = st.one_of(st.just(b""), st.binary(min_size=16, max_size=16))
 identities = st.builds(m.Identity, st.integers(0, MAX_CHUNKS * MIN_CHUNK_SIZE), times, st.binary(max_size=64))
 entries = st.one_of(
     st.builds(m.Entry, paths, attrs), st.builds(m.Entry, paths, st.none(), st.builds(m.Fault, u32, texts))
@@ -102,7 +103,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Get: {"chunk_size": st.one_of(st.just(0), chunk_sizes)},
     m.Put: {
         "durability": st.sampled_from(m.Durability),
-        "join": st.one_of(st.just(b""), st.binary(min_size=16, max_size=16)), "streams": st.integers(0, 1024),
+        "join": joins, "streams": st.integers(0, 1024), "attempt": u32,
     },
     m.Offer: {"identity": identities, "mode": modes, "chunk_size": chunk_sizes},
     m.Want: {"missing": extents(), "held": sizes}, m.Haves: {"ranges": haves}, m.Keep: {"ranges": extents()},
@@ -111,7 +112,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Again: {"index": st.integers(0, MAX_CHUNKS - 1), "found": u32},
     m.Finish: {"chunks": sizes, "crc32": st.one_of(st.none(), u32)},
     m.Committed: {"crc32": u32, "bytes_resumed": sizes},
-    m.Store: {"durability": st.sampled_from(m.Durability)}, m.Fetch: {}, m.Walk: {},
+    m.Store: {"durability": st.sampled_from(m.Durability), "join": joins, "attempt": u32}, m.Fetch: {}, m.Walk: {},
     m.Look: {"directories": st.lists(paths, max_size=4).map(tuple)},
     m.Ask: {"number": u64, "groups": st.lists(groups(), max_size=4).map(tuple)},
     m.Pack: {"number": u64, "groups": st.lists(groups(packed=True), max_size=4).map(tuple)},
@@ -278,6 +279,7 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
     (Cmd.PUT, pb.Put(path=path(b"a"), durability=4), "PUT durability"),
     (Cmd.PUT, pb.Put(path=path(b"a"), join=bytes(15)), "PUT join"),
     (Cmd.PUT, pb.Put(path=path(b"a"), streams=1025), "PUT streams"),
+    (Cmd.STORE, pb.Store(path=path(b"a"), join=bytes(17)), "STORE join"),
     (Cmd.WANT, pb.Want(held=2**62 + 1), "WANT held"),
     *[
         (Cmd.OFFER, pb.Offer(identity=IDENTITY, chunk_size=bad), "OFFER chunk_size")

@@ -52,7 +52,7 @@ DIGEST_SIZE: Final = 16
 """Bytes of an XXH3-128."""
 
 JOIN_SIZE: Final = 16
-"""Bytes of the id that the streams of one file share: nobody can guess another's."""
+"""Bytes of the id that the requests of one run share: nobody can guess another's."""
 
 MAX_JOINED: Final = 1024
 """Streams on which one file may come."""

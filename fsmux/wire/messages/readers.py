@@ -181,6 +181,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             checks.durability(raw.durability, "PUT durability"),
             checks.join(raw.join, "PUT join"),
             checks.at_most(raw.streams, checks.MAX_JOINED, "PUT streams"),
+            raw.attempt,
         ),
     ),
     Cmd.OFFER: (pb.Offer.FromString, _read_offer),
@@ -218,7 +219,12 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     ),
     Cmd.STORE: (
         pb.Store.FromString,
-        lambda raw: t.Store(_path_of(raw.path, "STORE path"), checks.durability(raw.durability, "STORE durability")),
+        lambda raw: t.Store(
+            _path_of(raw.path, "STORE path"),
+            checks.durability(raw.durability, "STORE durability"),
+            checks.join(raw.join, "STORE join"),
+            raw.attempt,
+        ),
     ),
     Cmd.FETCH: (pb.Fetch.FromString, lambda raw: t.Fetch(_path_of(raw.path, "FETCH path"))),
     Cmd.ASK: (pb.Pack.FromString, lambda raw: t.Ask(raw.number, g.asked(raw.groups))),

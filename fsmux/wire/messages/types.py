@@ -240,7 +240,7 @@ class Get:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A file for this name will be offered next; ``join`` is shared by the streams that one file comes on."""
+    """A file for this name will be offered next; ``join`` is shared by all requests of one run, in all its attempts."""
 
     CMD: ClassVar[Cmd] = Cmd.PUT
     path: Parts
@@ -248,6 +248,7 @@ class Put:
     durability: Durability = Durability.BATCH
     join: bytes = b""
     streams: int = 0
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +346,8 @@ class Store:
     CMD: ClassVar[Cmd] = Cmd.STORE
     path: Parts
     durability: Durability = Durability.BATCH
+    join: bytes = b""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
