@@ -65,6 +65,7 @@ bench-matrix: venv
 torture: venv
 	$(BIN)/python -m tests.sim.torture
 	$(BIN)/python -m benchmarks.kill9 --kills 2000
+	$(BIN)/python -m benchmarks.restarts
 
 clean:
 	rm -rf .venv .demo build dist fsmux.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
