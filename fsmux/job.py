@@ -95,7 +95,7 @@ async def run(job: Job, observer: Observer) -> Summary:
             delay = backoff.failed(progressed=report.progress != before)
             if delay is None:
                 raise _given_up(exc, backoff) from exc
-            report(Retrying("", backoff.failures, delay, str(exc)))
+            report(Retrying("", backoff.failures, round(delay, 3), str(exc)))
         await trio.sleep(delay)
         this = this.next()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from fsmux.errors import ConnectionLost, FsmuxError
+from fsmux.errors import ConnectionLost, FsmuxError, PeerShutdown
 from fsmux.events import Retrying, Warned
 from fsmux.limits import MIB
 from fsmux.mux.service import serving
@@ -119,6 +119,8 @@ class Lanes:
             before = len(self.alive)
             try:
                 return await attempt()
+            except PeerShutdown:
+                raise  # it goes for all connections
             except FsmuxError as exc:
                 if len(self.alive) == before or not self._lanes[0].alive:
                     raise

@@ -58,18 +58,19 @@ def test_the_defaults_of_a_transfer(jobs: list[Job]) -> None:
     assert (options.streams, options.chunk_size, options.resume, options.dry_run) == (16, 4 << 20, True, False)
     assert options.connections == 1
     assert options.durability is Durability.BATCH
+    assert (job.timeout, job.retries) == (None, None)
     assert not options.filters
 
 
 def test_options_of_a_transfer(jobs: list[Job]) -> None:
     values = ["-j", "2", "--streams", "3", "--chunk-size", "1MiB", "--timeout", "2.5", "--durability", "file"]
-    flags = ["--no-resume", "-n", "-q", "--progress", "never", *values]
+    flags = ["--no-resume", "-n", "-q", "--progress", "never", "--retries", "7", *values]
     assert call("transfer", *flags, "host:a", ".") == 0
     (job,) = jobs
     options = job.options
     assert (options.streams, options.chunk_size, options.resume, options.dry_run) == (3, 1 << 20, False, True)
     assert options.connections == 2
-    assert (job.timeout, options.durability) == (2.5, Durability.FILE)
+    assert (job.timeout, job.retries, options.durability) == (2.5, 7, Durability.FILE)
 
 
 def test_filters_keep_the_order_in_which_they_were_written(jobs: list[Job], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +125,7 @@ def test_where_the_token_comes_from(jobs: list[Job], monkeypatch: pytest.MonkeyP
         (["transfer", "--chunk-size", "1KiB", "a", "host:"], 2, "64KiB"),
         (["transfer", "--exclude", "[", "a", "host:"], 2, "not a pattern"),
         (["transfer", "--streams", "0", "a", "host:"], 2, "--streams"),
+        (["transfer", "--retries", "-1", "a", "host:"], 2, "--retries"),
         (["transfer", "--progress", "perhaps", "a", "host:"], 2, "--progress"),
         (["transfer", "--token-file", "/nonexistent", "a", "host:"], 6, "no such file"),
         (["ls", "local/dir"], 2, "names no server"),

@@ -25,6 +25,12 @@ def test_a_file_on_its_way_and_done() -> None:
     assert (tally.done_bytes, tally.active, tally.files, tally.sent, tally.resumed) == (20, {}, 1, 12, 8)
 
 
+def test_what_is_reused_is_done_and_has_not_moved() -> None:
+    tally = feed(events.Planned(1, 20, 0, 0), events.FileStarted("a", 20, 5), events.FileReused("a", 10))
+    assert (tally.done_bytes, tally.active["a"].done) == (15, 15)
+    assert tally.total(1.0).bytes_sent == 0
+
+
 def test_a_file_that_was_never_announced_counts_just_the_same() -> None:
     assert feed(events.FileDone("a", 20, 20, 0, "00000000", True)).done_bytes == 20
 

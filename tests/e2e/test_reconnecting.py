@@ -68,8 +68,8 @@ def of(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("lanes", ["1", "4"])
 def test_a_server_that_restarts_during_a_file(direction: str, lanes: str, tmp_path: Path) -> None:
     with Restarts(tmp_path, "none") as restarts:
-        random_file((restarts.own if direction == "up" else restarts.served) / "file", 48 * MIB)
-        options = ("--chunk-size", "1MiB", "--bwlimit", "40M", "-j", lanes)
+        random_file((restarts.own if direction == "up" else restarts.served) / "file", 24 * MIB)
+        options = ("--chunk-size", "1MiB", "--bwlimit", "20M", "-j", lanes)
         found = restarts.run(direction, "file", 3, *options)
     assert not found.complaints
     assert found.summary["retries"] >= 3

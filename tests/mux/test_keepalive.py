@@ -47,6 +47,27 @@ async def test_a_silent_peer_is_pinged_and_then_lost(autojump_clock: MockClock) 
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("patience", [0.5, 3.0, 1000.0])
+async def test_how_long_a_silence_is_borne_can_be_said(patience: float, autojump_clock: MockClock) -> None:
+    transport, stream = half_raw("memory")
+    peer = RawPeer(stream)
+    await peer.greet()
+    async with open_connection(transport, Role.CLIENT, HELLO, patience=patience) as connection:
+        start = trio.current_time()
+        assert await connection.accept() is None
+        assert patience <= trio.current_time() - start <= patience + min(patience, SLACK)
+        assert "silent" in str(connection.failure)
+    await stream.aclose()
+
+
+async def test_the_impatient_do_not_wait_for_a_greeting_either(autojump_clock: MockClock) -> None:
+    transport, stream = half_raw("memory")
+    with pytest.raises(ConnectionLost, match=r"did not greet within 0.5 s"):
+        async with open_connection(transport, Role.CLIENT, HELLO, patience=0.5):
+            raise AssertionError
+    await stream.aclose()
+
+
 @pytest.mark.parametrize("role", Role)
 async def test_any_frame_is_a_sign_of_life(role: Role, autojump_clock: MockClock) -> None:
     transport, stream = half_raw("memory")

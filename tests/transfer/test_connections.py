@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from fsmux.errors import ConnectionLost, FsmuxError
-from fsmux.events import ChunkHealed, FileFailed, FileProgress, FileStarted, Retrying, Warned
+from fsmux.errors import ConnectionLost, FsmuxError, PeerShutdown
+from fsmux.events import ChunkHealed, FileFailed, FileProgress, FileStarted, Planned, Retrying, Warned
 from fsmux.files.root import Root
 from fsmux.files.source import Source
 from fsmux.limits import MIB
@@ -231,6 +231,18 @@ async def test_even_the_first_one_may_be_lost_while_a_big_file_is_on_its_way(
         assert (joint.target / "file").read_bytes() == wanted
         with pytest.raises(ConnectionLost):
             await joint()
+
+
+async def test_a_first_connection_that_takes_no_streams_does_not_keep_the_others_waiting(joint: Joint) -> None:
+    wanted = joint.write()
+    joint.side.on_event = lambda event: setattr(joint.near[0], "_peer_leaving", isinstance(event, Planned))
+    if joint.direction == "up":
+        assert not (await joint()).failed
+        assert (joint.target / "file").read_bytes() == wanted
+    else:  # it is the first one that opens the file
+        with pytest.raises(PeerShutdown):
+            await joint()
+    joint.near[0]._peer_leaving = False
 
 
 async def test_files_on_a_lost_connection_are_begun_again(joint: Joint) -> None:
