@@ -29,6 +29,7 @@ from fsmux.urls import Local, Remote
 if TYPE_CHECKING:
     from fsmux.client import Client
     from fsmux.events import Observer, Summary
+    from fsmux.moving.ledger import Ledger
 
 STREAMS = 16
 """Files on their way at once. Enough to hide a round trip per file, few enough that each moves at a useful rate."""
@@ -39,7 +40,8 @@ class Options:
     """How to transfer. ``chunk_size`` in bytes; ``filters`` decide which names take part.
 
     ``streams`` files are on their way at once, over so many ``connections`` to the server; a big file goes over all of
-    them. ``bwlimit`` is the most bytes of files per second that may travel, over all streams together.
+    them. ``bwlimit`` is the most bytes of files per second that may travel, over all streams together. ``manifest``
+    is told of every file that stands at the destination.
     """
 
     streams: int = STREAMS
@@ -50,6 +52,7 @@ class Options:
     dry_run: bool = False
     filters: Filters = field(default_factory=Filters)
     bwlimit: int | None = None
+    manifest: Ledger | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from fsmux.client import Client
     from fsmux.events import Observer
+    from fsmux.files.passing import ChunkDigests
     from fsmux.job import Options
     from fsmux.moving.tree import Looker
     from fsmux.mux.stream import Stream
@@ -238,12 +239,14 @@ class LocalSite:
         await self._disk.meta(self.root.set_attrs, parts, attrs)
 
     async def push(
-        self, parts: Parts, target: Parts, name: str, observer: Observer, options: Options, *, fresh: bool
-    ) -> Outcome:
-        """Upload a file. ``fresh``: nothing is known to stand at its destination."""
+        self, parts: Parts, target: Parts, name: str, observer: Observer, options: Options, *, fresh: bool,
+        passing: ChunkDigests | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Upload a file. ``fresh``: nothing is known to stand at its destination. ``passing`` sees what is read."""
         source = await self._disk.meta(Source.open, self.root, parts)
         with source:
-            sending = Sending(source, self._disk, self._client.digests, Report(name, observer), options.chunk_size)
+            digests, report = self._client.digests, Report(name, observer)
+            sending = Sending(source, self._disk, digests, report, options.chunk_size, passing)
             size = source.identity.size
             eager = fresh and _single_chunk(size, options)
             # The same in all attempts, so that what the server keeps for a lost connection is not somebody else's.
@@ -269,17 +272,17 @@ class LocalSite:
 
     async def fetch(
         self, source: Parts, parts: Parts, name: str, observer: Observer, options: Options, *, fresh: bool, size: int,
-        asked: Stream | None = None,
+        asked: Stream | None = None, passing: ChunkDigests | None = None,
     ) -> Outcome:  # fmt: skip
         """Download a file of ``size`` bytes. ``fresh``: nothing stands at its destination.
 
         Where nothing was kept of it either, it comes without a question what is missing. ``asked`` is the stream of a
-        :meth:`RemoteSite.ask_for` that has asked for it already.
+        :meth:`RemoteSite.ask_for` that has asked for it already. ``passing`` sees what is written.
         """
         root = self.root
 
         def open_for(offer: Offer) -> Sink:
-            return open_sink(
+            sink = open_sink(
                 root,
                 parts,
                 offer.identity,
@@ -290,6 +293,9 @@ class LocalSite:
                 durability=options.durability,
                 clock=time.monotonic,
             )
+            if passing is not None:
+                passing.attach(sink)
+            return sink
 
         report = Report(name, observer)
 

@@ -134,6 +134,12 @@ def transfer(
     durability: Annotated[
         DurabilityName, option("--durability", help="none: do not wait for the disk; file: sync each file by itself.")
     ] = DurabilityName.BATCH,
+    manifest: Annotated[
+        str | None,
+        option(
+            "--manifest", metavar="FILE", show_default=False, help="Keep digests of what stands at DST, for 'verify'."
+        ),
+    ] = None,
     token_file: TokenFile = None,
 ) -> None:
     """Copy files and directories to or from a server.
@@ -146,7 +152,7 @@ def transfer(
     level = verbosity(verbose, quiet)
     options = command.TransferOptions(
         tuple(paths), dry_run, level, json, progress.value, tuple(exclude or ()), tuple(include or ()), connections,
-        streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, token_file,
+        streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, manifest, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

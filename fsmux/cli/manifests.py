@@ -13,15 +13,18 @@ import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fsmux.errors import NotFound, from_os_error
-from fsmux.files.digestfile import Reader
+from fsmux import events
+from fsmux.errors import NotFound, UsageError, from_os_error
+from fsmux.files.digestfile import Reader, Writer
 from fsmux.limits import MIB
 from fsmux.records import printable
+from fsmux.units import format_exact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
+    from fsmux.moving.ledger import Ledger
     from fsmux.records import Parts
 
 SUFFIX: Final = ".fsmux-manifest"
@@ -77,15 +80,40 @@ def reading(path: str) -> Iterator[Reader]:
         yield Reader(file, name)
 
 
+def begin(path: str, chunk_size: int) -> Ledger:
+    """What a transfer is to keep in the manifest ``path``, which begins with what that says already.
+
+    Fails now if it could not be written then.
+    """
+    from fsmux.moving.ledger import Ledger
+
+    _without_name(os.path.realpath(path)).close()
+    if not os.path.lexists(path):
+        return Ledger(chunk_size)
+    with reading(path) as reader:
+        if reader.chunk_size != chunk_size:
+            fitting = format_exact(reader.chunk_size)
+            raise UsageError(
+                f"{printable(path)}: it has chunks of {fitting}; add --chunk-size {fitting}, or name another file"
+            )
+        return Ledger(chunk_size, reader)
+
+
+def keep(path: str, ledger: Ledger) -> events.ManifestWritten:
+    """Write what a transfer has kept."""
+    with replacing(path) as file:
+        writer = Writer(file, ledger.chunk_size)
+        for record in ledger:
+            writer.add(record)
+        writer.close()
+    return events.ManifestWritten(path, writer.files, writer.bytes, ledger.bytes_read)
+
+
 @contextmanager
 def replacing(path: str) -> Iterator[IO[bytes]]:
     """A file to write to, which gets its name when the block ends well."""
     path = os.path.realpath(path)
-    try:
-        spool: IO[bytes] = tempfile.TemporaryFile(dir=os.path.dirname(path), buffering=BUFFER)  # noqa: SIM115  # closed below
-    except OSError as error:
-        raise from_os_error(error, printable(path)) from None
-    with spool:
+    with _without_name(path) as spool:
         yield spool
         try:
             spool.flush()
@@ -93,6 +121,14 @@ def replacing(path: str) -> Iterator[IO[bytes]]:
             _publish(spool, path)
         except OSError as error:
             raise from_os_error(error, printable(path)) from None
+
+
+def _without_name(path: str) -> IO[bytes]:
+    """A file in the directory of ``path``; it is gone when it is closed."""
+    try:
+        return tempfile.TemporaryFile(dir=os.path.dirname(path), buffering=BUFFER)
+    except OSError as error:
+        raise from_os_error(error, printable(path)) from None
 
 
 def _publish(spool: IO[bytes], path: str) -> None:

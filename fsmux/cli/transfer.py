@@ -22,7 +22,9 @@ from fsmux.urls import Local, Remote, Stdio, parse
 if TYPE_CHECKING:
     import typer
 
+    from fsmux.events import ManifestWritten
     from fsmux.job import Job
+    from fsmux.moving.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class TransferOptions:
     retries: int | None
     timeout: float | None
     durability: str
+    manifest: str | None
     token_file: str | None
 
 
@@ -63,7 +66,13 @@ def run(ctx: typer.Context, options: TransferOptions) -> int:
     async def main() -> int:
         from fsmux.job import run as run_job
 
-        summary = await run_job(job, reporter)
+        ledger, done = job.options.manifest, False
+        try:
+            summary = await run_job(job, reporter)
+            done = True
+        finally:
+            if options.manifest and ledger is not None and (done or ledger.changed):
+                reporter(_keep(options.manifest, ledger))
         if not summary.failed:  # or what had failed stands after all, thanks to a later attempt
             return ExitCode.OK
         return exit_code(reporter.tally.failures) or ExitCode.SOME_FAILED
@@ -79,6 +88,8 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
     if len(options.paths) < 2:
         raise UsageError("name at least one source and a destination: fsmux transfer SRC... DST")
     places = tuple(map(_place, options.paths))
+    chunks = chunk_size(options.chunk_size)
+    ledger = _ledger(options.manifest, chunks) if options.manifest and not options.dry_run else None
     return Job(
         sources=places[:-1],
         destination=places[-1],
@@ -88,14 +99,27 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
         options=Options(
             streams=options.streams,
             connections=options.connections,
-            chunk_size=chunk_size(options.chunk_size),
+            chunk_size=chunks,
             resume=options.resume,
             durability=Durability[options.durability.upper()],
             dry_run=options.dry_run,
             filters=Filters(filter_rules(ctx, options.exclude, options.include)),
             bwlimit=parse_rate(options.bwlimit) if options.bwlimit else None,
+            manifest=ledger,
         ),
     )
+
+
+def _ledger(path: str, chunks: int) -> Ledger:
+    from fsmux.cli import manifests
+
+    return manifests.begin(path, chunks)
+
+
+def _keep(path: str, ledger: Ledger) -> ManifestWritten:
+    from fsmux.cli import manifests
+
+    return manifests.keep(path, ledger)
 
 
 def _place(text: str) -> Local | Remote:

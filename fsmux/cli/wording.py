@@ -46,7 +46,7 @@ def sentence(event: events.Event) -> tuple[int, str] | None:
             return ERROR, f"fsmux: {printable(path)}: not in the manifest"
         case events.ManifestWritten(path, files, size, read):
             text = f"{printable(path)}: {count_files(files)}, {format_bytes(size)}"
-            note = f"; {format_bytes(read)} did not travel, and were read for it" if read else ""
+            note = f"; {format_bytes(read)} of them were read for it beside the transfer" if read else ""
             return NORMAL, f"fsmux: {text}{note}"
         case events.FileDone(path, _, _, resumed):
             note = f" ({format_bytes(resumed)} resumed)" if resumed else ""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from fsmux.files.basis import Known
+    from fsmux.files.passing import ChunkDigests
     from fsmux.files.ranges import Poll
     from fsmux.files.resume import Place
     from fsmux.files.root import Root
@@ -150,6 +151,8 @@ class Sink:
         self._changing = threading.Lock()  # take-over and checkpoints; held during system calls
         self._dirty = 0
         self._checkpointed = clock()
+        self.watch: ChunkDigests | None = None
+        """Told of what is written, if a manifest is made."""
         self.poisoned = False
         self._worthless = False
         self.ended = False
@@ -181,6 +184,8 @@ class Sink:
             ranges.write_all(self.sys, fd, views, offset)
         with self._mutex:
             self._dirty += size
+        if self.watch is not None:
+            self.watch.wrote(views, offset)
         self.flush_records()
         return crc
 
@@ -205,6 +210,8 @@ class Sink:
             raise Busy(f"{self.name}: this session has ended")
         if self.place.header is not None:
             self.take_over()
+        if self.watch is not None:
+            self.watch.settled(index, crc)
         with self._mutex:
             new = self.manifest.add(index, crc)
             if new and self.place.journal is not None:

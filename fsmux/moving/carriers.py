@@ -18,6 +18,7 @@ import trio
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group, Packer
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, from_code
 from fsmux.events import FilesDone, Retrying
+from fsmux.files.packing import read_pack
 from fsmux.files.unpacking import Failure, Unpacker
 from fsmux.limits import PACK_BYTES, PACKS_AHEAD
 from fsmux.records import Durability, Parts, printable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from fsmux.files.root import Root
+    from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account, Report
     from fsmux.mux.connection import Connection
     from fsmux.mux.stream import Stream
@@ -49,6 +51,8 @@ class Route:
     there: Parts
     durability: Durability
     run: Run
+    notes: TreeNotes | None = None
+    """Who is told of files that stand, if a manifest is made."""
 
 
 class Carrier(Protocol):
@@ -157,6 +161,8 @@ class _Packs:
         for place, group in enumerate(groups):
             errors = by_group.get(place, {})
             errors.update(group.lost)
+            if self._route.notes is not None:
+                self._route.notes.stands(number, place, group, errors)
             self._tell(group, errors, durable)
         del self._under_way[number]
         self._changed.set()
@@ -203,7 +209,8 @@ class Upload(_Packs):
         route = self._route
 
         async def carry(number: int, groups: list[Group]) -> None:
-            await send_pack(stream, route.disk, route.root, route.here, number, groups)
+            read = read_pack if route.notes is None else route.notes.reader(number)
+            await send_pack(stream, route.disk, route.root, route.here, number, groups, read)
 
         await self._each(carry)
         stream.end()
@@ -228,7 +235,10 @@ class Download(_Packs):
 
     async def run(self) -> None:
         route = self._route
-        unpacker = Unpacker(route.root, route.here, route.durability)
+        if route.notes is None:
+            unpacker = Unpacker(route.root, route.here, route.durability)
+        else:
+            unpacker = route.notes.unpacker(route.durability)
         self._durable = unpacker.durable
         async with route.connection.open_stream(Fetch(route.there)) as stream:
             await all_of(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fsmux.client import Client
     from fsmux.columns import Group
     from fsmux.job import Options
+    from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account, Report
     from fsmux.mux.stream import Stream
     from fsmux.transfer.session import Run
@@ -55,6 +56,8 @@ class _Item:
     top: Attrs
     label: str
     account: Account
+    listed: Parts
+    """What a manifest calls the target: its path below the destination, or the name of the destination itself."""
 
     @property
     def local(self) -> tuple[LocalSite, Parts]:
@@ -80,6 +83,7 @@ class Transfer:
         self._report = report
         self._run = run
         self._asked: Stream | None = None
+        self._ledger = None if options.dry_run else options.manifest
 
     async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> None:
         """Move ``sources`` to ``destination``, exactly one side of which is remote."""
@@ -153,6 +157,7 @@ class Transfer:
                 attrs,
                 place_map.origin.label,
                 self._report.account(number),
+                place_map.suffix if into_directory else (base + place_map.suffix)[-1:],
             )
             for number, (place_map, (source, prefix, attrs)) in enumerate(zip(mapped, tops, strict=True))
         ]
@@ -229,6 +234,8 @@ class Transfer:
         verdict = judge(Facts.of(item.top), existing)
         if verdict in (Verdict.CURRENT, Verdict.ADJUST) and account.owed(()) and item.top.kind is Kind.FILE:
             verdict = Verdict.SEND  # an attempt that was cut short had it on its way, and heard no more of it
+        if verdict in (Verdict.CURRENT, Verdict.ADJUST) and item.top.kind is Kind.FILE:
+            await self._note_current(item)
         news = account.take_itself(item.top.size if verdict is Verdict.SEND else None)
         match verdict:
             case Verdict.SPECIAL if news:
@@ -251,6 +258,14 @@ class Transfer:
                 else:
                     await self._guarded(item, (), partial(item.target.set_attrs, item.target_prefix, item.top))
         return None
+
+    async def _note_current(self, item: _Item) -> None:
+        """A file is up to date, and is to have a record in the manifest."""
+        ledger, (site, here) = self._ledger, item.local
+        if ledger is None or ledger.has(b"/".join(item.listed), item.top.size, item.top.mtime_ns):
+            return
+        files = [((), item.top.size)]
+        await ledger.read(self._client.disk, site.root, here, item.listed, files, self._report)
 
     async def _all(self, items: Sequence[tuple[_Item, bool]]) -> None:
         """Transfer single files and links, ``streams`` at a time."""
@@ -283,14 +298,19 @@ class Transfer:
         source, target = item.source_prefix + parts, item.target_prefix + parts
         journey = item.account.journey(parts)
         options = replace(self._options, resume=True) if journey.begun else self._options
+        ledger, listed = self._ledger, item.listed + parts
+        passing = None if ledger is None else ledger.passing(listed)
         if isinstance(item.target, LocalSite):
             outcome = await item.target.fetch(
                 source, target, name, journey, options, fresh=fresh, size=size,
-                asked=self._asked if not parts else None,
+                asked=self._asked if not parts else None, passing=passing,
             )  # fmt: skip
         else:
             assert isinstance(item.source, LocalSite)
-            outcome = await item.source.push(source, target, name, journey, options, fresh=fresh)
+            outcome = await item.source.push(source, target, name, journey, options, fresh=fresh, passing=passing)
+        if ledger is not None:
+            site, here = item.local
+            await ledger.passed(self._client.disk, site.root, here + parts, listed, outcome.crc32, self._report)
         item.account.done(name, parts, outcome)
 
     # ---- trees -----------------------------------------------------------------------------------------------------
@@ -334,6 +354,7 @@ class Transfer:
                 claimed=claimed,
                 later=later,
                 last=last,
+                notes=self._notes(item),
             )
             with self._lanes.carrying(self._lanes.alive[:1]):
                 await move_tree(tree)
@@ -350,6 +371,12 @@ class Transfer:
 
         await all_of(put, carrier.run)
 
+    def _notes(self, item: _Item) -> TreeNotes | None:
+        ledger, (site, here) = self._ledger, item.local
+        if ledger is None:
+            return None
+        return ledger.notes(self._client.disk, site.root, here, item.listed, self._report)
+
     def _carrier(self, item: _Item) -> Carrier:
         if self._options.dry_run:
             return Rehearsal(self._report)
@@ -357,7 +384,8 @@ class Transfer:
         there = item.source_prefix if down else item.target_prefix
         site, here = item.local
         client, durability = self._client, self._options.durability
-        route = Route(client.connection, client.disk, site.root, here, there, durability, self._run)
+        notes = self._notes(item)
+        route = Route(client.connection, client.disk, site.root, here, there, durability, self._run, notes)
         return Download(route, item.account) if down else Upload(route, item.account)
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account
     from fsmux.plan.filters import Filters
     from fsmux.records import Parts
@@ -70,6 +71,8 @@ class Tree:
     claimed: dict[Parts, bool] | None = None
     later: list[Group] | None = None
     """Where finishing is put off to if other sources go to the same place."""
+    notes: TreeNotes | None = None
+    """Who is told what is up to date, if a manifest is made."""
 
 
 @dataclass(slots=True, eq=False)
@@ -176,6 +179,8 @@ class _Moving:
         tree, owed = self._tree, self._account.owed(group.directory)
         found = plan(group, existing, small=SMALL_FILE, claimed=tree.claimed, again=owed)
         self._account.take(group, found)
+        if tree.notes is not None:
+            await tree.notes.planned(group, found)
         here.expected.update(found.enter)
         if found.make is not None:
             here.touched = True

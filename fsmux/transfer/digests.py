@@ -1,4 +1,4 @@
-"""What the chunks of a source came to, remembered, so that a file served again need not be read for its checksums.
+"""What the chunks of a source come to, and came to: remembered, a file served again need not be read for it.
 
 Theory: identity decides.  A file whose device, inode, size, mtime and ctime are what they were has not been written
 since, except within the resolution of its clock; so nothing is remembered of a file that was modified a moment ago.
@@ -10,10 +10,15 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+import xxhash
+
+from fsmux.wire.frames import Meter
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsmux.records import Identity
+    from fsmux.wire.frames import Buffer
 
 MAX_CHUNKS_REMEMBERED = 1_000_000
 """Chunk checksums kept, about 100 bytes each: 4 TiB of files at 4 MiB a chunk."""
@@ -50,3 +55,20 @@ class DigestCache:
         while self._count > MAX_CHUNKS_REMEMBERED and len(self._files) > 1:
             _, dropped = self._files.popitem(last=False)
             self._count -= len(dropped)
+
+
+class DigestMeter(Meter):
+    """One that makes the XXH3-128 of what is sent, too."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._state = xxhash.xxh3_128()
+
+    def update(self, data: Buffer) -> None:
+        super().update(data)
+        self._state.update(data)
+
+    def digest(self) -> bytes:
+        return self._state.digest()

@@ -34,9 +34,12 @@ COMMITTED_TOGETHER = 16
 """Packs that share one commit at most: their files are on the disk already, and their sender waits to hear of them."""
 
 
-async def send_pack(stream: Stream, disk: Disk, root: Root, base: Parts, number: int, groups: Sequence[Group]) -> Pack:
+async def send_pack(
+    stream: Stream, disk: Disk, root: Root, base: Parts, number: int, groups: Sequence[Group],
+    read: Callable[[Root, Parts, Sequence[Group]], bytes] = read_pack,
+) -> Pack:  # fmt: skip
     """Read the files of a pack and send it; what was sent, with everything that was lost."""
-    contents = await disk.pack(read_pack, root, base, groups)
+    contents = await disk.pack(read, root, base, groups)
     pack = Pack(number, tuple(groups))
     await stream.send(pack)
     await stream.send_data(contents)

@@ -24,6 +24,7 @@ from fsmux.files.chunks import ChunkMap, effective_chunk_size
 from fsmux.limits import MAX_CHUNKS
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS
+from fsmux.transfer.digests import DigestMeter
 from fsmux.transfer.ranges import subtract
 from fsmux.transfer.session import Outcome, Report
 from fsmux.wire.frames import FileSpan, Meter
@@ -32,6 +33,7 @@ from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Ke
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from fsmux.files.passing import ChunkDigests
     from fsmux.files.source import Source
     from fsmux.mux.stream import Stream
     from fsmux.transfer.digests import DigestCache
@@ -55,16 +57,22 @@ async def send_file(
 class Sending:
     """One source that is sent, on one stream or several; what their senders share."""
 
-    def __init__(self, source: Source, disk: Disk, digests: DigestCache, report: Report, chunk_size: int) -> None:
+    def __init__(
+        self, source: Source, disk: Disk, digests: DigestCache, report: Report, chunk_size: int,
+        passing: ChunkDigests | None = None,
+    ) -> None:  # fmt: skip
         self.source = source
         self.disk = disk
         self.report = report
         self.map = ChunkMap(source.identity.size, effective_chunk_size(source.identity.size, chunk_size))
         self.sent = 0
         self._digests = digests
-        self._crcs = dict(digests.of(source.identity, self.map.chunk_size))
+        self._crcs = dict(digests.of(source.identity, self.map.chunk_size)) if passing is None else {}
         self._known_before = len(self._crcs)
         self._started = False
+        self._passing = passing
+        if passing is not None:
+            passing.begin(source.identity, self.map)
 
     async def send_on(self, stream: Stream, *, eager: bool = False) -> Outcome:
         """Take part with ``stream``, and return once the receiver has committed the file.
@@ -106,8 +114,13 @@ class Sending:
     def knows(self, index: int) -> bool:
         return index in self._crcs
 
+    def meter(self) -> Meter:
+        return Meter() if self._passing is None else DigestMeter()
+
     def measured(self, index: int, meter: Meter) -> Chunk:
         self._crcs[index] = meter.crc32
+        if self._passing is not None and isinstance(meter, DigestMeter):
+            self._passing.measured(index, meter.crc32, meter.digest())
         return Chunk(index, meter.crc32)
 
     def forget(self, index: int) -> None:
@@ -269,7 +282,7 @@ class _Sender:
             chunk = self._map.extent(index)
             start, end = max(chunk.offset, extent.offset), min(chunk.end, extent.end)
             measured = not sending.knows(index) and (start, end) == (chunk.offset, chunk.end)
-            meter = Meter() if measured else None
+            meter = sending.meter() if measured else None
             await self._stream.send_data(FileSpan(sending.source.lease, start, end - start, meter))
             sending.passed(end - start)
             if meter is not None:

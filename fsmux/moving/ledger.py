@@ -1,0 +1,165 @@
+"""The manifest that a transfer keeps: what it brought, and what it found up to date.
+
+Theory: a ledger speaks of the destination.  It begins with what an earlier manifest of it says, each file that comes
+replaces its record, and what neither came nor was looked at keeps the one it had; so one manifest serves all transfers
+to a place, and one that was interrupted has recorded what it did.  A file that is up to date keeps its record if that
+has its size and time; else it is read, once, on the side that runs the transfer.  All of it is in memory, packed, about
+300 bytes a file (measured), because it outlives connections and is written in the order of paths.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from fsmux.columns import KIND_BITS, REGULAR, Group
+from fsmux.errors import FsmuxError, IntegrityError
+from fsmux.events import Warned
+from fsmux.files import reading
+from fsmux.files.digestfile import DIGEST_SIZE, Record, chunks_of
+from fsmux.files.passing import ChunkDigests, NotingUnpacker, PackDigests
+from fsmux.files.reading import Wanted
+from fsmux.records import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+
+    from fsmux.events import Observer
+    from fsmux.files.root import Root
+    from fsmux.plan.plan import Plan
+    from fsmux.records import Durability, Parts
+    from fsmux.transfer.disk import Disk
+
+_PACKED: Final = struct.Struct(f"<QqI{DIGEST_SIZE}s")
+
+
+class Ledger:
+    """Records of files by their paths below the destination.  For the event loop only."""
+
+    def __init__(self, chunk_size: int, records: Iterable[Record] = ()) -> None:
+        self.chunk_size = chunk_size
+        self.changed = False
+        """Whether it says anything else than when it was made."""
+        self.bytes_read = 0
+        """Bytes of files that were read for it, because they did not travel."""
+        self._files: dict[bytes, bytes] = {}
+        self._passing: dict[Parts, ChunkDigests] = {}
+        for record in records:
+            self._put(record)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records in the order of their paths."""
+        for path in sorted(self._files):
+            packed = self._files[path]
+            size, mtime_ns, crc32, digest = _PACKED.unpack_from(packed)
+            yield Record(tuple(path.split(b"/")), size, mtime_ns, crc32, digest, packed[_PACKED.size :])
+
+    def add(self, record: Record) -> None:
+        self.changed = True
+        self._put(record)
+
+    def _put(self, record: Record) -> None:
+        fixed = _PACKED.pack(record.size, record.mtime_ns, record.crc32, record.digest)
+        self._files[b"/".join(record.parts)] = fixed + record.chunks
+
+    def has(self, path: bytes, size: int, mtime_ns: int) -> bool:
+        """Whether there is a record of this version of a file."""
+        packed = self._files.get(path)
+        return packed is not None and _PACKED.unpack_from(packed)[:2] == (size, mtime_ns)
+
+    # ---- what comes by a session of its own ------------------------------------------------------------------------
+
+    def passing(self, path: Parts) -> ChunkDigests:
+        """What is known of a file under way, over all attempts."""
+        return self._passing.setdefault(path, ChunkDigests(self.chunk_size))
+
+    async def passed(self, disk: Disk, root: Root, here: Parts, path: Parts, crc32: int, observer: Observer) -> None:
+        """It stands, and came to ``crc32``; on this side its name is ``here``.
+
+        Raises:
+            IntegrityError: this side has other bytes than that one.
+        """
+        passing = self._passing.pop(path)
+        try:
+            record = await disk.read(passing.record, root, here, crc32, trio.from_thread.check_cancelled)
+        except IntegrityError:
+            raise
+        except FsmuxError as error:
+            observer(Warned(printable(path), f"it is not in the manifest: {error}"))
+        else:
+            self.bytes_read += passing.read
+            self.add(record._replace(parts=path))
+
+    # ---- what comes in packs -----------------------------------------------------------------------------------------
+
+    def notes(self, disk: Disk, root: Root, here: Parts, base: Parts, observer: Observer) -> TreeNotes:
+        """Of a tree whose files are below ``here`` on this machine, and ``base`` in the manifest."""
+        return TreeNotes(self, disk, root, here, base, observer)
+
+    # ---- what is up to date ----------------------------------------------------------------------------------------
+
+    def unknown(self, base: Parts, group: Group, among: Container[bytes]) -> list[int]:
+        """Those of the files of ``group`` with a name ``among`` these that have no record."""
+        prefix = b"".join(name + b"/" for name in (*base, *group.directory))
+        columns = zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
+        return [
+            index
+            for index, (name, size, mtime, mode) in enumerate(columns)
+            if mode & KIND_BITS == REGULAR and name in among and not self.has(prefix + name, size, mtime)
+        ]
+
+    async def read(self, disk: Disk, root: Root, here: Parts, base: Parts, files: Sequence[tuple[Parts, int]],
+                   observer: Observer) -> None:  # fmt: skip
+        """Read files of these sizes below ``here``; their records are below ``base``."""
+        wanted = [Wanted(here + parts, chunks_of(size, self.chunk_size)) for parts, size in files]
+        read = partial(reading.read, from_device=False, poll=trio.from_thread.check_cancelled)
+        for task in reading.tasks(wanted, cut=False):
+            for one, found in zip(task.files, await disk.read(read, root, task), strict=True):
+                parts = base + one.parts[len(here) :]
+                try:
+                    self.add(reading.record_of(one, reading.joined(one.parts, [found]))._replace(parts=parts))
+                    self.bytes_read += one.map.size
+                except FsmuxError as error:
+                    observer(Warned(printable(parts), f"it is not in the manifest: {error}"))
+
+
+class TreeNotes:
+    """What one tree tells a ledger: its files are below ``here`` on this machine, and ``base`` in the manifest."""
+
+    def __init__(self, ledger: Ledger, disk: Disk, root: Root, here: Parts, base: Parts, observer: Observer) -> None:
+        self._ledger = ledger
+        self._disk = disk
+        self._root = root
+        self._here = here
+        self._base = base
+        self._observer = observer
+        self._packs = PackDigests()
+
+    async def planned(self, group: Group, found: Plan) -> None:
+        """What of a group is up to date is to have records."""
+        names = {name for one in (found.current, found.adjust) if one is not None for name in one.names}
+        if names and (unknown := self._ledger.unknown(self._base, group, names)):
+            files = [((*group.directory, group.names[index]), group.sizes[index]) for index in unknown]
+            await self._ledger.read(self._disk, self._root, self._here, self._base, files, self._observer)
+
+    def reader(self, number: int) -> Callable[[Root, Parts, Sequence[Group]], bytes]:
+        """How to read a pack."""
+        return partial(self._packs.read_pack, number)
+
+    def unpacker(self, durability: Durability) -> NotingUnpacker:
+        """How to write packs."""
+        return NotingUnpacker(self._root, self._here, durability, self._packs)
+
+    def stands(self, number: int, place: int, group: Group, failed: Container[int]) -> None:
+        """A group of a pack stands, but for what failed."""
+        directory = self._base + group.directory
+        for index, digest in self._packs.take(number, place).items():
+            if index not in failed:
+                parts = (*directory, group.names[index])
+                self._ledger.add(Record(parts, group.sizes[index], group.mtimes[index], group.crcs[index], digest))
