@@ -119,6 +119,7 @@ class Damage:
 class Check:
     """What a tree came to beside its manifest."""
 
+    chunk_size: int
     files: int = 0
     bytes: int = 0
     damaged: list[Damage] = field(default_factory=list)
@@ -138,7 +139,7 @@ async def check_tree(
 
     ``extra``: files that have no record are told, too, but not ``aside``.
     """
-    check = Check()
+    check = Check(manifest.chunk_size)
     records: dict[Parts, Record] = {}  # of what is being read
     if not beneath:
         observer(events.Planned(manifest.files, manifest.bytes, 0, 0))

@@ -228,6 +228,15 @@ class FileExtra(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FileRepaired(Event):
+    """A file is again what its manifest says; so many bytes of it came from the source."""
+
+    path: str
+    bytes: int
+    bytes_sent: int
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestWritten(Event):
     """A manifest was written to ``path``.  ``bytes_read`` of its files were read for it beside their transfer."""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fsmux.client import Client
     from fsmux.events import Observer, Summary
     from fsmux.moving.ledger import Ledger
+    from fsmux.moving.repair import Repairs
 
 STREAMS = 16
 """Files on their way at once. Enough to hide a round trip per file, few enough that each moves at a useful rate."""
@@ -41,7 +42,7 @@ class Options:
 
     ``streams`` files are on their way at once, over so many ``connections`` to the server; a big file goes over all of
     them. ``bwlimit`` is the most bytes of files per second that may travel, over all streams together. ``manifest``
-    is told of every file that stands at the destination.
+    is told of every file that stands at the destination. With ``repair`` nothing else is moved than what that names.
     """
 
     streams: int = STREAMS
@@ -53,6 +54,7 @@ class Options:
     filters: Filters = field(default_factory=Filters)
     bwlimit: int | None = None
     manifest: Ledger | None = None
+    repair: Repairs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ async def run(job: Job, observer: Observer) -> Summary:
         try:
             async with connect(remote, token=job.token, timeout=job.timeout) as client:
                 may_retry = True
-                await Transfer(client, job.options, report, this).run(job.sources, job.destination)
+                await _attempt(client, job.options, report, this).run(job.sources, job.destination)
                 return report.sum_up()
         except (NetworkError, Damaged) as exc:
             if not may_retry or job.options.dry_run:
@@ -101,6 +103,14 @@ async def run(job: Job, observer: Observer) -> Summary:
             report(Retrying("", backoff.failures, round(delay, 3), str(exc)))
         await trio.sleep(delay)
         this = this.next()
+
+
+def _attempt(client: Client, options: Options, report: Report, this: Run) -> Transfer:
+    if options.repair is None:
+        return Transfer(client, options, report, this)
+    from fsmux.moving.repair import Repair
+
+    return Repair(client, options, report, this)
 
 
 def _server_of(job: Job) -> Remote:
@@ -139,7 +149,7 @@ async def _once(
     client: Client, source: Local | Remote, destination: Local | Remote, options: Options, observer: Observer
 ) -> Summary:
     report = Report(observer)
-    await Transfer(client, options, report, Run()).run((source,), destination)
+    await _attempt(client, options, report, Run()).run((source,), destination)
     return report.sum_up()
 
 

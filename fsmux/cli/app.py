@@ -140,6 +140,9 @@ def transfer(
             "--manifest", metavar="FILE", show_default=False, help="Keep digests of what stands at DST, for 'verify'."
         ),
     ] = None,
+    repair: Annotated[
+        bool, option("--repair", help="Compare DST with the manifest, and fetch only the chunks that are wrong.")
+    ] = False,
     token_file: TokenFile = None,
 ) -> None:
     """Copy files and directories to or from a server.
@@ -152,7 +155,7 @@ def transfer(
     level = verbosity(verbose, quiet)
     options = command.TransferOptions(
         tuple(paths), dry_run, level, json, progress.value, tuple(exclude or ()), tuple(include or ()), connections,
-        streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, manifest, token_file,
+        streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, manifest, repair, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

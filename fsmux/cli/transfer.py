@@ -47,11 +47,20 @@ class TransferOptions:
     timeout: float | None
     durability: str
     manifest: str | None
+    repair: bool
     token_file: str | None
 
 
 def run(ctx: typer.Context, options: TransferOptions) -> int:
-    job = make_job(ctx, options)
+    if options.repair:
+        from fsmux.cli import repair
+
+        return repair.run(ctx, options)
+    return move(ctx, options, make_job(ctx, options))
+
+
+def move(ctx: typer.Context, options: TransferOptions, job: Job) -> int:
+    """Do the job, and show it."""
     now = time.monotonic()
     painter = choose_painter(
         options.progress, sys.stderr, now,
@@ -89,7 +98,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
         raise UsageError("name at least one source and a destination: fsmux transfer SRC... DST")
     places = tuple(map(_place, options.paths))
     chunks = chunk_size(options.chunk_size)
-    ledger = _ledger(options.manifest, chunks) if options.manifest and not options.dry_run else None
+    ledger = _ledger(options.manifest, chunks) if options.manifest and not (options.dry_run or options.repair) else None
     return Job(
         sources=places[:-1],
         destination=places[-1],

@@ -142,7 +142,7 @@ async def check_path(path: str, manifest: str | None, shown: Shown, *, extra: bo
         return await check_tree(root, reader, shown, beneath=beneath, extra=extra, aside=aside)
 
 
-def verdict(found: Check, shown: Shown) -> int:
+def verdict(found: Check, shown: Shown, event: str = "summary") -> int:
     """Say what a check came to; the exit code."""
     damaged, missing = len(found.damaged) - found.missing, found.missing
     seconds = shown.seconds()
@@ -158,7 +158,7 @@ def verdict(found: Check, shown: Shown) -> int:
         f"{format_duration(seconds)}, {format_rate(found.bytes / seconds if seconds else 0)}"
     )
     shown.last_object = {
-        "event": "summary", "files": found.files, "bytes": found.bytes, "damaged": damaged, "missing": missing,
+        "event": event, "files": found.files, "bytes": found.bytes, "damaged": damaged, "missing": missing,
         "unreadable": found.unreadable, "extra": found.extra, "seconds": round(seconds, 6),
     }  # fmt: skip
     if damaged:

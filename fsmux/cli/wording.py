@@ -44,6 +44,8 @@ def sentence(event: events.Event) -> tuple[int, str] | None:
             return ERROR, f"fsmux: {printable(path)}: MISSING"
         case events.FileExtra(path):
             return ERROR, f"fsmux: {printable(path)}: not in the manifest"
+        case events.FileRepaired(path, size, sent):
+            return NORMAL, f"fsmux: {printable(path)}: repaired, {format_bytes(sent)} of {format_bytes(size)} fetched"
         case events.ManifestWritten(path, files, size, read):
             text = f"{printable(path)}: {count_files(files)}, {format_bytes(size)}"
             note = f"; {format_bytes(read)} of them were read for it beside the transfer" if read else ""
@@ -96,6 +98,8 @@ def as_object(event: events.Event) -> dict[str, Any] | None:
             return {"event": "missing", "path": path, "bytes": size}
         case events.FileExtra(path, size):
             return {"event": "extra", "path": path, "bytes": size}
+        case events.FileRepaired(path, size, sent):
+            return {"event": "repaired", "path": path, "bytes": size, "bytes_sent": sent}
         case events.ManifestWritten(path, files, size, read):
             return {"event": "manifest", "path": path, "files": files, "bytes": size, "bytes_read": read}
         case events.FileSkipped(path, size, reason):

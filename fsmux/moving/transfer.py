@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class _Item:
+class Item:
     """A source in its place: where it is read and where it goes."""
 
     source: Site
@@ -97,7 +97,7 @@ class Transfer:
                 with self._lanes.limited(None if self._options.dry_run else self._options.bwlimit):
                     await self._move(items)
 
-    async def _move(self, items: Sequence[_Item]) -> None:
+    async def _move(self, items: Sequence[Item]) -> None:
         """Single files first, ``streams`` at a time, then one tree after the other."""
         trees = [item for item in items if item.top.kind is Kind.DIRECTORY]
         singles = [item for item in items if item.top.kind is not Kind.DIRECTORY]
@@ -127,7 +127,7 @@ class Transfer:
         destination: Local | Remote,
         open_roots: ExitStack,
         looked: Stream | None,
-    ) -> list[_Item]:
+    ) -> list[Item]:
         origins: list[Origin] = []
         tops: list[tuple[Site, Parts, Attrs]] = []
         for place in sources:
@@ -149,7 +149,7 @@ class Transfer:
         into_directory = kind is Kind.DIRECTORY or any(_makes_directory(place_map) for place_map in mapped)
         site, base = await self._target_site(destination, into_directory, open_roots)
         return [
-            _Item(
+            Item(
                 source,
                 prefix,
                 site,
@@ -224,7 +224,7 @@ class Transfer:
 
     # ---- single files ----------------------------------------------------------------------------------------------
 
-    async def _judge(self, item: _Item) -> tuple[_Item, bool] | None:
+    async def _judge(self, item: Item) -> tuple[Item, bool] | None:
         """What is to be done about a source that is no directory: the item, and whether it is fresh; or nothing."""
         report, account, name = self._report, item.account, name_of((), item.label)
         try:
@@ -259,7 +259,7 @@ class Transfer:
                     await self._guarded(item, (), partial(item.target.set_attrs, item.target_prefix, item.top))
         return None
 
-    async def _note_current(self, item: _Item) -> None:
+    async def _note_current(self, item: Item) -> None:
         """A file is up to date, and is to have a record in the manifest."""
         ledger, (site, here) = self._ledger, item.local
         if ledger is None or ledger.has(b"/".join(item.listed), item.top.size, item.top.mtime_ns):
@@ -267,7 +267,7 @@ class Transfer:
         files = [((), item.top.size)]
         await ledger.read(self._client.disk, site.root, here, item.listed, files, self._report)
 
-    async def _all(self, items: Sequence[tuple[_Item, bool]]) -> None:
+    async def _all(self, items: Sequence[tuple[Item, bool]]) -> None:
         """Transfer single files and links, ``streams`` at a time."""
         waiting = iter(items)
 
@@ -281,7 +281,7 @@ class Transfer:
 
         await all_of(*[work] * min(self._options.streams, len(items)))
 
-    async def _guarded(self, item: _Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, item: Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> None:
         """Do something about one file, which fails alone unless the connection is lost."""
         try:
             await act()
@@ -293,7 +293,7 @@ class Transfer:
                 raise failure from exc
             item.account.fail(name_of(parts, item.label), parts, exc)
 
-    async def _transfer(self, item: _Item, parts: Parts, size: int, fresh: bool) -> None:
+    async def _transfer(self, item: Item, parts: Parts, size: int, fresh: bool) -> None:
         name = name_of(parts, item.label)
         source, target = item.source_prefix + parts, item.target_prefix + parts
         journey = item.account.journey(parts)
@@ -316,7 +316,7 @@ class Transfer:
     # ---- trees -----------------------------------------------------------------------------------------------------
 
     async def _move_tree(
-        self, item: _Item, claimed: dict[Parts, bool] | None, later: list[Group] | None, *, last: bool
+        self, item: Item, claimed: dict[Parts, bool] | None, later: list[Group] | None, *, last: bool
     ) -> None:
         options = self._options
         if PACKS_FEATURE not in self._client.connection.peer_hello.features:
@@ -359,7 +359,7 @@ class Transfer:
             with self._lanes.carrying(self._lanes.alive[:1]):
                 await move_tree(tree)
 
-    async def _finish(self, item: _Item, groups: list[Group]) -> None:
+    async def _finish(self, item: Item, groups: list[Group]) -> None:
         """Finish the directories that several sources share, deepest first."""
         carrier = self._carrier(item)
         groups.sort(key=lambda group: group.directory, reverse=True)
@@ -371,13 +371,13 @@ class Transfer:
 
         await all_of(put, carrier.run)
 
-    def _notes(self, item: _Item) -> TreeNotes | None:
+    def _notes(self, item: Item) -> TreeNotes | None:
         ledger, (site, here) = self._ledger, item.local
         if ledger is None:
             return None
         return ledger.notes(self._client.disk, site.root, here, item.listed, self._report)
 
-    def _carrier(self, item: _Item) -> Carrier:
+    def _carrier(self, item: Item) -> Carrier:
         if self._options.dry_run:
             return Rehearsal(self._report)
         down = isinstance(item.target, LocalSite)

@@ -186,3 +186,149 @@ def test_a_place_that_cannot_be_written_is_found_out_first(url: Url, served: Pat
     assert outcome.status == ExitCode.SOURCE
     assert "no/where" in outcome.sentence
     assert visible(served) == set()
+
+
+# ---- repairing -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(url: Url, served: Path, there: Path) -> Path:
+    """A copy of what is served, and its manifest ``there / "m"``."""
+    make_tree(served)
+    (served / "big").write_bytes(os.urandom(8 * MIB + 5))
+    good("transfer", "--chunk-size", "1MiB", "--manifest", there / "m", url("/"), there / "copy")
+    return there / "copy"
+
+
+def said(outcome: Outcome, event: str) -> list[dict[str, Any]]:
+    return [found for found in outcome.events if found["event"] == event]
+
+
+def test_a_repair_fetches_what_is_wrong_and_nothing_else(url: Url, served: Path, there: Path, copied: Path) -> None:
+    spoil(copied / "big", 3 * CHUNK, 8 * MIB)
+    with (copied / "deep/chunks.bin").open("r+b") as file:
+        file.truncate(7 * MIB + 1)
+    (copied / "plain.txt").unlink()
+    (copied / "deep/er/still/one.bin").unlink()
+    (copied / "deep/er/still").rmdir()
+    words = ("transfer", "--json", "--repair", "--manifest", there / "m", url("/"), copied)
+    outcome = good(*words)
+    assert {found["path"] for found in said(outcome, "damaged")} == {"big", "deep/chunks.bin"}
+    assert {found["path"] for found in said(outcome, "missing")} == {"plain.txt", "deep/er/still/one.bin"}
+    sent = {found["path"]: found["bytes_sent"] for found in said(outcome, "repaired")}
+    assert sent == {"big": CHUNK + 5, "deep/chunks.bin": 2 * MIB + 16, "plain.txt": 5, "deep/er/still/one.bin": 70_000}
+    assert outcome.summary["bytes_sent"] == sum(sent.values())
+    good("verify", "--extra", "--manifest", there / "m", copied)
+    for name in sent:
+        assert (copied / name).read_bytes() == (served / name).read_bytes()
+        assert (copied / name).stat().st_mtime_ns == (served / name).stat().st_mtime_ns
+    assert not (copied / ".fsmux").exists()
+    again = good(*words)
+    assert not said(again, "repaired")
+    assert not said(again, "file_start"), "nobody is even asked"
+
+
+def test_one_file_is_repaired_under_the_name_it_has_here(url: Url, served: Path, there: Path) -> None:
+    (served / "a").write_bytes(os.urandom(3 * MIB))
+    good("transfer", "--chunk-size", "1MiB", "--manifest", there / "m", url("a"), there / "b")
+    spoil(there / "b", 2 * MIB)
+    outcome = good("transfer", "--json", "--repair", "--manifest", there / "m", url("a"), there / "b")
+    assert outcome.summary["bytes_sent"] == CHUNK
+    assert (there / "b").read_bytes() == (served / "a").read_bytes()
+
+
+def test_each_file_comes_from_the_source_that_has_it(url: Url, served: Path, there: Path) -> None:
+    for name in ("one", "two"):
+        (served / name).mkdir()
+        (served / name / name).write_text(name)
+    words = ("--manifest", there / "m", url("one"), url("two"), there / "into/")
+    good("transfer", *words)
+    for name in ("one", "two"):
+        (there / "into" / name / name).write_text("changed")
+    good("transfer", "--repair", *words)
+    assert (there / "into/two/two").read_text() == "two"
+    (there / "into/two/two").unlink()
+    outcome = run("transfer", "--repair", "--manifest", there / "m", url("one"), there / "into/")
+    assert outcome.status == ExitCode.SOURCE
+    assert "none of the sources" in outcome.err
+
+
+@pytest.mark.parametrize("where", [3 * CHUNK, 5 * CHUNK])
+def test_a_source_that_is_damaged_too_replaces_nothing(
+    url: Url, served: Path, there: Path, copied: Path, where: int
+) -> None:
+    """In another place than the copy, and in the same."""
+    spoil(copied / "big", 3 * CHUNK)
+    spoil(served / "big", 3 * CHUNK)
+    spoil(served / "big", where + 1)
+    before = (copied / "big").read_bytes()
+    outcome = run("transfer", "--repair", "--manifest", there / "m", url("/"), copied)
+    assert outcome.status == ExitCode.INTEGRITY
+    assert "big: the source has other bytes than the manifest says" in outcome.err
+    assert (copied / "big").read_bytes() == before
+
+
+def test_a_source_with_the_very_same_damage_is_no_help(url: Url, served: Path, there: Path, copied: Path) -> None:
+    for side in (copied, served):
+        spoil(side / "big", 3 * CHUNK)
+    outcome = run("transfer", "--repair", "--manifest", there / "m", url("/"), copied)
+    assert outcome.status == ExitCode.INTEGRITY
+    assert "the same damage" in outcome.err
+
+
+def test_a_source_that_has_changed_is_not_taken_for_a_repair(url: Url, served: Path, there: Path, copied: Path) -> None:
+    spoil(copied / "big", 0)
+    (served / "big").write_text("another version")
+    before = (copied / "big").read_bytes()
+    outcome = run("transfer", "--repair", "--manifest", there / "m", url("/"), copied)
+    assert outcome.status == ExitCode.SOURCE
+    assert "another version" in outcome.err
+    assert (copied / "big").read_bytes() == before
+
+
+def test_a_repair_that_is_killed_leaves_the_old_file_and_goes_on(
+    relay: Relay, served: Path, there: Path, copied: Path
+) -> None:
+    spoil(copied / "big", *range(0, 8 * MIB, CHUNK))
+    before = (copied / "big").read_bytes()
+    words = ("transfer", "--json", "--repair", "--manifest", there / "m", Url(relay.address)("/"), copied)
+    end(start_until(relay, "down", 5 * MIB, *words, into=copied), relay, signal.SIGKILL)
+    assert (copied / "big").read_bytes() == before
+    outcome = good(*words)
+    assert (copied / "big").read_bytes() == (served / "big").read_bytes()
+    assert outcome.summary["bytes_sent"] <= 6 * MIB
+
+
+def test_a_repair_outlives_its_connection(relay: Relay, served: Path, there: Path, copied: Path) -> None:
+    spoil(copied / "big", *range(0, 8 * MIB, CHUNK))
+    (copied / "plain.txt").unlink()
+    words = ("transfer", "--json", "--repair", "--manifest", there / "m", Url(relay.address)("/"), copied)
+    process = start_until(relay, "down", 5 * MIB, *words)
+    relay.cut(0)
+    relay.go_on()
+    outcome = finish(process)
+    assert outcome.status == 0, outcome.err
+    assert sorted(found["path"] for found in said(outcome, "repaired")) == ["big", "plain.txt"]
+    assert len(said(outcome, "plan")) == 2, "one of the check, one of the repair"
+    good("verify", "--manifest", there / "m", copied)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--repair", "REMOTE", "HERE"], "--repair needs --manifest FILE"),
+        (["--repair", "--manifest", "M", "HERE", "REMOTE"], "must be on this machine"),
+        (["--repair", "--manifest", "M", "-n", "REMOTE", "HERE"], "does not go with"),
+        (["--repair", "--manifest", "M", "--exclude", "x", "REMOTE", "HERE"], "does not go with"),
+        (["--repair", "--manifest", "nothing", "REMOTE", "HERE"], "nothing: no such file"),
+        (["--repair", "--manifest", "M", "REMOTE", "nowhere"], "nowhere: no such file"),
+    ],
+)
+def test_a_repair_that_cannot_be_says_why(
+    url: Url, there: Path, copied: Path, words: Sequence[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(there)
+    places = {"REMOTE": url("/"), "HERE": "copy", "M": "m"}
+    outcome = run("transfer", *(places.get(word, word) for word in words))
+    assert outcome.status in (ExitCode.USAGE, ExitCode.SOURCE)
+    assert sentence in outcome.sentence

@@ -1,0 +1,97 @@
+"""Files that are not what their manifest says, fetched again: of each no more than the chunks that differ.
+
+Theory: a repair is a transfer that knows what it wants to come to.  For each damaged file the destination offers the
+digests of what it has, the source says what of that it has, too, and sends the rest, as for any file that was edited;
+the old file stays until the new one is whole.  What comes is compared with the manifest chunk by chunk before it is
+recorded, so a source that has changed, or has rotted itself, replaces nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux.errors import FsmuxError, IntegrityError, NetworkError, NotADirectory, NotFound, SourceChanged
+from fsmux.events import FileRepaired
+from fsmux.files.passing import ChunkDigests
+from fsmux.moving.carriers import all_of
+from fsmux.moving.report import name_of
+from fsmux.moving.transfer import Transfer
+from fsmux.records import Kind, printable
+from fsmux.sites import LocalSite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fsmux.files.digestfile import Record
+    from fsmux.moving.transfer import Item
+    from fsmux.records import Attrs, Parts
+
+
+class Repairs:
+    """The records of files that are to be repaired, by path; what is done with is taken out, whatever became of it."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.left = {record.parts: record for record in records}
+        self.announced = False
+
+
+class Repair(Transfer):
+    """One attempt to repair a destination on this machine."""
+
+    async def _move(self, items: Sequence[Item]) -> None:
+        repairs = self._options.repair
+        assert repairs is not None
+        if not repairs.announced:
+            repairs.announced = True
+            self._report.found(len(repairs.left), sum(record.size for record in repairs.left.values()))
+            self._report.planned()
+        waiting = iter(list(repairs.left.values()))
+
+        async def work() -> None:
+            for record in waiting:
+                found = await self._source_of(record, items)
+                if found is not None:
+                    item, parts, attrs = found
+                    await self._guarded(item, parts, partial(self._repair, item, parts, record, attrs))
+                del repairs.left[record.parts]
+
+        await all_of(*[work] * min(self._options.streams, len(repairs.left)))
+
+    async def _source_of(self, record: Record, items: Sequence[Item]) -> tuple[Item, Parts, Attrs] | None:
+        """The source that a file comes from, its path there, and what stands there; None if that failed."""
+        error: FsmuxError = NotFound(f"{printable(record.parts)}: none of the sources that were named has it")
+        for item in items:
+            depth = len(item.listed)
+            if record.parts[:depth] != item.listed:
+                continue
+            try:
+                parts = record.parts[depth:]
+                return item, parts, await item.source.stat(item.source_prefix + parts)
+            except NetworkError:
+                raise
+            except (NotFound, NotADirectory):
+                continue
+            except FsmuxError as exc:
+                error = exc
+        self._report.fail(printable(record.parts), record.parts, error)
+        return None
+
+    async def _repair(self, item: Item, parts: Parts, record: Record, attrs: Attrs) -> None:
+        target, name, shown = item.target, name_of(parts, item.label), printable(record.parts)
+        assert isinstance(target, LocalSite)
+        if attrs.kind is not Kind.FILE or attrs.size != record.size:
+            raise SourceChanged(f"{shown}: the source has another version of it by now; transfer it to have that")
+        options, size, here = replace(self._options, resume=True), record.size, item.target_prefix + parts
+        passing = ChunkDigests(options.chunk_size, expected=record)
+        journey, there = item.account.journey(parts), item.source_prefix + parts
+        outcome = await target.fetch(there, here, name, journey, options, fresh=False, size=size, passing=passing)
+        poll = trio.from_thread.check_cancelled
+        found = await self._client.disk.read(passing.record, target.root, here, outcome.crc32, poll)
+        if found.digest != record.digest:
+            raise IntegrityError(f"{shown}: it is still not what the manifest says; the source has the same damage")
+        item.account.done(name, parts, outcome)
+        self._report(FileRepaired(shown, size, outcome.bytes_sent))
