@@ -4,7 +4,7 @@ Theory: a ledger speaks of the destination.  It begins with what an earlier mani
 replaces its record, and what neither came nor was looked at keeps the one it had; so one manifest serves all transfers
 to a place, and one that was interrupted has recorded what it did.  A file that is up to date keeps its record if that
 has its size and time; else it is read, once, on the side that runs the transfer.  All of it is in memory, packed, about
-300 bytes a file (measured), because it outlives connections and is written in the order of paths.
+200 bytes a file (measured), because it outlives connections and is written in the order of paths.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -194,3 +196,12 @@ def test_a_line_may_be_as_long_as_the_longest_path_escaped() -> None:
 def test_chunks_grow_with_the_file_as_they_do_in_a_transfer() -> None:
     assert chunks_of(10 * MIB, CHUNK_SIZE).count == 3
     assert chunks_of(2**43, CHUNK_SIZE).chunk_size == 2 * CHUNK_SIZE
+
+
+def test_the_example_in_the_documentation_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs/MANIFEST.md").read_bytes().split(b"```\n")[1]
+    zeros, note = read(text)
+    assert (zeros.parts, note.parts) == ((b"photos", b"holiday.tif"), (b"photos", b"note\n2.txt"))
+    assert zeros.crc32 == zlib.crc32(bytes(zeros.size))
+    assert zeros.chunk(0) == zeros.chunk(1) == xxhash.xxh3_128_digest(bytes(CHUNK_SIZE))
+    assert (note.crc32, note.digest) == (zlib.crc32(b"abc"), xxhash.xxh3_128_digest(b"abc"))
