@@ -145,6 +145,29 @@ def test_a_lost_connection_costs_no_record(relay: Relay, served: Path, there: Pa
     good("verify", "--extra", "--manifest", there / "m", served)
 
 
+def test_a_run_that_is_stopped_keeps_what_it_has_brought(relay: Relay, served: Path, there: Path) -> None:
+    (there / "tree").mkdir()
+    (there / "tree/a").write_text("small")
+    (there / "tree/b").write_bytes(os.urandom(9 * MIB))
+    words = ("transfer", "--json", "--streams", "1", "--manifest", there / "m", there / "tree", Url(relay.address)(""))
+    end(start_until(relay, "up", 6 * MIB, *words, into=served), relay, signal.SIGTERM)
+    assert set(records(there / "m")) == {b"tree/a"}
+    good(*words)
+    good("verify", "--extra", "--manifest", there / "m", served)
+
+
+def test_an_edited_file_gets_the_record_of_what_it_is_now(url: Url, served: Path, there: Path) -> None:
+    words = ("transfer", "--json", "--chunk-size", "1MiB", "--manifest", there / "m", there / "a", url("a"))
+    (there / "a").write_bytes(os.urandom(5 * MIB))
+    good(*words)
+    with (there / "a").open("r+b") as file:
+        file.seek(2 * MIB)
+        file.write(b"edited")
+    outcome = good(*words)
+    assert (outcome.summary["bytes_sent"], kept(outcome)["bytes_read"]) == (CHUNK, 4 * MIB)
+    good("verify", "--manifest", there / "m", served / "a")
+
+
 def test_a_dry_run_keeps_nothing(url: Url, there: Path) -> None:
     (there / "a").write_text("a")
     good("transfer", "-n", "--manifest", there / "m", there / "a", url("a"))
