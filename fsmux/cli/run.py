@@ -8,6 +8,7 @@ is what a power cut would have left, which a later run can go on from as well.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -25,6 +26,10 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 TICK_SECONDS: Final = 0.2
 """Between two drawings: smooth enough for a bar, and a few ms of drawing each cost the transfer little."""
+
+ECHO_SECONDS: Final = 0.5
+"""For so long the same signal counts as the first one: ``timeout`` and service managers send it to a process and, at
+once, to its group; nobody presses a key twice as fast."""
 
 UNFINISHED: Final = -1
 
@@ -112,9 +117,13 @@ def execute(
     async def watch(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(*SIGNALS) as signals:
             task_status.started()
+            first = -math.inf
             async for number in signals:
+                if caught == [number] and trio.current_time() - first < ECHO_SECONDS:
+                    continue
                 if caught:
                     os._exit(128 + number)
+                first = trio.current_time()
                 caught.append(signal.Signals(number))
                 scope.cancel()
 

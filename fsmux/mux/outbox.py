@@ -70,8 +70,8 @@ class SendQueue:
     eager_taken: int = 0
     closed: bool = False
     sending: bool = False
-    unsent: int = 0
-    """Bytes of DATA that were dropped, because the stream was over before their turn had come."""
+    sent_bytes: int = 0
+    """Bytes of DATA that the writer has taken: without those that still wait, and those that were dropped."""
 
     @property
     def queued(self) -> int:
@@ -192,7 +192,6 @@ class Outbox:
             queue.closed = True
             dropped = list(queue.items)
             queue.items.clear()
-            queue.unsent += sum(item.length - item.done for item in dropped if item.cmd == Cmd.DATA)
             self._leave_eager(queue)
             if queue.in_ring:
                 self._ring.remove(queue)
@@ -349,6 +348,8 @@ class Outbox:
     def _cut(queue: SendQueue, item: _Item, size: int) -> Frame:
         start = item.done
         item.done += size
+        if item.cmd == Cmd.DATA:
+            queue.sent_bytes += size
         flags = item.flags if item.done >= item.length else 0
         payload = item.payload
         if size != item.length:

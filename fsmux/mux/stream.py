@@ -67,6 +67,7 @@ class Stream:
         "queue",
         "receive_credit",
         "remote_ended",
+        "watch",
     )  # fmt: skip
 
     def __init__(self, table: StreamTable, stream_id: int, queue: SendQueue) -> None:
@@ -77,6 +78,8 @@ class Stream:
         self.local_ended = False
         self.remote_ended = False
         self.left = False
+        self.watch: Callable[[], None] | None = None
+        """Told, in the event loop, whenever more has gone out while somebody waits for that."""
         self.error: FsmuxError | None = None
         self.outlet: Outlet | None = None
         """What takes large payloads to where their SPAN says, if they need not be seen."""
@@ -165,7 +168,14 @@ class Stream:
         if self._waiting or (self.left and not self.queue.items):
             self._table.run_soon(self._wake)
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of DATA that have gone out on this stream; what only waits for its turn is not among them."""
+        return self.queue.sent_bytes
+
     def _wake(self) -> None:
+        if self.watch is not None:
+            self.watch()
         if self._room is not None:
             self._room.set()
         self._table.settle(self)

@@ -86,10 +86,13 @@ class Sending:
             IntegrityError: a chunk arrived damaged three times.
             FsmuxError: whatever the receiver or the connection failed with.
         """
+        sender = _Sender(stream, self)
+        stream.watch = sender.count
         try:
-            done = await _Sender(stream, self).run(eager)
+            done = await sender.run(eager)
         finally:
-            self.passed(-stream.queue.unsent)
+            stream.watch = None
+            sender.count()
         return Outcome(self.map.size, self.sent, done.bytes_resumed, done.crc32, done.durable)
 
     def started(self, resumed: int) -> None:
@@ -157,6 +160,7 @@ class _Sender:
         self._attempts: dict[int, int] = {}
         self._again: deque[int] = deque()
         self._committed: Committed | None = None
+        self._counted = 0
 
     async def run(self, eager: bool) -> Committed:
         source = self._sending.source
@@ -179,6 +183,13 @@ class _Sender:
                 continue
             await self._poll()
         return self._committed
+
+    def count(self) -> None:
+        """Tell of the bytes that have gone out since it was told last."""
+        sent = self._stream.sent_bytes
+        if sent != self._counted:
+            self._sending.passed(sent - self._counted)
+            self._counted = sent
 
     async def _finish(self) -> None:
         answered = self._to_finish
@@ -284,7 +295,6 @@ class _Sender:
             measured = not sending.knows(index) and (start, end) == (chunk.offset, chunk.end)
             meter = sending.meter() if measured else None
             await self._stream.send_data(FileSpan(sending.source.lease, start, end - start, meter))
-            sending.passed(end - start)
             if meter is not None:
                 self._stream.send_later(Chunk.CMD, partial(sending.measured, index, meter))
             elif not (self._wanted and chunk.offset <= self._wanted[0].offset < chunk.end):  # no more of it follows

@@ -150,7 +150,10 @@ def test_a_run_that_is_stopped_keeps_what_it_has_brought(relay: Relay, served: P
     (there / "tree/a").write_text("small")
     (there / "tree/b").write_bytes(os.urandom(9 * MIB))
     words = ("transfer", "--json", "--streams", "1", "--manifest", there / "m", there / "tree", Url(relay.address)(""))
-    end(start_until(relay, "up", 6 * MIB, *words, into=served), relay, signal.SIGTERM)
+    process = start_until(relay, "up", 6 * MIB, *words, into=served)
+    while '"file_done"' not in process.output_until_now():  # the small one; the other one is held back
+        assert not process.ended(0.01), finish(process)
+    end(process, relay, signal.SIGTERM)
     assert set(records(there / "m")) == {b"tree/a"}
     good(*words)
     good("verify", "--extra", "--manifest", there / "m", served)

@@ -124,6 +124,23 @@ def test_a_signal_keeps_the_state_and_says_how_to_go_on(
     assert (served / "copy").read_bytes() == source.read_bytes()
 
 
+def test_a_signal_that_comes_twice_at_once_counts_once(relay: Relay, served: Path, source: Path) -> None:
+    """As ``timeout`` does it: to the process, and to its group."""
+    words = ("transfer", "--chunk-size", "1MiB", source, Url(relay.address)("copy"))
+    process = start_until(relay, "up", SIZE // 2, *words, into=served)
+    process.send_signal(signal.SIGTERM)
+    process.ended(0.02)
+    stopped = end(process, relay, signal.SIGTERM)
+    assert stopped.status == 143
+    assert "goes on from there" in stopped.err
+
+
+def test_only_what_has_gone_out_counts_as_sent(relay: Relay, served: Path, source: Path) -> None:
+    words = ("transfer", "--json", "--bwlimit", "2M", source, Url(relay.address)("copy"))
+    summary = end(start_until(relay, "up", MIB, *words), relay, signal.SIGTERM).summary
+    assert MIB / 2 < summary["bytes_sent"] <= 2_100_000 * summary["seconds"]
+
+
 def test_a_tree_goes_on_where_it_stopped(relay: Relay, served: Path, there: Path) -> None:
     tree = there / "tree"
     tree.mkdir()

@@ -76,8 +76,11 @@ class Process:
 
     def errors_until_now(self) -> str:
         """What it has written to stderr while it still runs."""
-        size = os.fstat(self._errors.fileno()).st_size
-        return os.pread(self._errors.fileno(), size, 0).decode(errors="replace")
+        return _so_far(self._errors)
+
+    def output_until_now(self) -> str:
+        """What it has written to stdout while it still runs."""
+        return _so_far(self._output)
 
     def ended(self, seconds: float) -> bool:
         """Wait so long for the end. The process stays to be waited for."""
@@ -128,6 +131,11 @@ class Process:
 
     def __str__(self) -> str:
         return " ".join(self.argv)
+
+
+def _so_far(file: IO[bytes]) -> str:
+    size = os.fstat(file.fileno()).st_size
+    return os.pread(file.fileno(), size, 0).decode(errors="replace")
 
 
 def _text(file: IO[bytes]) -> str:
