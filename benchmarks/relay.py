@@ -32,6 +32,7 @@ class Relay:
         """Set once the byte that :meth:`stop_after` named has been forwarded."""
         self._limit: dict[Direction, int | None] = {"up": None, "down": None}
         self._damage: dict[Direction, int | None] = {"up": None, "down": None}
+        self._bit = 0
         self._go_on = threading.Event()
         self._stopped: list[threading.Event] = []
         self._sockets: list[socket.socket] = []
@@ -58,9 +59,10 @@ class Relay:
         self._stopped.append(self._go_on)
         self._go_on = threading.Event()
 
-    def damage(self, direction: Direction, count: int) -> None:
-        """Change one byte: the one that passes after ``count`` more in this direction."""
+    def damage(self, direction: Direction, count: int, bit: int = 4) -> None:
+        """Turn one bit over, in the byte that passes after ``count`` more in this direction."""
         self._damage[direction] = self.passed[direction] + count
+        self._bit = bit
 
     def cut(self, number: int) -> None:
         """End one connection on both sides, without a goodbye; they are counted from 0 as they were made."""
@@ -118,7 +120,7 @@ class Relay:
     def _pass(self, direction: Direction, data: memoryview, sink: socket.socket) -> None:
         at = self._damage[direction]
         if at is not None and at < self.passed[direction] + len(data):
-            data[at - self.passed[direction]] ^= 0x10
+            data[at - self.passed[direction]] ^= 1 << self._bit
             self._damage[direction] = None
         limit = self._limit[direction]
         if limit is not None and self.passed[direction] + len(data) >= limit:

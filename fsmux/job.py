@@ -3,8 +3,8 @@
 Theory: a job outlives its connections.  Each attempt has new ones and does the whole of :mod:`fsmux.moving` again; what
 stands at the destination is found up to date, what is there in part goes on from its journal, and what was told is not
 told twice, because the report is the same.  Only what the network does is met by another attempt: whatever else fails
-would fail again.  The first connection has to be made at once, unless it was said how often to try: a mistyped name is
-more often the reason than a server that is just being restarted.
+would fail again.  Somebody has to answer the first call, unless it was said how often to try: a mistyped name is more
+often the reason than a server that is just being restarted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from fsmux.backoff import RETRIES, Backoff
-from fsmux.errors import Damaged, FsmuxError, NetworkError, UsageError
+from fsmux.errors import ConnectFailed, Damaged, FsmuxError, NetworkError, UsageError
 from fsmux.events import Retrying
 from fsmux.limits import CHUNK_SIZE
 from fsmux.moving.report import Report
@@ -95,7 +95,7 @@ async def run(job: Job, observer: Observer) -> Summary:
                 await _attempt(client, job.options, report, this).run(job.sources, job.destination)
                 return report.sum_up()
         except (NetworkError, Damaged) as exc:
-            if not may_retry or job.options.dry_run:
+            if job.options.dry_run or (isinstance(exc, ConnectFailed) and not may_retry):
                 raise
             delay = backoff.failed(progressed=report.progress != before)
             if delay is None:

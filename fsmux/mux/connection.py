@@ -229,18 +229,19 @@ class Connection:
 
     # ---- what arrives ----------------------------------------------------------------------------------------------
 
-    def _on_heard(self, count: int) -> None:
-        self._heard = trio.current_time()
+    def _on_heard(self, count: int, alive: bool) -> None:
+        if alive:
+            self._heard = trio.current_time()
         self._received_bytes += count
 
     def _max_payload(self, header: Header) -> int:
-        if not legal(self._phase, header.cmd, header.stream_id):
-            raise ProtocolError(f"command {header.cmd} is not allowed now")
         if self._phase is not ConnectionPhase.OPEN:
             return limits.MAX_PREAUTH_PAYLOAD
         return limits.MAX_DATA_PAYLOAD if header.cmd == Cmd.DATA else limits.MAX_CONTROL_PAYLOAD
 
     def _dispatch(self, frame: Frame) -> None:
+        if not legal(self._phase, frame.cmd, frame.stream_id):
+            raise ProtocolError(f"command {frame.cmd} is not allowed now")
         if frame.stream_id == 0:
             self._on_connection_frame(frame)
         else:

@@ -39,7 +39,12 @@ MAX_BEHIND = 1024
 
 
 class Reader:
-    """``dispatch`` gets every frame, ``heard`` how many bytes came; ``max_payload`` is the decoder's."""
+    """``dispatch`` gets every frame; ``heard`` how many bytes came, and whether they show that the peer makes sense.
+
+    Bytes that are no whole frame yet show nothing: a damaged length makes of all that follows a payload that never
+    ends.  The length of DATA was checked with its header, so what arrives of it counts.  ``max_payload`` is the
+    decoder's.
+    """
 
     def __init__(
         self,
@@ -47,7 +52,7 @@ class Reader:
         table: StreamTable,
         max_payload: Callable[[Header], int],
         dispatch: Callable[[Frame], None],
-        heard: Callable[[int], None],
+        heard: Callable[[int, bool], None],
     ) -> None:
         self._transport = transport
         self._table = table
@@ -67,10 +72,12 @@ class Reader:
             if count == 0:
                 text = "the peer closed the connection" + (" inside a frame" if decoder.mid_frame else "")
                 raise ConnectionLost(text)
-            self._heard(count)
+            whole = 0
             for frame in decoder.advance(count):
                 self._dispatch(frame)
-                since_checkpoint += FRAME_COST
+                whole += 1
+            self._heard(count, whole > 0 or decoder.in_data)
+            since_checkpoint += whole * FRAME_COST
             while decoder.undecided is not None:
                 for frame in await self._decide(decoder.undecided):
                     self._dispatch(frame)
@@ -113,7 +120,7 @@ class Reader:
                 for frame in decoder.advance(count):
                     if frame.cmd != Cmd.SPAN or not self._table.begin_span(frame):
                         self._soon(0, frame)
-                self._soon(count)
+                self._soon(count, alive=False)  # its whole frames have shown that
             following = None if decoder.undecided is None else self._table.pour(decoder.undecided)
         return None
 
@@ -130,16 +137,16 @@ class Reader:
 
     # ---- in the event loop, for the thread -------------------------------------------------------------------------
 
-    def _soon(self, count: int, frame: Frame | None = None, pour: Pour | None = None) -> None:
+    def _soon(self, count: int, frame: Frame | None = None, pour: Pour | None = None, *, alive: bool = True) -> None:
         self._handed += 1
-        self._table.run_soon(partial(self._take, count, frame, pour))
+        self._table.run_soon(partial(self._take, count, frame, pour, alive))
 
-    def _take(self, count: int, frame: Frame | None, pour: Pour | None) -> None:
+    def _take(self, count: int, frame: Frame | None, pour: Pour | None, alive: bool) -> None:
         """Take over what the thread has received. Nothing may be raised: what is wrong stops the reader."""
         self._taken += 1
         try:
             if self._error is None:
-                self._heard(count)
+                self._heard(count, alive)
                 if pour is not None:
                     self._table.poured(pour)
                 if frame is not None:

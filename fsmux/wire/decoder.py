@@ -14,6 +14,9 @@ the payload's bytes off the wire itself, if they are more than ``READ_AHEAD``, a
 :meth:`Decoder.took`.
 
 Rule 4: after a fault there is no way back; every call raises it again.
+Rule 5: a header that its checksum does not vouch for yet says nothing about the peer.  What is wrong with one is
+:class:`Damaged`, which another connection may cure; only DATA, whose header has the checksum to itself, and whoever
+never spoke this protocol are told otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import Final, TypeAlias
 
 from zlib_ng.zlib_ng import crc32
 
-from fsmux.errors import Damaged, ProtocolError
+from fsmux.errors import Damaged, FsmuxError, ProtocolError, VersionMismatch
 from fsmux.wire.frames import (
     HEADER_SIZE,
     MAGIC_BYTES,
@@ -70,6 +73,7 @@ class Decoder:
         self._views: tuple[memoryview, ...] = ()  # where that payload goes
         self._rest: list[memoryview] = []  # what of it is unfilled; empty if the payload is dropped
         self._error: Exception | None = None
+        self._spoken = False  # whether the peer has shown that it speaks this protocol
         self.defer = defer
         self.undecided: Header | None = None
         """The header of a payload of which nobody has said yet where it goes."""
@@ -79,6 +83,11 @@ class Decoder:
     def mid_frame(self) -> bool:
         """Whether the end of input now would cut a frame in two."""
         return self._have > 0 or self._header is not None
+
+    @property
+    def in_data(self) -> bool:
+        """Whether a payload of DATA is being received."""
+        return self._header is not None and self._header.cmd == _DATA
 
     def buffers(self) -> list[memoryview]:
         """Where the next bytes are to be put, in this order.  Never empty, and no view is."""
@@ -187,15 +196,19 @@ class Decoder:
             body = position + HEADER_SIZE
             if body > end:
                 if end - position >= 4 and buffer[position : position + 4] != MAGIC_BYTES:
-                    raise not_fsmux(buffer[position:end])  # a foreign greeting may be shorter than a header
+                    raise self._foreign(not_fsmux(buffer[position:end]))  # its greeting may be shorter than a header
                 self._have = end - position
                 buffer[: self._have] = buffer[position:end]
                 return
             head = buffer[position:body]
-            header = decode_header(head)
+            try:
+                header = decode_header(head)
+            except VersionMismatch as error:
+                raise self._foreign(error) from None
             _, cmd, stream_id, length, checksum = header
             if length > (most := self._max_payload(header)):
-                raise ProtocolError(f"command {cmd} on stream {stream_id} has {length} bytes where {most} are allowed")
+                text = f"command {cmd} on stream {stream_id} has {length} bytes where {most} are allowed"
+                raise ProtocolError(text) if cmd == _DATA else Damaged(f"{text}; it may have been damaged on its way")
             position = body
             if cmd == _DATA:
                 if length >= max(self.defer, 1):
@@ -214,9 +227,14 @@ class Decoder:
                 payload = bytes(buffer[body:position])
                 if fold(crc32(payload, crc) if length else crc) != checksum:
                     raise _damaged(header)
+                self._spoken = True
                 yield Frame(cmd, stream_id, payload, header.flags)
             else:
                 self._begin(header, crc, (memoryview(bytearray(length)),))
+
+    def _foreign(self, error: FsmuxError) -> FsmuxError:
+        """What it means that a frame begins with another magic or version: one that spoke this protocol still does."""
+        return Damaged("a frame begins wrong; it was damaged on its way") if self._spoken else error
 
     def _begin_data(self, header: Header) -> None:
         length = header.length
@@ -259,6 +277,7 @@ class Decoder:
         payload = bytes(views[0])
         if fold(crc32(payload, self._crc)) != header.checksum:
             raise _damaged(header)
+        self._spoken = True
         return Frame(header.cmd, header.stream_id, payload, header.flags)
 
 

@@ -221,17 +221,21 @@ def decode_header(head: Buffer) -> Header:
     The checksum of DATA is verified here.  That of every other command covers the payload too, so whoever has the
     payload compares ``fold(payload_crc(header_crc(head), …))`` with :attr:`Header.checksum`.
 
-    Raises :class:`VersionMismatch` for another protocol or version, else :class:`ProtocolError`.
+    Raises :class:`VersionMismatch` for another protocol or version, :class:`Damaged` for what the network may have
+    done, else :class:`ProtocolError`.
     """
     magic, version, flags, cmd, stream_id, length, checksum = HEADER.unpack(head)
     if magic != MAGIC:
         raise not_fsmux(head)
     if version != VERSION:  # before the checksum: another version may calculate it otherwise
+        if (version ^ VERSION).bit_count() == 1:  # no two versions are one bit apart
+            raise Damaged("a frame begins wrong; it was damaged on its way")
         raise VersionMismatch(f"the peer sends version {version} of the fsmux protocol; this side knows {VERSION}")
     if cmd == _DATA and fold(header_crc(head)) != checksum:
         raise Damaged(f"the header of a DATA frame on stream {stream_id} is damaged (its checksum is wrong)")
     if flags & ~_KNOWN_FLAGS:
-        raise ProtocolError(f"command {cmd} on stream {stream_id} has reserved flags set ({flags:#04x})")
+        text = f"command {cmd} on stream {stream_id} has reserved flags set ({flags:#04x})"
+        raise ProtocolError(text) if cmd == _DATA else Damaged(f"{text}; it may have been damaged on its way")
     return Header(flags, cmd, stream_id, length, checksum)
 
 
@@ -253,9 +257,14 @@ _FOREIGN: Final = (
 )
 
 
-def not_fsmux(start: Buffer) -> VersionMismatch:
-    """The error for a peer whose first bytes are not a frame, naming the protocol if those bytes give it away."""
+def not_fsmux(start: Buffer) -> ProtocolError:
+    """The error for a peer whose bytes are not a frame, naming the protocol if those bytes give it away.
+
+    No other protocol is one bit away from this one.
+    """
     begin = bytes(start[:4])
+    if (int.from_bytes(begin) ^ MAGIC).bit_count() == 1:
+        return Damaged("a frame begins wrong; it was damaged on its way")
     for prefix, name in _FOREIGN:
         if begin.startswith(prefix):
             return VersionMismatch(f"the peer does not speak fsmux (this looks like {name})")

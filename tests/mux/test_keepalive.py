@@ -11,7 +11,7 @@ from fsmux import limits
 from fsmux.errors import ConnectionLost, FsmuxError
 from fsmux.mux.connection import open_connection
 from fsmux.mux.transport import StreamTransport
-from fsmux.wire.frames import Cmd
+from fsmux.wire.frames import Cmd, encode_header
 from fsmux.wire.messages import Ping, Pong, Stat, decode
 from fsmux.wire.state import Role
 
@@ -69,7 +69,7 @@ async def test_the_impatient_do_not_wait_for_a_greeting_either(autojump_clock: M
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_any_frame_is_a_sign_of_life(role: Role, autojump_clock: MockClock) -> None:
+async def test_any_whole_frame_is_a_sign_of_life(role: Role, autojump_clock: MockClock) -> None:
     transport, stream = half_raw("memory")
     peer = RawPeer(stream)
     await peer.greet()
@@ -82,6 +82,37 @@ async def test_any_frame_is_a_sign_of_life(role: Role, autojump_clock: MockClock
         for _ in range(20):
             await trio.sleep(limits.DEAD_SECONDS - SLACK)
             await peer.send(Pong(99))  # of a ping that was never sent: ignored
+        assert connection.failure is None
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_what_is_swallowed_by_a_damaged_length_is_no_sign_of_life(role: Role, autojump_clock: MockClock) -> None:
+    async with facing_raw("memory", role, deadline=1000) as (connection, peer), trio.open_nursery() as nursery:
+        start = trio.current_time()
+        await peer.send(as_bytes(Pong(1))[:12] + b"\0\0\xff\xff" + as_bytes(Pong(1))[16:])
+
+        async def talk() -> None:
+            while True:
+                await peer.send(Pong(99))
+                await trio.sleep(1)
+
+        nursery.start_soon(talk)
+        nursery.start_soon(peer.rest)
+        assert await connection.accept() is None
+        assert isinstance(connection.failure, ConnectionLost)
+        assert limits.DEAD_SECONDS <= trio.current_time() - start <= limits.DEAD_SECONDS + SLACK
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_payload_of_data_that_comes_byte_by_byte_is_a_sign_of_life(autojump_clock: MockClock) -> None:
+    async with facing_raw("memory", deadline=10_000) as (connection, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.rest)
+        await peer.send(Stat((b"x",)), on=1)
+        await peer.send(encode_header(Cmd.DATA, 1, 50))
+        for _ in range(49):
+            await trio.sleep(limits.DEAD_SECONDS - SLACK)
+            await peer.send(b"x")
         assert connection.failure is None
         nursery.cancel_scope.cancel()
 

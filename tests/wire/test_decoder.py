@@ -137,16 +137,21 @@ def damaged(data: bytes, at: int) -> bytes:
         (damaged(GOOD, 17), Damaged),
         (damaged(GOOD, 9), Damaged),
         (damaged(wire(Frame(Cmd.DATA, 1, b"abc")), 10), Damaged),
-        (b"FSMY" + bytes(14), VersionMismatch),
+        (damaged(GOOD, 0), Damaged),
+        (damaged(GOOD, 4), Damaged),
+        (b"FSMA" + bytes(14), VersionMismatch),
         (b"SSH-2.0\r\n", VersionMismatch),
         (b"FSMX\2" + bytes(13), VersionMismatch),
-        (encode_header(Cmd.STAT, 1, LIMIT + 1, 0), ProtocolError),
+        (encode_header(Cmd.STAT, 1, LIMIT + 1, 0), Damaged),
+        (encode_header(Cmd.STAT, 1, 1, 2), Damaged),
+        (encode_header(Cmd.DATA, 1, 1, 2), ProtocolError),
         (encode_header(Cmd.DATA, 1, 2**32 - 1, 0), ProtocolError),
     ],
 )
 def test_faults_come_after_the_good_frames_and_stay(bad: bytes, error: type[Exception]) -> None:
     for prefix in (b"", GOOD, GOOD * 3):
-        expected = ([plain(Frame(Cmd.PING, 0, b"12345678"))] * (len(prefix) // len(GOOD)), error, False)
+        told = Damaged if prefix and error is VersionMismatch else error  # who spoke this protocol has not changed it
+        expected = ([plain(Frame(Cmd.PING, 0, b"12345678"))] * (len(prefix) // len(GOOD)), told, False)
         assert three_ways(prefix + bad + GOOD) == expected
     decoder = Decoder(limit)
     assert run([bad], decoder)[1] is error
