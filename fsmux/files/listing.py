@@ -7,12 +7,15 @@ system call per entry and nearly nothing beside.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group
+from fsmux.errors import from_os_error
 from fsmux.files import names
 from fsmux.files.naming import named
+from fsmux.records import printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -94,9 +97,12 @@ def _with_links(sys: Syscalls, fd: int, group: Group) -> Group:
             continue
         group.sizes[index] = 0
         if kind == SYMLINK:
+            name = group.names[index]
             try:
-                targets[index] = sys.readlink(fd, group.names[index])
-            except OSError:  # it is gone, or a link no more
+                targets[index] = sys.readlink(fd, name)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EINVAL):  # it is gone, or a link no more
+                    raise from_os_error(error, printable((*group.directory, name))) from error
                 gone.add(index)
                 targets[index] = b"?"
     group.targets = list(targets.values())

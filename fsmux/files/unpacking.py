@@ -112,6 +112,7 @@ class Unpacker:
         """Whether what was committed is on stable storage."""
         self._staged: list[_Staged] = []
         self._held: dict[StateDir, _Held] = {}
+        self._left: dict[StateDir, int] = {}
         self._failures: list[Failure] = []
         self._masked: dict[int, bool] = {}
         self._mutex = threading.Lock()
@@ -163,6 +164,7 @@ class Unpacker:
             except FsmuxError as error:
                 self._fail(one.pack, one.place, one.indexes, error)
         unsafe = self._sync()
+        self._close_left()
         for one in staged:
             if one.state is not None and one.state in unsafe:
                 self._fail(one.pack, one.place, one.indexes, unsafe[one.state])
@@ -175,6 +177,7 @@ class Unpacker:
         for one in staged:
             self._discard(one)
         self._let_go()
+        self._close_left()
 
     def _fail(self, pack: int, place: int, indexes: list[int], error: FsmuxError) -> None:
         self._failures += [Failure(pack, place, index, error) for index in indexes]
@@ -303,22 +306,29 @@ class Unpacker:
             raise
 
     def _let_go(self) -> None:
+        """Let the reserved directories be removed. Their descriptors stay: what was written is still to be synced."""
         held, self._held = self._held, {}
-        for pin, fd, guard in held.values():
+        for state, (pin, fd, guard) in held.items():
             with suppress(OSError):
                 self._sys.unlink(fd, guard)
+            self._left[state] = fd
+            pin.release()
+
+    def _close_left(self) -> None:
+        left, self._left = self._left, {}
+        for fd in left.values():
             with suppress(OSError):
                 self._sys.close(fd)
-            pin.release()
 
     # ---- committing ----------------------------------------------------------------------------------------------
 
     def _sync(self) -> dict[StateDir, FsmuxError]:
         """Sync what is written to together; the errors of those file systems that failed."""
         errors: dict[StateDir, FsmuxError] = {}
-        for state, held in self._held.items() if self.commits_together else ():
+        written = {state: held.fd for state, held in self._held.items()} | self._left
+        for state, fd in written.items() if self.commits_together else ():
             try:
-                self._sys.syncfs(held.fd)
+                self._sys.syncfs(fd)
             except OSError as error:
                 errors[state] = from_os_error(error, "writing to the disk")
         return errors

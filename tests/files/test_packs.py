@@ -22,6 +22,7 @@ from fsmux.errors import (
     NotFound,
     NotRegular,
     SourceChanged,
+    StorageError,
 )
 from fsmux.files import listing
 from fsmux.files.packing import read_pack
@@ -372,6 +373,29 @@ def test_the_place_itself_is_made_and_finished_last(target: Path) -> None:
     assert (target / "deep/er").stat().st_mtime_ns == 77
 
 
+def test_what_is_renamed_is_synced_behind_that_also_when_the_place_itself_is_finished(target: Path) -> None:
+    calls: list[str] = []
+
+    class Noting(Syscalls):
+        def rename(self, *names: Any) -> None:
+            calls.append("rename")
+            super().rename(*names)
+
+        def syncfs(self, fd: int) -> None:
+            calls.append("syncfs")
+            super().syncfs(fd)
+
+        def kernel(self) -> str:
+            return "6.1"
+
+    group, contents = regular((b"f", b"f"))
+    finish = itself((), 77, DIRECTORY | 0o711, Act.ADJUST)
+    assert not write(target, [group, finish], contents, Durability.BATCH, Noting())
+    assert calls == ["syncfs", "rename", "syncfs"]
+    assert target.stat().st_mtime_ns == 77
+    assert os.listdir(target) == ["f"]
+
+
 def test_a_file_where_a_directory_must_be_fails_what_belongs_there(target: Path) -> None:
     (target / "d").write_bytes(b"in the way")
     top = Group((), [b"d", b"e"], [0, 0], [5, 5], [DIRECTORY | 0o755] * 2, crcs=[0, 0])
@@ -431,6 +455,17 @@ def test_what_vanishes_while_it_is_listed_is_left_out(source: Path) -> None:
     with Root.open(source, sys=Vanishing()) as root:
         (group,) = listing.groups(root, ())
     assert (group.names, group.sizes, group.targets) == ([b"a", b"c"], [1, 1], [])
+
+
+def test_a_link_that_cannot_be_read_is_not_left_out_silently(source: Path) -> None:
+    (source / "link").symlink_to("a")
+
+    class Bad(Syscalls):
+        def readlink(self, directory: int, name: bytes) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with Root.open(source, sys=Bad()) as root, pytest.raises(StorageError, match="link: input/output error"):
+        list(listing.groups(root, ()))
 
 
 def test_an_empty_directory_is_one_empty_group_and_none_is_an_error(source: Path) -> None:

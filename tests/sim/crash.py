@@ -1,13 +1,13 @@
 """Power cuts and kills at every system call of a receiver, and what must hold after each of them.
 
-Theory.  A *story* is a row of sessions that receive files on one simulated disk.  Before every system call, and at the
-end, an :class:`Explorer` takes the disk as a ``kill -9`` would leave it and as some power cuts would (all of them if
-there are few), and checks each such state:
+Theory.  A *story* is a row of sessions that receive files, and of trees that come in packs, on one simulated disk.
+Before every system call, and at the end, an :class:`Explorer` takes the disk as a ``kill -9`` would leave it and as
+some power cuts would (all of them if there are few), and checks each such state:
 
 * a final name shows the whole of a version that was complete before it was committed, or of one that stood before;
 * what was committed as durable is there, or a later version is;
 * a session that goes on claims to hold only chunks whose bytes are on the *device*, whatever the cache says;
-* it can be finished, is durable then, and leaves nothing behind.
+* it can be finished, is durable then, and leaves nothing behind; and so can a tree.
 
 A few of the recoveries are explored in the same way, because power may fail again.
 """
@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Final
 import xxhash
 
 from fsmux.errors import StorageError
+from fsmux.files.leftovers import ABANDONED_SECONDS
 from fsmux.files.root import Root
 from fsmux.files.sink import open_sink
 from fsmux.records import Durability, Extent, Identity
 from tests.sim.choices import Chooser, choosers
+from tests.sim.packs import unpack
 from tests.sim.syscalls import SimSyscalls
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ ATTEMPTS: Final = 3
 
 AGAIN: Final = 40
 """One recovery in so many is explored, too."""
+
+FEW: Final = 20
+"""Files of a tree whose recovery is explored."""
+
+PACKED_AGAIN: Final = 6
+"""In one state of so many the trees are received once more."""
 
 
 class Wrong(AssertionError):
@@ -63,6 +71,8 @@ class Ledger:
     """Versions that are being received."""
     former: dict[Parts, list[bytes]] = field(default_factory=dict)
     """Versions that were begun before those; a client may come back to one."""
+    trees: dict[Parts, bytes] = field(default_factory=dict)
+    """What is being received in packs."""
 
     def copy(self) -> Ledger:
         return Ledger(
@@ -72,6 +82,7 @@ class Ledger:
             self.torn.copy(),
             self.unfinished.copy(),
             self.former,
+            self.trees.copy(),
         )
 
     def after_power_cut(self) -> Ledger:
@@ -175,6 +186,30 @@ class Explorer:
         for name, latest in list(ledger.unfinished.items()):
             data = self.rng.choice([latest, latest, *ledger.former.get(name, ())])
             self._recover(device, ledger, name, data, explore=again and not self.rng.randrange(AGAIN))
+        if ledger.trees and not self.rng.randrange(PACKED_AGAIN):
+            few = len(ledger.trees) <= FEW
+            self._recover_trees(device, ledger, explore=again and few and not self.rng.randrange(AGAIN))
+
+    def _recover_trees(self, device: Device, ledger: Ledger, *, explore: bool) -> None:
+        process = SimSyscalls(device, self.rng.getrandbits(32))
+        if explore:
+            process.watch = lambda call: self.look(device, ledger, samples=2, again=False)
+        with Root.open("", sys=process) as root:
+            for _ in range(ATTEMPTS):
+                failures = unpack(root, ledger, ledger.trees, Durability.BATCH, together=self.rng.choice([1, 9]))
+                if not failures:
+                    break
+            if failures:
+                raise Wrong(f"a tree cannot be received: {failures[0].error}")
+            if not ledger.unfinished:
+                device.now_ns += round(2 * ABANDONED_SECONDS * 1e9)
+                with root.keep_state():
+                    pass
+                if RESERVED in device.root.entries:
+                    raise Wrong(f"left over: {sorted(device.root.entries[RESERVED].entries)}")
+        if process.descriptors:
+            raise Wrong(f"{len(process.descriptors)} descriptors are left of a tree")
+        check_names(device.crash(Chooser(self.rng, 0.0, 0.0)), ledger.after_power_cut())
 
     def _recover(self, device: Device, ledger: Ledger, name: Parts, data: bytes, *, explore: bool) -> None:
         process = SimSyscalls(device, self.rng.getrandbits(32))
@@ -215,8 +250,9 @@ def check_names(device: Device, ledger: Ledger) -> None:
         if name in ledger.torn:
             continue
         versions = ledger.possible.get(name, [])
-        if not any(inode.data == data for data in versions[ledger.durable.get(name, 0) :]):
-            stale = any(inode.data == data for data in versions)
+        shown = inode.shown
+        if not any(shown == data for data in versions[ledger.durable.get(name, 0) :]):
+            stale = any(shown == data for data in versions)
             raise Wrong(f"{name}: {'a version that was replaced durably' if stale else 'not a whole version'}")
     for name in ledger.durable:
         if name not in found and name not in ledger.torn:

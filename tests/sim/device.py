@@ -10,8 +10,10 @@ by itself.  The model is weaker than any real one, so that nothing can be right 
   two things hold: a rename never loses the file (the old name goes only if the new one is there), and an inode number
   is used again only if the name that had it is gone;
 * modes and times: the old or the new ones;
-* a failed write-back drops the pages, calls them clean and says so once for each open file (errseq).  They still answer
-  reads until somebody drops them from the cache; then the old bytes are back.
+* a failed write-back drops the pages, calls them clean and says so once for each open file (errseq), and to ``syncfs``
+  once for each descriptor that was open by then.  They still answer reads until somebody drops them from the cache;
+  then the old bytes are back;
+* ``syncfs`` is worth nothing unless the device says ``linux`` of a kernel whose ``syncfs`` tells of failed writes.
 
 A *fork* is what a ``kill -9`` leaves: everything, but nobody has it open.  A *crash* is what a power cut leaves.
 """
@@ -39,6 +41,15 @@ TICK_NS: Final = 1_000
 
 DEVICE: Final = 7
 UID: Final = 1000
+
+QUIET_LINUX: Final = "5.7.0"
+"""The last Linux on which nobody may rely on ``syncfs``."""
+
+TELLING_LINUX: Final = "6.1.0"
+"""A Linux whose ``syncfs`` fails if a write did."""
+
+LINK: Final = b"a link to "
+"""What the content of a symbolic link begins with; no file of a test does."""
 
 
 class Facts:
@@ -91,6 +102,11 @@ class Inode:
         return stat.S_ISDIR(self.mode)
 
     @property
+    def shown(self) -> bytes | bytearray:
+        """What its name shows: the bytes of a file, where a link leads."""
+        return LINK + self.target if stat.S_ISLNK(self.mode) else self.data
+
+    @property
     def facts(self) -> tuple[int, int, int]:
         return (self.mode, self.mtime_ns, self.ctime_ns)
 
@@ -113,6 +129,11 @@ class Device:
         self.numbers: dict[int, Inode] = {}
         self.freed: dict[int, Change] = {}
         self.capacity = 1 << 40
+        self.linux = QUIET_LINUX
+        self.failures = 0
+        """Failed write-backs of any file; a ``syncfs`` that has heard of fewer of them fails."""
+        self.reported = 0
+        """How many of them somebody has been told of."""
         self.root = self.make(stat.S_IFDIR | 0o755)
         self.root.links = 1
         self.root.stable_facts = self.root.facts
@@ -195,6 +216,11 @@ class Device:
         if whole:
             inode.stable_facts = inode.facts
 
+    def sync_all(self) -> None:
+        """All of everything is on the device."""
+        for inode in list(self._everything()):
+            self.sync(inode, whole=True)
+
     def _settle(self, change: Change) -> None:
         """A change is on the device, and all that must be there before it."""
         changes = change.directory.history.get(change.name, [])
@@ -220,6 +246,13 @@ class Device:
         inode.stable = bytes(stable)
         inode.pending.clear()
         inode.failures += 1
+        self.failures += 1
+
+    def fail_all(self) -> None:
+        """The device refuses all that is dirty."""
+        for inode in list(self._everything()):
+            if inode.is_file and inode.pending:
+                self.fail_writeback(inode)
 
     def drop_cache(self, inode: Inode) -> None:
         """Clean pages are read anew; dirty ones stay."""
@@ -293,6 +326,8 @@ class _Copy:
         self.device = device = Device.__new__(Device)
         device.now_ns = old.now_ns + TICK_NS
         device.capacity = old.capacity
+        device.linux = old.linux
+        device.failures, device.reported = (old.failures, old.reported) if chooser is None else (0, 0)
         device.numbers = {}
         device.freed = {}
         self._chooser = chooser

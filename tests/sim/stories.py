@@ -16,7 +16,8 @@ from fsmux.files.root import Root
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
 from tests.sim.crash import ATTEMPTS, CHUNK, RESERVED, Explorer, Ledger, Wrong, fill, reuse, start
-from tests.sim.device import Device
+from tests.sim.device import QUIET_LINUX, TELLING_LINUX, Device
+from tests.sim.packs import HUNDREDS, OTHER_TREE, TREE, unpack
 from tests.sim.syscalls import SimSyscalls, no_fault
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from fsmux.files.sink import Sink
     from fsmux.records import Parts
+    from tests.sim.packs import Tree
 
 NAME: Final = (b"file",)
 DEEP: Final = (b"new", b"dir", b"file")
@@ -44,6 +46,8 @@ class Teller:
         self.ledger = Ledger()
         self.fault: Callable[[str], int] = no_fault
         self.processes: list[SimSyscalls] = []
+        self.looks = 1
+        """One system call in so many is looked at."""
 
     def look(self) -> None:
         self.explorer.look(self.device, self.ledger)
@@ -63,7 +67,12 @@ class Teller:
         device = self.device
         process = SimSyscalls(device, len(self.processes), fault=self.fault)
         self.processes.append(process)
-        process.watch = lambda call: self.look() if device is self.device else None
+
+        def watch(call: str) -> None:
+            if device is self.device and (call == "syncfs" or not process.calls % self.looks):
+                self.look()
+
+        process.watch = watch
         with Root.open("", sys=process) as root:
             yield root
         if device is self.device:
@@ -117,6 +126,22 @@ class Teller:
             finally:
                 sink.close()
 
+    def unpack(
+        self,
+        tree: Tree,
+        durability: Durability = Durability.BATCH,
+        *,
+        together: int = 1,
+        filled: Callable[[], None] = lambda: None,
+    ) -> None:
+        """A process of its own receives a tree in packs; raises the first thing that failed."""
+        self.ledger.trees = dict(tree)
+        with self.process() as root:
+            failures = unpack(root, self.ledger, tree, durability, together=together, filled=filled)
+        if failures:
+            raise failures[0].error
+        self.ledger.trees = {}
+
     def receive_at_last(self, name: Parts, data: bytes) -> None:
         """As often as it takes, when writes were lost."""
         for _ in range(ATTEMPTS):
@@ -146,6 +171,7 @@ class Teller:
                 self.device.fail_writeback(inode)
                 if told:
                     inode.reported = inode.failures
+                    self.device.reported = self.device.failures
 
 
 # ---- thought up -----------------------------------------------------------------------------------------------------
@@ -241,10 +267,57 @@ def tampered_with(told: Teller) -> None:
     told.receive(NAME, SECOND)
 
 
+def a_tree(told: Teller) -> None:
+    for linux in (TELLING_LINUX, QUIET_LINUX):
+        told.device.linux = linux
+        told.unpack(TREE)
+        told.unpack(OTHER_TREE, together=9)
+        told.unpack(TREE, Durability.FILE)
+
+
+def a_tree_without_durability(told: Teller) -> None:
+    told.device.linux = TELLING_LINUX
+    told.unpack(TREE, Durability.NONE)
+    told.unpack(OTHER_TREE)
+    told.unpack(TREE)
+
+
+def hundreds_of_files(told: Teller) -> None:
+    told.device.linux = TELLING_LINUX
+    told.looks = 101
+    told.unpack(HUNDREDS, together=2)
+
+
+def a_tree_of_which_writes_are_lost(told: Teller) -> None:
+    """Between being written and being committed; some other program may hear of it first."""
+    for linux in (TELLING_LINUX, QUIET_LINUX):
+        told.device.linux = linux
+        for heard in (False, True):
+            for tree in (TREE, OTHER_TREE):
+                with suppress(StorageError):
+                    told.unpack(tree, together=9, filled=lambda heard=heard: told.lose_writes(told=heard))
+                told.look()
+
+
+def a_tree_beside_a_big_file(told: Teller) -> None:
+    told.device.linux = TELLING_LINUX
+    with told.process() as root:
+        sink = told.begin(root, NAME, FIRST)
+        try:
+            fill(sink, FIRST, [0, 2])
+            told.ledger.trees = dict(TREE)
+            assert not unpack(root, told.ledger, TREE, Durability.BATCH, filled=lambda: fill(sink, FIRST, [1]))
+            fill(sink, FIRST)
+            told.commit(sink, FIRST)
+        finally:
+            sink.close()
+
+
 STORIES: Final = (
     small_files, a_big_file, a_big_file_in_new_directories, killed_and_resumed, checkpointed_and_resumed,
     another_version, over_an_earlier_version, without_resuming, thrown_away, not_durable, together, writes_lost_unseen,
-    tampered_with,
+    tampered_with, a_tree, a_tree_without_durability, hundreds_of_files, a_tree_of_which_writes_are_lost,
+    a_tree_beside_a_big_file,
 )  # fmt: skip
 
 
@@ -252,26 +325,15 @@ STORIES: Final = (
 
 
 def drawn(told: Teller, rng: random.Random) -> None:
-    """Some sessions one after the other, with a kill, a power cut, lost writes or a failed sync now and then."""
+    """Some sessions or trees, one after the other; now and then a kill, a power cut, lost writes or a failed sync."""
     names = [NAME, DEEP]
+    told.device.linux = rng.choice([QUIET_LINUX, TELLING_LINUX])
+    told.looks = 1
     for _ in range(rng.randint(1, 4)):
-        name, data = rng.choice(names), rng.choice(VERSIONS)
-        count = -(-len(data) // CHUNK)
-        failing = rng.randrange(6) if rng.random() < 0.4 else -1
-        told.fault = _failing_sync(failing)
-        try:
-            told.receive(
-                name,
-                data,
-                rng.choices([Durability.BATCH, Durability.FILE, Durability.NONE], [6, 2, 1])[0],
-                chunks=rng.sample(range(count), rng.randint(0, count)),
-                checkpoint=rng.random() < 0.5,
-                resume=rng.random() < 0.9,
-                end=rng.choice(["commit", "suspend", "kill", "kill", "discard", "close"]),
-            )
-        except FsmuxError:
-            if failing < 0 and count < 2:
-                raise
+        if rng.random() < 0.2:
+            _draw_tree(told, rng)
+        else:
+            _draw_session(told, rng, names)
         told.fault = no_fault
         happening = rng.random()
         if happening < 0.2:
@@ -283,13 +345,52 @@ def drawn(told: Teller, rng: random.Random) -> None:
     told.look()
 
 
+def _draw_tree(told: Teller, rng: random.Random) -> None:
+    """One of two trees, or a part of one; it may fail if a sync does, or if writes are lost."""
+    tree = rng.choice([TREE, OTHER_TREE])
+    names = rng.sample(sorted(tree), rng.randint(1, len(tree)))
+    failing = rng.randrange(4) if rng.random() < 0.3 else -1
+    losing = rng.random() < 0.2
+    told.fault = _failing_sync(failing)
+    try:
+        told.unpack(
+            {name: tree[name] for name in names},
+            rng.choices([Durability.BATCH, Durability.FILE, Durability.NONE], [6, 2, 1])[0],
+            together=rng.choice([1, 9]),
+            filled=lambda: told.lose_writes(told=rng.random() < 0.5) if losing else None,
+        )
+    except FsmuxError:
+        if failing < 0 and not losing:
+            raise
+
+
+def _draw_session(told: Teller, rng: random.Random, names: list[Parts]) -> None:
+    name, data = rng.choice(names), rng.choice(VERSIONS)
+    count = -(-len(data) // CHUNK)
+    failing = rng.randrange(6) if rng.random() < 0.4 else -1
+    told.fault = _failing_sync(failing)
+    try:
+        told.receive(
+            name,
+            data,
+            rng.choices([Durability.BATCH, Durability.FILE, Durability.NONE], [6, 2, 1])[0],
+            chunks=rng.sample(range(count), rng.randint(0, count)),
+            checkpoint=rng.random() < 0.5,
+            resume=rng.random() < 0.9,
+            end=rng.choice(["commit", "suspend", "kill", "kill", "discard", "close"]),
+        )
+    except FsmuxError:
+        if failing < 0 and count < 2:
+            raise
+
+
 def _failing_sync(at: int) -> Callable[[str], int]:
     """A fault: the sync with this number, from 0, fails."""
     left = at
 
     def fault(name: str) -> int:
         nonlocal left
-        if name in ("fsync", "fdatasync"):
+        if name in ("fsync", "fdatasync", "syncfs"):
             left -= 1
             if left == -1:
                 return errno.EIO

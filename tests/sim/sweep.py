@@ -13,30 +13,46 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fsmux.columns import KIND_BITS, REGULAR
 from fsmux.errors import FsmuxError
-from fsmux.files import leftovers
+from fsmux.files import leftovers, listing
 from fsmux.files.commit import commit_all
 from fsmux.files.leftovers import ABANDONED_SECONDS
+from fsmux.files.packing import read_pack
 from fsmux.files.source import Source
-from fsmux.plan.walk import walk
+from fsmux.plan.walk import preorder, walk
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Explorer, Wrong, check_names, files_of, fill
+from tests.sim.device import LINK, QUIET_LINUX, TELLING_LINUX
+from tests.sim.packs import OTHER_TREE, TREE
 from tests.sim.stories import DEEP, FIRST, NAME, SECOND, SMALL, Teller
 from tests.sim.syscalls import SHORT, no_fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What may go wrong with a call: an errno, or ``SHORT``; with some calls only, if they are named."""
+
+    number: int
+    calls: frozenset[str] = frozenset()
+
+    def befalls(self, call: str) -> bool:
+        return not self.calls or call in self.calls
+
+
 FAULTS: Final = {
-    "EIO": errno.EIO,
-    "ENOSPC": errno.ENOSPC,
-    "EDQUOT": errno.EDQUOT,
-    "EINTR": errno.EINTR,
-    "EFBIG": errno.EFBIG,
-    "short": SHORT,
+    "EIO": Fault(errno.EIO),
+    "ENOSPC": Fault(errno.ENOSPC),
+    "EDQUOT": Fault(errno.EDQUOT),
+    "EINTR": Fault(errno.EINTR),
+    "EFBIG": Fault(errno.EFBIG),
+    "short read": Fault(SHORT, frozenset({"pread", "preadv"})),
+    "short write": Fault(SHORT, frozenset({"pwrite", "pwritev"})),
 }
-"""What may go wrong with a call; a short read or write is one fault here, as it depends on the call which it is."""
 
 NOTHING: Final = Chooser(random.Random(0), 0.0, 0.0)
 
@@ -128,6 +144,45 @@ def _for_nobody(told: Teller) -> None:
     told.receive(NAME, FIRST, end="discard")
 
 
+def _receive_tree(linux: str) -> Callable[[Teller], None]:
+    def act(told: Teller) -> None:
+        told.device.linux = linux
+        told.unpack(TREE, together=9)
+
+    return act
+
+
+def _tree_stands(told: Teller) -> None:
+    told.unpack(TREE)
+
+
+def _other_tree_stands(told: Teller) -> None:
+    told.unpack({name: OTHER_TREE[name] for name in TREE.keys() & OTHER_TREE.keys()})
+
+
+def _send_tree(told: Teller) -> None:
+    """List a tree and read it in packs; what cannot be read is said, and the rest is as it stands there."""
+    found: dict[tuple[bytes, ...], bytes] = {}
+    with told.process() as root:
+        for group in preorder(lambda parts: listing.groups(root, parts), ()):
+            if group.error is not None:
+                raise group.error
+            contents, at = read_pack(root, (), [group]), 0
+            lost = dict(group.lost)
+            for index, target in group.link_targets().items():
+                found[*group.directory, group.names[index]] = LINK + target
+            for index, (name, size, mode) in enumerate(zip(group.names, group.sizes, group.modes, strict=True)):
+                if mode & KIND_BITS == REGULAR and index not in lost:
+                    found[*group.directory, name] = contents[at : at + size]
+                    at += size
+            if any(TREE.get(name) != data for name, data in found.items()):
+                raise Wrong("something else was packed than stands there")
+            for error in lost.values():
+                raise error
+    if found != TREE:
+        raise Wrong(f"not packed: {sorted(TREE.keys() - found.keys())}")
+
+
 OPERATIONS: Final = (
     Operation("upload", _nothing, _receive_first, {NAME: FIRST}),
     Operation("upload of a small file", _nothing, lambda told: told.receive(DEEP, SMALL), {DEEP: SMALL}),
@@ -142,11 +197,18 @@ OPERATIONS: Final = (
     Operation("download", _receive_first, _send, {NAME: FIRST}),
     Operation("list", _both_stand, _list, {NAME: FIRST, DEEP: SMALL}),
     Operation("clean", _half, _throw_away, {}),
+    Operation("packs", _nothing, _receive_tree(TELLING_LINUX), TREE),
+    Operation("packs, each file synced", _nothing, _receive_tree(QUIET_LINUX), TREE),
+    Operation("packs over other files", _other_tree_stands, _receive_tree(TELLING_LINUX), TREE),
+    Operation("packing", _tree_stands, _send_tree, TREE),
 )
 
 
-def sweep(operation: Operation, fault: int) -> Iterator[tuple[int, str]]:
-    """Fail every call once; which call it was, by number and name.  Raises :class:`Wrong` with a note."""
+def sweep(operation: Operation, fault: Fault) -> Iterator[tuple[int, str]]:
+    """Fail every call that the fault may befall once; which call it was, by number and name.
+
+    Raises :class:`Wrong` with a note.
+    """
     number = 0
     reached = "the first"
     while reached:
@@ -158,17 +220,19 @@ def sweep(operation: Operation, fault: int) -> Iterator[tuple[int, str]]:
 
         def fail(name: str) -> int:
             nonlocal left, reached
+            if not fault.befalls(name):
+                return 0
             left -= 1
             if left:
                 return 0
             reached = name
-            return fault
+            return fault.number
 
         told.fault = fail
         try:
             _one(operation, told)
         except Exception as error:
-            error.add_note(f"{operation.name}: call {number} ({reached}) failed with {fault}")
+            error.add_note(f"{operation.name}: call {number} ({reached}) failed with {fault.number}")
             raise
         if reached:
             yield number, reached
@@ -181,7 +245,7 @@ def _one(operation: Operation, told: Teller) -> None:
     for device, ledger in ((told.device, told.ledger), (told.device.crash(NOTHING), told.ledger.after_power_cut())):
         check_names(device, ledger)
     operation.act(told)
-    found = {name: bytes(inode.data) for name, inode in files_of(told.device.root).items()}
+    found = {name: bytes(inode.shown) for name, inode in files_of(told.device.root).items()}
     if found != operation.files:
         raise Wrong(f"in the end there are {sorted(found)}")
     told.device.now_ns += round(2 * ABANDONED_SECONDS * 1e9)

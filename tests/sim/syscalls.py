@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fsmux.files.syscalls import NO_SYMLINKS, OPEN_LOOK, OPEN_STEP, Syscalls
-from tests.sim.device import UID, Facts, Inode
+from tests.sim.device import QUIET_LINUX, UID, Facts, Inode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +51,8 @@ class _Open:
     inode: Inode
     seen: int
     """Failed write-backs that this open file has told of."""
+    heard: int
+    """Failed write-backs of any file that a ``syncfs`` of it has told of."""
     names: int = 1
     """Descriptors that share it."""
 
@@ -123,7 +125,7 @@ class SimSyscalls(Syscalls):
 
     def _opened(self, inode: Inode) -> int:
         inode.users += 1
-        return self._numbered(_Open(inode, inode.reported))
+        return self._numbered(_Open(inode, inode.reported, self.device.reported))
 
     def _numbered(self, file: _Open) -> int:
         fd = self._first
@@ -369,8 +371,22 @@ class SimSyscalls(Syscalls):
         self.device.sync(inode, whole=whole)
 
     def syncfs(self, fd: int) -> None:
-        """Promises nothing here: an error may have been reported to somebody else, who did not care."""
-        self._enter("syncfs")
+        """Promises nothing on a kernel that keeps what failed to itself."""
+        device, file = self.device, self._file(fd)
+        tells = device.linux != QUIET_LINUX
+        try:
+            self._enter("syncfs")
+        except OSError:
+            if tells:
+                device.fail_all()
+                file.heard = device.reported = device.failures
+            raise
+        if not tells:
+            return
+        device.sync_all()
+        if file.heard < device.failures:
+            file.heard = device.reported = device.failures
+            raise _error(errno.EIO)
 
     def drop_cache(self, fd: int) -> None:
         self._enter("drop_cache")
@@ -389,6 +405,9 @@ class SimSyscalls(Syscalls):
 
     def euid(self) -> int:
         return UID
+
+    def kernel(self) -> str:
+        return self.device.linux
 
     def random(self, size: int) -> bytes:
         return self._rng.randbytes(size)

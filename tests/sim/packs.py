@@ -1,0 +1,147 @@
+"""Trees on a simulated disk: small files that come in packs, and what is known of them.
+
+Theory: the receiver of packs is :class:`~fsmux.files.unpacking.Unpacker`, used as the conversation does: some packs are
+begun and filled, then committed together, and only then is anything said of them.  What was said to be durable has
+to be there after every later crash; everything else may be there or not, but whole.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final
+
+from zlib_ng.zlib_ng import crc32
+
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer, itself
+from fsmux.files.unpacking import Failure, Unpacker
+from fsmux.transfer.disk import WRITERS
+from tests.sim.device import LINK, START_NS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fsmux.files.root import Root
+    from fsmux.records import Durability, Parts
+    from tests.sim.crash import Ledger
+
+    Tree = Mapping[Parts, bytes]
+    """Contents by name; those of a link begin with ``LINK``."""
+    Packs = list[tuple[list[Group], bytes]]
+
+_RNG: Final = random.Random(17)
+PACK: Final = 40_000
+"""Bytes of a pack: a tree of a test takes several."""
+
+
+def _content(size: int) -> bytes:
+    return _RNG.randbytes(size)
+
+
+TREE: Final = {
+    (b"a",): _content(900),
+    (b"b",): b"",
+    (b"dir", b"one"): _content(30_000),
+    (b"dir", b"two"): _content(5_000),
+    (b"dir", b"deep", b"er", b"three"): _content(17),
+    (b"dir", b"link"): LINK + b"../a",
+    (b"z",): _content(20_000),
+}
+OTHER_TREE: Final = {
+    (b"a",): _content(901),
+    (b"dir", b"one"): _content(100),
+    (b"dir", b"deep", b"er", b"three"): LINK + b"somewhere else",
+    (b"dir", b"link"): _content(10),
+    (b"new", b"four"): _content(4_000),
+}
+HUNDREDS: Final = {(b"d%d" % (number % 7), b"%03d" % number): _content(number % 90) for number in range(300)}
+
+
+def packs_of(tree: Tree, *, size: int = PACK, time: int = START_NS) -> Packs:
+    """The tree as whoever has it would send it: directories before what is in them, and finished in the end."""
+    packer = Packer(size)
+    batches: list[list[Group]] = []
+    directories = {()} | {name[:depth] for name in tree for depth in range(1, len(name))}
+    for directory in sorted(directories):
+        below = {name[-1]: data for name, data in tree.items() if name[:-1] == directory}
+        group = Group(directory)
+        for name in sorted(below.keys() | {one[-1] for one in directories if one and one[:-1] == directory}):
+            data = below.get(name)
+            group.names.append(name)
+            group.mtimes.append(time)
+            if data is None:
+                group.sizes.append(0)
+                group.modes.append(DIRECTORY | 0o755)
+            elif data.startswith(LINK):
+                group.sizes.append(0)
+                group.modes.append(SYMLINK | 0o777)
+                group.targets.append(data.removeprefix(LINK))
+            else:
+                group.sizes.append(len(data))
+                group.modes.append(REGULAR | 0o644)
+        batches += packer.put(group)
+    for directory in sorted(directories, reverse=True):
+        batches += packer.put(itself(directory, time, DIRECTORY | 0o755, Act.ADJUST))
+    batches.append(packer.flush())
+    return [(groups, _contents(groups, tree)) for groups in batches]
+
+
+def _contents(groups: Sequence[Group], tree: Tree) -> bytes:
+    joined = b""
+    for group in groups:
+        group.crcs = []
+        if group.itself:
+            continue
+        for name, mode in zip(group.names, group.modes, strict=True):
+            data = tree[*group.directory, name] if mode & KIND_BITS == REGULAR else b""
+            group.crcs.append(crc32(data))
+            joined += data
+    return joined
+
+
+def unpack(
+    root: Root,
+    ledger: Ledger,
+    tree: Tree,
+    durability: Durability,
+    *,
+    together: int = 1,
+    filled: Callable[[], None] = lambda: None,
+) -> list[Failure]:
+    """Receive a tree, so many packs to a commit, and write down what that promises; what failed of it.
+
+    ``filled`` is called between the last pack of each commit and the commit.
+    """
+    packs = packs_of(tree)
+    failures: list[Failure] = []
+    unpacker = Unpacker(root, (), durability)
+    try:
+        for start in range(0, len(packs), together):
+            batch = list(enumerate(packs))[start : start + together]
+            names = {number: _names(groups) for number, (groups, _) in batch}
+            for number, (groups, contents) in batch:
+                for name in names[number].values():
+                    ledger.committing(name, tree[name], durability)
+                for share in unpacker.begin(number, groups, WRITERS):
+                    unpacker.fill(share, memoryview(contents))
+            filled()
+            lost = unpacker.commit()
+            for failure in lost:
+                names[failure.pack].pop((failure.group, failure.entry), None)
+            for number, _ in batch:
+                for name in names[number].values():
+                    ledger.committed(name, unpacker.durable)
+            failures += lost
+    finally:
+        unpacker.close()
+    return failures
+
+
+def _names(groups: Sequence[Group]) -> dict[tuple[int, int], Parts]:
+    """The files and links of a pack, by the numbers of their group and of themselves in it."""
+    return {
+        (place, index): (*group.directory, name)
+        for place, group in enumerate(groups)
+        if group.act is Act.MAKE
+        for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True))
+        if mode & KIND_BITS != DIRECTORY
+    }
