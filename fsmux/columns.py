@@ -33,15 +33,19 @@ MODE_BITS: Final = KIND_BITS | 0o777
 
 
 class Act(IntEnum):
-    """What is to be done with the entries of a group: make them, or set mode and time of what stands there."""
+    """What is to be done with the entries of a group: make them, set mode and time of what stands there, or give a
+    file that stands there one more name."""
 
     MAKE = 0
     ADJUST = 1
+    LINK = 3
 
 
 @dataclass(slots=True)
 class Group:
     """Entries of ``directory``.  The columns are parallel; ``targets`` has one item for each symbolic link, in order.
+    Of what is to be linked it has the path that each file has already, below what ``directory`` is below of.
+    ``shared`` has, for files with several names, a key that is the same for all names of one file, and no other's.
 
     A group without names and with one mode and time is about the directory itself.  ``crcs`` and ``lost`` (index and
     error of what could not be read) belong to groups whose contents travel.  ``more``: the next group goes on with the
@@ -59,6 +63,7 @@ class Group:
     lost: list[tuple[int, FsmuxError]] = field(default_factory=list)
     more: bool = False
     error: FsmuxError | None = None
+    shared: dict[int, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,9 +78,11 @@ class Group:
         return {mode & KIND_BITS for mode in set(self.modes)}
 
     def link_targets(self) -> dict[int, bytes]:
-        """The texts of its symbolic links, by index."""
+        """The texts of its symbolic links, or where what is to be linked stands, by index."""
         if not self.targets:
             return {}
+        if self.act is Act.LINK:
+            return dict(enumerate(self.targets))
         links = [index for index, mode in enumerate(self.modes) if mode & KIND_BITS == SYMLINK]
         return dict(zip(links, self.targets, strict=True))
 
@@ -96,6 +103,7 @@ class Group:
             [modes[index] for index in indexes],
             [texts[index] for index in indexes if index in texts] if texts else [],
             act,
+            shared=_moved(self.shared, indexes) if self.shared else {},
         )
 
     def cut(self, start: int, stop: int) -> Group:
@@ -113,7 +121,13 @@ class Group:
             self.act,
             more=self.more or stop < len(self.names),
             error=self.error if stop >= len(self.names) else None,
+            shared=_moved(self.shared, range(start, stop)) if self.shared else {},
         )
+
+
+def _moved(column: dict[int, bytes], indexes: Sequence[int]) -> dict[int, bytes]:
+    """What a sparse column has of some entries, by their new indexes."""
+    return {place: column[index] for place, index in enumerate(indexes) if index in column}
 
 
 def itself(directory: Parts, mtime: int, mode: int, act: Act) -> Group:
@@ -125,6 +139,12 @@ ENTRY_COST: Final = 32
 """Bytes that an entry takes in a message beside its name and its link's text: at most ten for the size, eight for the
 time, three for the mode, four for the checksum, and tags."""
 
+KEY_SIZE: Final = 16
+"""Bytes of a key in ``Group.shared``."""
+
+SHARED_COST: Final = KEY_SIZE + 3
+"""Bytes that a file with several names takes beside that: the key, and its index."""
+
 INDEX_BYTES: Final = 40 * 1024
 """Bytes of a message full of groups, by the same reckoning: what is left up to the limit of 64 KiB is for errors."""
 
@@ -133,7 +153,8 @@ def weight(group: Group) -> int:
     """More bytes than the group takes in a message."""
     texts = group.targets
     fixed = 64 + sum(map(len, group.directory)) + 4 * len(group.directory)
-    return fixed + sum(map(len, group.names)) + ENTRY_COST * len(group.names) + sum(map(len, texts)) + 4 * len(texts)
+    entries = sum(map(len, group.names)) + ENTRY_COST * len(group.names) + SHARED_COST * len(group.shared)
+    return fixed + entries + sum(map(len, texts)) + 4 * len(texts)
 
 
 class Packer:
@@ -195,7 +216,7 @@ class Packer:
         cost = self._weight + weight(Group(group.directory))
         texts = group.link_targets()
         for index, (name, length) in enumerate(zip(group.names, group.sizes, strict=True)):
-            cost += len(name) + ENTRY_COST + len(texts.get(index, b"")) + 4
+            cost += len(name) + ENTRY_COST + len(texts.get(index, b"")) + 4 + SHARED_COST * (index in group.shared)
             contents += length
             entries += 1
             if entries > self._most_entries or contents > self._most_bytes or cost > INDEX_BYTES:

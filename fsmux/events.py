@@ -132,6 +132,26 @@ class FilesDone(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class FileLinked(Event):
+    """A file stands as one more name of another one of the same transfer; no byte of it travelled."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilesLinked(Event):
+    """Files of one directory stand as further names of others: many a FileLinked."""
+
+    directory: Parts
+    names: Sequence[bytes]
+
+    def each(self) -> Iterator[FileLinked]:
+        """The same, one by one."""
+        for name in self.names:
+            yield FileLinked(printable((*self.directory, name)))
+
+
+@dataclass(frozen=True, slots=True)
 class FilesSkipped(Event):
     """Files of one directory were left alone for one reason: many a FileSkipped."""
 

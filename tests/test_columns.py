@@ -26,6 +26,11 @@ def groups(draw: st.DrawFn) -> Group:
         list(range(len(found))),
         [kind | 0o644 for kind in found],
         [b"t" * draw(st.sampled_from([1, 4095])) for kind in found if kind == SYMLINK],
+        shared={
+            number: b"%016d" % number
+            for number, kind in enumerate(found)
+            if kind == REGULAR and draw(st.booleans())
+        },
     )
 
 
@@ -34,7 +39,10 @@ def rows(group: Group) -> list[tuple[object, ...]]:
         return [(group.directory, None, group.mtimes[0], group.modes[0], group.act)]
     texts = group.link_targets()
     columns = zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
-    return [(group.directory, *row, texts.get(index), group.act) for index, row in enumerate(columns)]
+    shared = group.shared
+    return [
+        (group.directory, *row, texts.get(index), group.act, shared.get(index)) for index, row in enumerate(columns)
+    ]
 
 
 @given(groups(), st.lists(st.integers(0, 30), max_size=8))

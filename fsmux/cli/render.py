@@ -162,7 +162,7 @@ class Reporter:
         self._show(event)
 
     def _show(self, event: events.Event) -> None:
-        if isinstance(event, events.FilesDone | events.FilesSkipped):
+        if isinstance(event, events.FilesDone | events.FilesLinked | events.FilesSkipped):
             self._show_each(event)
             return
         if (said := sentence(event)) and said[0] <= self._verbosity:
@@ -179,7 +179,7 @@ class Reporter:
         elif isinstance(event, events.WouldDo):
             self._data.append(f"would {event.action} {printable(event.path)}")
 
-    def _show_each(self, event: events.FilesDone | events.FilesSkipped) -> None:
+    def _show_each(self, event: events.FilesDone | events.FilesLinked | events.FilesSkipped) -> None:
         """Where files are shown one by one, those that travelled together are, too."""
         if not self._json and self._verbosity <= NORMAL:
             return

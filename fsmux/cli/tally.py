@@ -77,6 +77,8 @@ class Tally:
                 self.files += len(names)
                 self.bytes += size
                 self.sent += size
+            case events.FilesLinked(_, names):
+                self.files += len(names)
             case events.FilesSkipped(_, names):
                 self.skipped += len(names)
             case events.Scanning(files, count):

@@ -53,6 +53,8 @@ def sentence(event: events.Event) -> tuple[int, str] | None:
         case events.FileDone(path, _, _, resumed):
             note = f" ({format_bytes(resumed)} resumed)" if resumed else ""
             return VERBOSE, f"{printable(path)}{note}"
+        case events.FileLinked(path):
+            return VERBOSE, f"{printable(path)} (linked)"
     return None
 
 
@@ -91,6 +93,8 @@ def as_object(event: events.Event) -> dict[str, Any] | None:
                 "event": "file_done", "path": path, "bytes": size, "bytes_sent": sent, "bytes_resumed": resumed,
                 "digest": digest, "durable": durable,
             }  # fmt: skip
+        case events.FileLinked(path):
+            return {"event": "file_linked", "path": path}
         case events.FileDamaged(path, size, chunks, reason):
             ranges = [{"offset": chunk.offset, "length": chunk.length} for chunk in chunks]
             return {"event": "damaged", "path": path, "bytes": size, "chunks": ranges, "message": reason}

@@ -48,6 +48,7 @@ class Landing:
         self._mutex = threading.Lock()
         self._states: dict[Parts, StateDir] = {}
         self._settled: dict[Parts, tuple[int, int]] = {}
+        self._secret = b""
 
     def close(self) -> None:
         """Leases handed out stay good; new ones are refused."""

@@ -36,7 +36,7 @@ def groups(root: Root, parts: Parts) -> Generator[Group, None, None]:
             found = _names(root.sys, fd)
             for start in range(0, len(found) or 1, GROUP_ENTRIES):
                 page = found[start : start + GROUP_ENTRIES]
-                yield _group(root.sys, fd, parts, page, more=start + GROUP_ENTRIES < len(found))
+                yield _group(root, fd, parts, page, more=start + GROUP_ENTRIES < len(found))
     finally:
         lease.close()
 
@@ -56,8 +56,8 @@ def _names(sys: Syscalls, directory: int) -> list[bytes]:
     return found
 
 
-def _group(sys: Syscalls, fd: int, parts: Parts, found: list[bytes], *, more: bool) -> Group:
-    stat = sys.stat
+def _group(root: Root, fd: int, parts: Parts, found: list[bytes], *, more: bool) -> Group:
+    sys, stat = root.sys, root.sys.stat
     try:
         facts = [stat(fd, name) for name in found]
     except FileNotFoundError:  # removed since the directory was read
@@ -70,6 +70,12 @@ def _group(sys: Syscalls, fd: int, parts: Parts, found: list[bytes], *, more: bo
         [one.st_mode & MODE_BITS for one in facts],
         more=more,
     )
+    if facts and max([one.st_nlink for one in facts]) > 1:
+        group.shared = {
+            index: root.key_of(one)
+            for index, one in enumerate(facts)
+            if one.st_nlink > 1 and one.st_mode & KIND_BITS == REGULAR
+        }
     if not group.kinds <= {REGULAR}:
         return _with_links(sys, fd, group)
     return group

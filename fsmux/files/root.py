@@ -8,10 +8,13 @@ between calls: resolving anew costs 2 to 3 µs, and a kept one goes on pointing 
 
 from __future__ import annotations
 
+import hashlib
 import stat
+import struct
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
+from fsmux.columns import KEY_SIZE
 from fsmux.errors import BadName, Exists, IsADirectory, NotRegular, UsageError, from_os_error
 from fsmux.files import names, tree
 from fsmux.files.landing import Landing
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 PAGE: Final = 1000
 """Entries of one page of a listing."""
+
+_PLACE: Final = struct.Struct("<QQ")
 
 
 class Root(Landing):
@@ -134,6 +139,15 @@ class Root(Landing):
         names.check(parts)
         with named(parts), self._top as top:
             return Lease(open_beneath(self.sys, top, parts, OPEN_DIRECTORY, links=True), self.sys)
+
+    def key_of(self, facts: os.stat_result) -> bytes:
+        """What all names of one file have in common, and those of no other: it tells a peer nothing else."""
+        secret = self._secret
+        if not secret:
+            with self._mutex:
+                secret = self._secret = self._secret or self.sys.random(KEY_SIZE)
+        place = _PLACE.pack(facts.st_dev & (2**64 - 1), facts.st_ino)
+        return hashlib.blake2b(place, key=secret, digest_size=KEY_SIZE).digest()
 
     # ---- changing ------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from zlib_ng.zlib_ng import crc32
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import FsmuxError, IntegrityError, from_os_error
-from fsmux.files import names, ranges
+from fsmux.files import names, ranges, sharing
 from fsmux.files.naming import named
 from fsmux.files.state import Pin, StateDir
 from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_EXCLUSIVE, OPEN_READ
@@ -56,7 +56,10 @@ class Failure(NamedTuple):
 
 
 class _Staged(NamedTuple):
-    """A group that is to be committed: its files are in ``state``, each as (name until then, number in the group)."""
+    """A group that is to be committed: its files are in ``state``, each as (name until then, number in the group).
+
+    Without ``state`` nothing of it was written: it is to be linked or adjusted.
+    """
 
     pack: int
     place: int
@@ -70,8 +73,12 @@ class _Staged(NamedTuple):
         return list(range(max(len(self.group), 1))) if self.state is None else [index for _, index in self.files]
 
 
-def _adjusts(one: _Staged) -> bool:
-    return one.state is None
+_ORDER: Final = {Act.MAKE: 0, Act.LINK: 1, Act.ADJUST: 2}
+"""Files are linked when they stand, and times of directories come behind everything that changes them."""
+
+
+def _order(one: _Staged) -> int:
+    return _ORDER[one.group.act]
 
 
 class Part(NamedTuple):
@@ -122,7 +129,7 @@ class Unpacker:
         for place, group in enumerate(groups):
             try:
                 with named(self._base + group.directory):
-                    if group.act is Act.ADJUST:
+                    if group.act is not Act.MAKE:
                         self._staged.append(_Staged(number, place, group, None, []))
                     elif group.itself:
                         mode = group.modes[0] & 0o777 | PASSABLE
@@ -149,13 +156,15 @@ class Unpacker:
     def commit(self) -> list[Failure]:
         """Have all that was written stand under its names, and durably if that is asked for; what failed of it."""
         staged, self._staged = self._staged, []
-        staged.sort(key=_adjusts)  # times of directories come behind everything that changes them
+        staged.sort(key=_order)
         bad = self._sync()
         for one in staged:
             try:
                 with named(self._base + one.group.directory):
-                    if one.state is None:
+                    if one.group.act is Act.ADJUST:
                         self._adjust(one)
+                    elif one.state is None:
+                        self._link(one)
                     elif one.state in bad:
                         self._discard(one)
                         raise bad[one.state]
@@ -168,6 +177,8 @@ class Unpacker:
         for one in staged:
             if one.state is not None and one.state in unsafe:
                 self._fail(one.pack, one.place, one.indexes, unsafe[one.state])
+            elif unsafe and one.group.act is Act.LINK:
+                self._fail(one.pack, one.place, one.indexes, next(iter(unsafe.values())))
         failures, self._failures = self._failures, []
         return failures
 
@@ -359,6 +370,24 @@ class Unpacker:
             with suppress(OSError):
                 self._sys.unlink(self._hold(one.state), temporary)
 
+    def _link(self, one: _Staged) -> None:
+        group = one.group
+        parent = self._base + group.directory
+        names.check(parent)
+        names.check_in(parent, group.names)
+        with self._root.landing_in(parent) as (directory, state):
+            here = self._hold(state)
+            for index, (name, first) in enumerate(zip(group.names, group.targets, strict=True)):
+                try:
+                    path = self._base + tuple(first.split(b"/"))
+                    sharing.link(self._root, here, state.unique(), directory, name, path)
+                except OSError as error:
+                    self._fail(one.pack, one.place, [index], from_os_error(error, self._named(group, index)))
+                except FsmuxError as error:
+                    self._fail(one.pack, one.place, [index], error)
+            if self.durable and not self.commits_together:
+                self._root.settle(parent, directory)
+
     def _adjust(self, one: _Staged) -> None:
         group = one.group
         parent = self._base + group.directory
@@ -397,7 +426,7 @@ def _deal(number: int, groups: Sequence[Group], threads: int, entries: int) -> l
     shares: list[Share] = []
     room = offset = 0
     for place, group in enumerate(groups):
-        if group.act is Act.ADJUST or not group.names or group.kinds == {DIRECTORY}:
+        if group.act is not Act.MAKE or not group.names or group.kinds == {DIRECTORY}:
             continue
         lost = {index for index, _ in group.lost}
         first = 0

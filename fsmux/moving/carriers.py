@@ -17,7 +17,7 @@ import trio
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group, Packer
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, from_code
-from fsmux.events import FilesDone, Retrying
+from fsmux.events import FilesDone, FilesLinked, Retrying
 from fsmux.files.packing import read_pack
 from fsmux.files.unpacking import Failure, Unpacker
 from fsmux.limits import PACK_BYTES, PACKS_AHEAD
@@ -27,7 +27,7 @@ from fsmux.transfer.packs import receive_packs, send_pack
 from fsmux.wire.messages import Ask, Fetch, Pack, Packed, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Container, Sequence
 
     from fsmux.files.root import Root
     from fsmux.moving.ledger import TreeNotes
@@ -55,14 +55,25 @@ class Route:
     """Who is told of files that stand, if a manifest is made."""
 
 
+class Watch(Protocol):
+    """Who is told what became of entries."""
+
+    def __call__(self, group: Group, failed: Container[int], again: Container[int] = ()) -> None: ...
+
+
 class Carrier(Protocol):
     """Takes groups to the other side."""
+
+    watch: Watch | None
 
     async def put(self, group: Group) -> None:
         """Do this after all that was put before. Waits while too much is on its way."""
 
     async def hurry(self) -> None:
         """Nothing more may come for a while: do not wait for a pack to become full."""
+
+    async def flush(self) -> None:
+        """Have all that was put, and all that is to be tried again, be on its way."""
 
     async def end(self) -> None:
         """Nothing more comes."""
@@ -75,16 +86,21 @@ class Rehearsal:
     """Says what would be done."""
 
     def __init__(self, report: Report) -> None:
+        self.watch: Watch | None = None
         self._report = report
 
     async def put(self, group: Group) -> None:
         if group.itself:
             return
+        if self.watch is not None:
+            self.watch(group, ())
         for name, size, mode in zip(group.names, group.sizes, group.modes, strict=True):
             kind = mode & KIND_BITS
             path = printable((*group.directory, name))
             if group.act is Act.ADJUST:
                 self._report.would("set mode of", path)
+            elif group.act is Act.LINK:
+                self._report.would_link(path)
             elif kind == DIRECTORY:
                 self._report.would("make directory", path)
             elif kind == REGULAR:
@@ -93,6 +109,9 @@ class Rehearsal:
                 self._report.would("make link", path)
 
     async def hurry(self) -> None:
+        pass
+
+    async def flush(self) -> None:
         pass
 
     async def end(self) -> None:
@@ -106,6 +125,7 @@ class _Packs:
     """What both directions have in common: cutting, counting, and telling what became of what."""
 
     def __init__(self, route: Route, report: Account) -> None:
+        self.watch: Watch | None = None
         self._route = route
         self._report = report
         self._packer = Packer(PACK_BYTES)
@@ -125,6 +145,10 @@ class _Packs:
         if not (self._packer.empty or self._under_way):
             await self._in.send(self._packer.flush())
 
+    async def flush(self) -> None:
+        if self._again or not self._packer.empty:
+            await self._in.send(self._packer.flush())
+
     async def end(self) -> None:
         if not self._packer.empty:
             await self._in.send(self._packer.flush())
@@ -133,7 +157,8 @@ class _Packs:
     async def _each(self, carry: Callable[[int, list[Group]], Awaitable[None]]) -> None:
         """Have every pack carried, not too many at once; return when none is on its way any more."""
         async for groups in self._out:
-            await self._start(carry, groups)
+            if groups:
+                await self._start(carry, groups)
             while self._again:
                 await self._start(carry, self._again.popleft())
         while self._under_way or self._again:
@@ -168,14 +193,25 @@ class _Packs:
         self._changed.set()
 
     def _tell(self, group: Group, errors: dict[int, FsmuxError], durable: bool) -> None:
+        if group.act is Act.LINK:  # what cannot be linked is sent
+            names = [name for index, name in enumerate(group.names) if index not in errors]
+            if names:
+                self._report.linked(FilesLinked(group.directory, names))
+            if self.watch is not None:
+                self.watch(group, errors)
+            return
+        again: set[int] = set()
         for index, error in sorted(errors.items()):
             parts = (*group.directory, group.names[index]) if group.names else group.directory
             if error.code is ErrorCode.INTEGRITY and self._may_try_again(parts, error):
                 self._again.append([group.pick([index])])
+                again.add(index)
             elif not any(parts[:depth] in self._blocked for depth in range(len(parts) + 1)):
                 if group.names and group.act is Act.MAKE and group.modes[index] & KIND_BITS == DIRECTORY:
                     self._blocked.add(parts)  # said once, and not of everything in it
                 self._report.fail(printable(parts), parts, error)
+        if self.watch is not None:
+            self.watch(group, errors, again)
         if group.act is not Act.MAKE or not group.names:
             return
         if errors or not group.kinds <= {REGULAR}:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fsmux.columns import KIND_BITS, REGULAR, Group
+from fsmux.columns import KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import FsmuxError, IntegrityError
 from fsmux.events import Warned
 from fsmux.files import reading
@@ -67,6 +67,12 @@ class Ledger:
     def _put(self, record: Record) -> None:
         fixed = _PACKED.pack(record.size, record.mtime_ns, record.crc32, record.digest)
         self._files[b"/".join(record.parts)] = fixed + record.chunks
+
+    def linked(self, path: Parts, first: Parts) -> None:
+        """A file is one more name of another one, and has its record."""
+        if (packed := self._files.get(b"/".join(first))) is not None:
+            self.changed = True
+            self._files[b"/".join(path)] = packed
 
     def has(self, path: bytes, size: int, mtime_ns: int) -> bool:
         """Whether there is a record of this version of a file."""
@@ -159,6 +165,10 @@ class TreeNotes:
     def stands(self, number: int, place: int, group: Group, failed: Container[int]) -> None:
         """A group of a pack stands, but for what failed."""
         directory = self._base + group.directory
+        if group.act is Act.LINK:
+            for index, first in enumerate(group.targets):
+                if index not in failed:
+                    self._ledger.linked((*directory, group.names[index]), (*self._base, first))
         for index, digest in self._packs.take(number, place).items():
             if index not in failed:
                 parts = (*directory, group.names[index])

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fsmux import events
 from fsmux.columns import KIND_BITS, REGULAR
-from fsmux.events import FileDone, FileFailed, FilesDone, FileSkipped, FilesSkipped, Planned, Scanning, Summary
+from fsmux.events import (
+    FileDone,
+    FileFailed,
+    FilesDone,
+    FileSkipped,
+    FilesLinked,
+    FilesSkipped,
+    Planned,
+    Scanning,
+    Summary,
+)
 from fsmux.records import printable
 
 if TYPE_CHECKING:
@@ -98,6 +108,10 @@ class Report:
         self.bytes += size
         self._tell(events.WouldDo("send", name, size))
 
+    def would_link(self, name: str) -> None:
+        self.files += 1
+        self.would("make hard link", name)
+
     # ---- what became of it ---------------------------------------------------------------------------------------
 
     def done(self, event: FileDone) -> None:
@@ -114,6 +128,12 @@ class Report:
         self.files += len(event.names)
         self.bytes += size
         self.sent += size
+        self.progress += 1
+        self._tell(event)
+
+    def linked(self, event: FilesLinked) -> None:
+        """Files are further names of others: nothing of them was sent."""
+        self.files += len(event.names)
         self.progress += 1
         self._tell(event)
 
@@ -192,13 +212,16 @@ class Account:
             if found.current is not None:
                 report.current(found.current)
             size = sum(found.make.sizes) if found.make is not None else 0
-            report.found(found.files + len(found.large), size + sum([large.size for large in found.large]))
+            files = found.files + len(found.large) + len(found.further)
+            report.found(files, size + sum([large.size for large in found.large]))
             mark = _Mark(directory, not group.more, group.names[-1] if group.more and group.names else b"")
             self._mark = max(self._mark or mark, mark)
         if found.files and found.make is not None:
             self._owe(directory, _regular(found.make))
         if found.large:
             self._owe(directory, [large.name for large in found.large])
+        if found.further:
+            self._owe(directory, [further.name for further in found.further])
 
     def take_itself(self, size: int | None) -> bool:
         """The same for a source that is one file, which is to be sent if it has a ``size``; False if it was told."""
@@ -226,6 +249,11 @@ class Account:
         """Files came in a pack."""
         self._settle(event.directory, event.names)
         self.report.packed(event)
+
+    def linked(self, event: FilesLinked) -> None:
+        """Files are further names of others."""
+        self._settle(event.directory, event.names)
+        self.report.linked(event)
 
     def fail(self, name: str, parts: Parts, error: FsmuxError) -> None:
         """Something cannot be had or made: that is said once, however often it is tried."""

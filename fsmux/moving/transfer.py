@@ -31,7 +31,7 @@ from fsmux.plan.plan import Entered, Facts, Large, Verdict, in_the_way, judge
 from fsmux.records import Attrs, Kind, Parts, printable
 from fsmux.sites import LocalSite, RemoteSite, Site, local_site
 from fsmux.urls import Local, Remote
-from fsmux.wire.frames import PACKS_FEATURE
+from fsmux.wire.frames import LINKS_FEATURE, PACKS_FEATURE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -281,10 +281,11 @@ class Transfer:
 
         await all_of(*[work] * min(self._options.streams, len(items)))
 
-    async def _guarded(self, item: Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> None:
-        """Do something about one file, which fails alone unless the connection is lost."""
+    async def _guarded(self, item: Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> bool:
+        """Do something about one file, which fails alone unless the connection is lost. Whether it was done."""
         try:
             await act()
+            return True
         except NetworkError:
             raise  # said once, and not of each file that was still to come
         except FsmuxError as exc:
@@ -292,6 +293,7 @@ class Transfer:
             if failure is not None:
                 raise failure from exc
             item.account.fail(name_of(parts, item.label), parts, exc)
+            return False
 
     async def _transfer(self, item: Item, parts: Parts, size: int, fresh: bool) -> None:
         name = name_of(parts, item.label)
@@ -334,11 +336,11 @@ class Transfer:
             self._report.would("make directory", name_of((), item.label))
         differs = seen is None or (seen.mode, seen.mtime) != (top.mode, top.mtime)
 
-        async def transfer(parts: Parts, large: Large) -> None:
+        async def transfer(parts: Parts, large: Large) -> bool:
             if options.dry_run:
                 self._report.would_send(name_of(parts, item.label), large.size)
-            else:
-                await self._guarded(item, parts, partial(self._transfer, item, parts, large.size, large.fresh))
+                return True
+            return await self._guarded(item, parts, partial(self._transfer, item, parts, large.size, large.fresh))
 
         async with item.target.looking(item.target_prefix, nothing=made) as looker:
             tree = Tree(
@@ -354,6 +356,7 @@ class Transfer:
                 claimed=claimed,
                 later=later,
                 last=last,
+                links=LINKS_FEATURE in self._client.connection.peer_hello.features,
                 notes=self._notes(item),
             )
             with self._lanes.carrying(self._lanes.alive[:1]):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -21,6 +22,7 @@ import trio
 from fsmux.columns import Act, Group, itself
 from fsmux.limits import SMALL_FILE
 from fsmux.moving.carriers import Carrier, all_of
+from fsmux.moving.sharing import Sharing
 from fsmux.plan.plan import Entered, Large, plan
 from fsmux.plan.walk import kept
 from fsmux.records import printable
@@ -59,8 +61,8 @@ class Tree:
     looker: Looker | None
     """None: nothing stands at the destination."""
     carrier: Carrier
-    transfer: Callable[[Parts, Large], Awaitable[None]]
-    """Move one large file; what it fails with is its own affair."""
+    transfer: Callable[[Parts, Large], Awaitable[bool]]
+    """Move one large file; what it fails with is its own affair.  Whether it stands."""
     workers: int
     top: Entered
     make_top: bool
@@ -71,6 +73,8 @@ class Tree:
     claimed: dict[Parts, bool] | None = None
     later: list[Group] | None = None
     """Where finishing is put off to if other sources go to the same place."""
+    links: bool = True
+    """Whether further names of one file are to be that at the destination, too."""
     notes: TreeNotes | None = None
     """Who is told what is up to date, if a manifest is made."""
 
@@ -87,7 +91,7 @@ class _Open:
     touched: bool = False
     left: bool = False
     pending: int = 0
-    """Large files beneath that are not done, and directories that are not finished."""
+    """Large files and links beneath that are not done, and directories that are not finished."""
 
 
 async def move_tree(tree: Tree) -> None:
@@ -103,6 +107,8 @@ class _Moving:
         self._large_in, self._large = trio.open_memory_channel[tuple[_Open, Large]](LARGE_BACKLOG)
         self._here: _Open | None = None
         self._existing = _Existing(tree.looker)
+        self._sharing = Sharing(tree.carrier, tree.transfer)
+        tree.carrier.watch = self._sharing.told
 
     async def run(self) -> None:
         await all_of(self._scan, self._plan_and_work, self._tree.carrier.run)
@@ -143,7 +149,11 @@ class _Moving:
         async def with_workers() -> None:
             await all_of(*[self._work] * self._tree.workers)
 
-        await all_of(self._plan, with_workers)
+        async def until_all_are_linked() -> None:
+            await all_of(self._plan, with_workers)
+            await self._sharing.finish()
+
+        await all_of(until_all_are_linked, self._sharing.run)
         await self._tree.carrier.end()
 
     async def _plan(self) -> None:
@@ -177,11 +187,17 @@ class _Moving:
     async def _do(self, here: _Open, group: Group, existing: Group | None) -> None:
         """Plan a group, tell of it, and hand it to those who move it."""
         tree, owed = self._tree, self._account.owed(group.directory)
-        found = plan(group, existing, small=SMALL_FILE, claimed=tree.claimed, again=owed)
+        shared = self._sharing.shared if tree.links else None
+        found = plan(group, existing, small=SMALL_FILE, claimed=tree.claimed, again=owed, shared=shared)
         self._account.take(group, found)
         if tree.notes is not None:
             await tree.notes.planned(group, found)
         here.expected.update(found.enter)
+        self._sharing.expect(group.directory, found)
+        for further in found.further:
+            here.touched = True
+            here.pending += 1
+            self._sharing.follow(group.directory, further, partial(self._released, here))
         if found.make is not None:
             here.touched = True
             await tree.carrier.put(found.make)
@@ -230,9 +246,14 @@ class _Moving:
 
     async def _work(self) -> None:
         async for directory, large in self._large:
-            await self._tree.transfer((*directory.parts, large.name), large)
-            directory.pending -= 1
-            await self._settle(directory)
+            parts = (*directory.parts, large.name)
+            self._sharing.ended(parts, await self._tree.transfer(parts, large))
+            await self._released(directory)
+
+    async def _released(self, directory: _Open) -> None:
+        """One thing less is to be done in it."""
+        directory.pending -= 1
+        await self._settle(directory)
 
 
 class _Existing:
@@ -282,9 +303,10 @@ def _joined(groups: list[Group]) -> Group | None:
         return groups[0] if groups else None
     whole = Group(groups[0].directory)
     for group in groups:
-        whole.names += group.names
         whole.sizes += group.sizes
         whole.mtimes += group.mtimes
         whole.modes += group.modes
+        whole.shared.update({len(whole.names) + index: key for index, key in group.shared.items()})
+        whole.names += group.names
         whole.targets += group.targets
     return whole

@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import Exists, FsmuxError, IsADirectory, NotADirectory
+from fsmux.plan.sharing import Further, SharedFile
 from fsmux.records import Attrs, Kind, Parts, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+
+    from fsmux.plan.sharing import Shared
 
     UpToDate: TypeAlias = Callable[["Facts", "Facts"], bool]
 
@@ -83,6 +86,9 @@ def judge(source: Facts, existing: Facts | None, up_to_date: UpToDate = same_siz
     return Verdict.SEND
 
 
+_STANDS_AFTERWARDS = frozenset((Verdict.SEND, Verdict.ADJUST, Verdict.CURRENT))
+
+
 def in_the_way(verdict: Verdict, parts: Parts) -> FsmuxError:
     """The error for a verdict of that kind."""
     if verdict is Verdict.FILE_IN_THE_WAY:
@@ -125,6 +131,10 @@ class Plan:
     enter: dict[bytes, Entered] = field(default_factory=dict)
     blocked: list[bytes] = field(default_factory=list)
     """Directories that failed: what is in them is not spoken of."""
+    first: dict[bytes, bytes] = field(default_factory=dict)
+    """Names that are the first ones of files with several, and are to be sent; with the keys of these."""
+    further: list[Further] = field(default_factory=list)
+    """Further names that are to be linked."""
 
 
 def plan(
@@ -135,22 +145,24 @@ def plan(
     up_to_date: UpToDate = same_size_and_time,
     claimed: dict[Parts, bool] | None = None,
     again: Collection[bytes] = (),
+    shared: Shared | None = None,
 ) -> Plan:
     """What to do about ``source``, where ``existing`` holds whatever has one of its names at the destination.
 
     Files of more than ``small`` bytes are large.  ``claimed`` (whether each name is a directory) is shared between the
     plans of sources that go to the same place: what one of them took is refused to the others, unless both are
     directories.  Files named in ``again`` are to be sent even if they are up to date: an attempt that was cut short had
-    them on their way, and whether the destination has made sure of them nobody has heard.
+    them on their way, and whether the destination has made sure of them nobody has heard.  ``shared`` is what was met
+    of files with several names in the same tree; without it each of their names is a file.
     """
-    if claimed is None and source.names:
+    if claimed is None and source.names and not (source.shared and shared is not None):
         kinds = source.kinds
         if not existing and kinds <= _KIND_OF.keys() and max(source.sizes) <= small:
             return _all_new(source, kinds)
         unchanged = existing and kinds <= {REGULAR} and _same(source, existing) and up_to_date is same_size_and_time
         if unchanged and not again:
             return Plan(current=source)
-    return _one_by_one(source, existing, small, up_to_date, claimed, again)
+    return _one_by_one(source, existing, small, up_to_date, claimed, again, shared)
 
 
 def _same(source: Group, existing: Group) -> bool:
@@ -182,8 +194,11 @@ def _one_by_one(
     up_to_date: UpToDate,
     claimed: dict[Parts, bool] | None,
     again: Collection[bytes],
+    shared: Shared | None,
 ) -> Plan:
     there = _facts(existing) if existing else {}
+    keys = source.shared if shared is not None else {}
+    keys_there = {existing.names[index]: key for index, key in existing.shared.items()} if keys and existing else {}
     texts = source.link_targets()
     found = Plan()
     make: list[int] = []
@@ -208,6 +223,19 @@ def _one_by_one(
                 continue
             if taken and verdict is Verdict.MAKE:
                 verdict = Verdict.CURRENT  # the other source has made it, or would in earnest
+        if (key := keys.get(index)) is not None and verdict in _STANDS_AFTERWARDS:
+            assert shared is not None
+            file = shared.get(key)
+            if file is None:
+                sent = verdict is Verdict.SEND
+                shared[key] = SharedFile((*source.directory, name), None if sent else keys_there.get(name))
+                if sent:
+                    found.first[name] = key
+            elif verdict is Verdict.SEND or file.there is None or keys_there.get(name) != file.there:
+                found.further.append(Further(name, key, size, mtime, mode, before is None))
+                continue
+            else:
+                verdict = Verdict.CURRENT  # whatever is set of the first one is set of it
         if verdict in (Verdict.FILE_IN_THE_WAY, Verdict.DIRECTORY_IN_THE_WAY):
             found.failed.append((name, in_the_way(verdict, (*source.directory, name))))
             if is_directory:
@@ -230,6 +258,8 @@ def _one_by_one(
         else:
             current.append(index)
     found.make = source.pick(make) if make else None
+    if found.make is not None:
+        found.make.shared = {}  # its receiver need not know
     found.adjust = _without_sizes(source.pick(adjust, Act.ADJUST)) if adjust else None
     found.current = source.pick(current) if current else None
     return found
@@ -238,6 +268,7 @@ def _one_by_one(
 def _without_sizes(group: Group) -> Group:
     """Nothing of the contents travels."""
     group.sizes = [0] * len(group)
+    group.shared = {}
     return group
 
 

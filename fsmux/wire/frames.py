@@ -34,6 +34,9 @@ JOIN_FEATURE: Final = "join"
 PACKS_FEATURE: Final = "packs"
 """Who names it in its HELLO moves the small files of a tree in packs."""
 
+LINKS_FEATURE: Final = "links"
+"""Who names it in its HELLO knows which files have several names, and makes hard links."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

@@ -33,7 +33,7 @@ paths = st.lists(names, max_size=5).map(tuple)
 targets = st.binary(min_size=1, max_size=100).filter(lambda b: 0 not in b)
 tokens = st.lists(st.from_regex(r"[A-Za-z0-9._+-]{1,64}", fullmatch=True), max_size=4).map(tuple)
 times = st.integers(-(2**63), 2**63 - 1)
-digests = st.binary(min_size=16, max_size=16)
+digests = keys = st.binary(min_size=16, max_size=16)
 chunk_sizes = st.integers(16, 26).map(lambda power: 2**power)
 modes = st.integers(0, 0o777)
 extent = st.tuples(st.integers(0, 2**61), st.integers(0, 2**61))
@@ -60,6 +60,10 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False) -> Gr
     kinds = [0o100000, 0o040000, 0o120000, *([0o010000, 0o020000, 0o140000] if listed else [])]
     here = draw(paths)
     act = Act.MAKE if listed else draw(st.sampled_from(Act))
+    if act is Act.LINK:
+        found = draw(st.lists(names, min_size=1, max_size=6))
+        columns = [[draw(times), 0o100000 | draw(modes), draw(targets)] for _ in found]
+        return Group(here, found, [0] * len(found), *map(list, zip(*columns, strict=True)), act=act)
     if not listed and draw(st.booleans()):
         return Group(here, [], [0], [draw(times)], [0o040000 | draw(modes)], act=act)
     found = draw(st.lists(names, max_size=6))
@@ -76,6 +80,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False) -> Gr
         act,
         [draw(u32) for _ in found] if packed and act is Act.MAKE else [],
         more=listed and draw(st.booleans()),
+        shared={index: draw(keys) for index, one in enumerate(regular) if one and listed and draw(st.booleans())},
     )
 
 

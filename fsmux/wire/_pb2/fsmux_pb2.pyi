@@ -27,6 +27,7 @@ class Act(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ACT_MAKE: _ClassVar[Act]
     ACT_ADJUST: _ClassVar[Act]
+    ACT_LINK: _ClassVar[Act]
 KIND_UNKNOWN: Kind
 KIND_FILE: Kind
 KIND_DIRECTORY: Kind
@@ -38,6 +39,7 @@ DURABILITY_BATCH: Durability
 DURABILITY_FILE: Durability
 ACT_MAKE: Act
 ACT_ADJUST: Act
+ACT_LINK: Act
 
 class Hello(_message.Message):
     __slots__ = ("min_version", "max_version", "features", "agent", "max_streams", "initial_credit", "eager_credit", "mechanisms", "read_only")
@@ -390,7 +392,7 @@ class Committed(_message.Message):
     def __init__(self, crc32: _Optional[int] = ..., durable: bool = ..., bytes_resumed: _Optional[int] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault")
+    __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault", "shared", "shared_keys")
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     SIZES_FIELD_NUMBER: _ClassVar[int]
@@ -402,6 +404,8 @@ class Group(_message.Message):
     ACT_FIELD_NUMBER: _ClassVar[int]
     MORE_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    SHARED_KEYS_FIELD_NUMBER: _ClassVar[int]
     directory: Path
     names: bytes
     sizes: _containers.RepeatedScalarFieldContainer[int]
@@ -413,7 +417,9 @@ class Group(_message.Message):
     act: Act
     more: bool
     fault: Fault
-    def __init__(self, directory: _Optional[_Union[Path, _Mapping]] = ..., names: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes_ns: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., targets: _Optional[_Iterable[bytes]] = ..., crcs: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., act: _Optional[_Union[Act, str]] = ..., more: bool = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+    shared: _containers.RepeatedScalarFieldContainer[int]
+    shared_keys: bytes
+    def __init__(self, directory: _Optional[_Union[Path, _Mapping]] = ..., names: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes_ns: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., targets: _Optional[_Iterable[bytes]] = ..., crcs: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., act: _Optional[_Union[Act, str]] = ..., more: bool = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., shared: _Optional[_Iterable[int]] = ..., shared_keys: _Optional[bytes] = ...) -> None: ...
 
 class Lost(_message.Message):
     __slots__ = ("index", "fault")

@@ -115,6 +115,9 @@ def _group(m: Group) -> pb.Group:
         raw.directory.CopyFrom(_path(m.directory))
     if m.lost:
         raw.lost.extend([pb.Lost(index=index, fault=_error(error)) for index, error in m.lost])
+    if m.shared:
+        raw.shared.extend(m.shared)
+        raw.shared_keys = b"".join(m.shared.values())
     if m.error is not None:
         raw.fault.CopyFrom(_error(m.error))
     return raw

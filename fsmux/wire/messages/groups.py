@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fsmux.columns import DIRECTORY, GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Act, Group
+from fsmux.columns import DIRECTORY, GROUP_ENTRIES, KEY_SIZE, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import FsmuxError, ProtocolError, from_code
 from fsmux.limits import MAX_FILE_SIZE, MAX_NAME, MAX_PACK_BYTES
 from fsmux.wire.messages import checks
@@ -86,8 +86,14 @@ def _group(raw: pb.Group, field: str) -> Group:
     links = 0
     if group.act is Act.MAKE and SYMLINK in group.kinds:
         links = sum([mode & KIND_BITS == SYMLINK for mode in modes])
+    elif group.act is Act.LINK:
+        links = len(names)
+        if not links or group.kinds != {REGULAR} or any(sizes):
+            raise ProtocolError(f"{field}: only files can be linked, and nothing of them is sent")
     if links != len(group.targets):
         raise ProtocolError(f"{field}: {len(group.targets)} targets for {links} links")
+    if raw.shared or raw.shared_keys:
+        group.shared = _shared(raw, group, field)
     if raw.lost:
         group.lost = _lost(raw.lost, len(names), field)
     if raw.HasField("fault"):
@@ -129,6 +135,19 @@ def _target(text: bytes, field: str) -> bytes:
     if not text:
         raise ProtocolError(f"{field}: a link without a target")
     return checks.link_target(text, field)
+
+
+def _shared(raw: pb.Group, group: Group, field: str) -> dict[int, bytes]:
+    indexes, keys = list(raw.shared), raw.shared_keys
+    if len(keys) != KEY_SIZE * len(indexes):
+        raise ProtocolError(f"{field}: {len(keys)} bytes of keys for {len(indexes)} files")
+    found = {index: keys[KEY_SIZE * place : KEY_SIZE * (place + 1)] for place, index in enumerate(indexes)}
+    last = -1
+    for index in indexes:
+        if not last < index < len(group.names) or group.modes[index] & KIND_BITS != REGULAR:
+            raise ProtocolError(f"{field}: entry {index} has several names")
+        last = index
+    return found
 
 
 def _lost(raw: Any, count: int, field: str) -> list[tuple[int, FsmuxError]]:

@@ -1,0 +1,47 @@
+"""One more name for a file that stands: how a hard link is made.
+
+Theory: a link may be made only where both names are reached through no symbolic link below the root, and only of a
+regular file.  It is made under a name of its own in the reserved directory and takes its name by ``rename``, so that
+whatever had the name is replaced in one step and never written to, as with any other file.
+"""
+
+from __future__ import annotations
+
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fsmux.errors import IsADirectory, NotRegular
+from fsmux.files import names
+from fsmux.records import printable
+
+if TYPE_CHECKING:
+    from fsmux.files.root import Root
+    from fsmux.records import Parts
+
+
+def link(root: Root, here: int, temporary: bytes, directory: int, name: bytes, first: Parts) -> None:
+    """Let ``name`` in ``directory`` be a name of the file ``first``; ``temporary`` in ``here`` is free to be used.
+
+    Raises:
+        NotRegular: ``first`` is no regular file, but a symbolic link, say.
+        BadName: ``first`` is reserved, or cannot be a path.
+        OSError: whatever the kernel refuses, such as a link to another file system.
+    """
+    names.check(first)
+    if not first:
+        raise IsADirectory(f"{printable(first)}: is a directory")
+    sys = root.sys
+    lease = root.directory(first[:-1])
+    try:
+        with lease as there:
+            if not stat.S_ISREG(sys.stat(there, first[-1]).st_mode):
+                raise NotRegular(f"{printable(first)}: only a regular file can get another name")
+            sys.link(there, first[-1], here, temporary)
+    finally:
+        lease.close()
+    try:
+        sys.rename(here, temporary, directory, name)
+    finally:
+        with suppress(OSError):
+            sys.unlink(here, temporary)  # a rename between two names of one file does nothing, or it failed

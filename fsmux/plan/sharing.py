@@ -1,0 +1,38 @@
+"""Files that have several names: which name travels, and which ones are made of it.
+
+Theory: the first name of a file that the plan meets is treated as any other; what stands under it at the destination
+afterwards gets the further names.  So contents travel once, and what is kept in memory is one small record for each
+file with several names, and none for any other.  Keys say which names belong together, on each side for itself: a
+further name is up to date if at the destination it belongs to the same file as the first one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from fsmux.records import Parts
+
+
+@dataclass(slots=True)
+class SharedFile:
+    """Its first name, and the key which that has at the destination, if it is up to date and has one."""
+
+    first: Parts
+    there: bytes | None
+
+
+Shared: TypeAlias = "dict[bytes, SharedFile]"
+"""All that were met in a tree, by the keys of the source."""
+
+
+class Further(NamedTuple):
+    """A further name of a file, which is to be linked to the first one, or sent if that cannot be."""
+
+    name: bytes
+    key: bytes
+    size: int
+    mtime: int
+    mode: int
+    fresh: bool
