@@ -17,6 +17,11 @@ def groups(draw: st.DrawFn) -> Group:
     directory = tuple(draw(st.lists(st.sampled_from([b"a", b"b" * 255]), max_size=3)))
     if draw(st.integers(0, 9)) == 0:
         return itself(directory, 5, DIRECTORY | 0o755, draw(st.sampled_from(Act)))
+    if draw(st.integers(0, 9)) == 0:
+        count = draw(st.integers(1, 30))
+        targets = [b"t" * draw(st.sampled_from([1, 4095])) for _ in range(count)]
+        same = [list(range(count)), [REGULAR | 0o600] * count]
+        return Group(directory, [b"%d" % number for number in range(count)], [0] * count, *same, targets, Act.LINK)
     found = draw(st.lists(kinds, max_size=30))
     width = draw(st.sampled_from([8, 255]))
     return Group(
@@ -27,9 +32,7 @@ def groups(draw: st.DrawFn) -> Group:
         [kind | 0o644 for kind in found],
         [b"t" * draw(st.sampled_from([1, 4095])) for kind in found if kind == SYMLINK],
         shared={
-            number: b"%016d" % number
-            for number, kind in enumerate(found)
-            if kind == REGULAR and draw(st.booleans())
+            number: b"%016d" % number for number, kind in enumerate(found) if kind == REGULAR and draw(st.booleans())
         },
     )
 
@@ -51,7 +54,7 @@ def test_picking_and_cutting_keep_what_belongs_together(group: Group, indexes: l
     if group.itself:
         return
     indexes = sorted({index for index in indexes if index < len(group)})
-    assert rows(group.pick(indexes)) == [every[index] for index in indexes]
+    assert rows(group.pick(indexes, group.act)) == [every[index] for index in indexes]
     for at in indexes:
         assert rows(group.cut(0, at)) + rows(group.cut(at, len(group))) == every
         assert group.cut(0, at).more

@@ -1,0 +1,242 @@
+"""Files with several names between a client and a server: what is linked, what is sent instead, what is refused."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fsmux.columns import REGULAR, Act, Group
+from fsmux.errors import ErrorCode
+from fsmux.events import FileDone, FileFailed, FilesDone, FilesLinked, Scanning
+from fsmux.limits import SMALL_FILE
+from fsmux.records import Durability
+from fsmux.wire.frames import LINKS_FEATURE
+from fsmux.wire.messages import Listed, Pack, Packed, Store, Walk
+
+from .kit import Side, content, facing
+from .test_trees import Tree, inventory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from .kit import Move
+
+LARGE = SMALL_FILE + 5
+
+
+@pytest.fixture
+def move(move: Move) -> Tree:
+    return Tree(move.side, move.direction)
+
+
+def make(root: Path, size: int) -> Path:
+    """One file with four names."""
+    (root / "d").mkdir(parents=True)
+    (root / "z").mkdir()
+    (root / "d/1").write_bytes(content(size, 1))
+    for name in ("d/2", "z/3", "z/4"):
+        os.link(root / "d/1", root / name)
+    os.utime(root / "z", ns=(1, 5))
+    return root
+
+
+def one_file(*names: Path) -> bool:
+    return len({name.stat().st_ino for name in names}) == 1
+
+
+def linked(side: Side) -> set[str]:
+    return {one.path for event in side.of(FilesLinked) for one in event.each()}
+
+
+@pytest.mark.parametrize("size", [9, LARGE])
+@pytest.mark.parametrize("durability", list(Durability))
+async def test_contents_travel_once(move: Tree, size: int, durability: Durability) -> None:
+    source = make(move.source / "file", size)
+    summary = await move(durability=durability)
+    assert (summary.files, summary.bytes_sent, summary.failed) == (4, size, 0)
+    assert linked(move.side) == {"d/2", "z/3", "z/4"}
+    target = move.target / "file"
+    assert inventory(target) == inventory(source)
+    assert one_file(*(target / name for name in ("d/1", "d/2", "z/3", "z/4")))
+
+
+@pytest.mark.parametrize("size", [9, LARGE])
+async def test_where_the_first_one_cannot_stand_the_next_one_is_sent(move: Tree, size: int) -> None:
+    source, target = make(move.source / "file", size), move.target / "file"
+
+    def plant(event: object) -> None:
+        if isinstance(event, Scanning):
+            (target / "d/1").mkdir(parents=True, exist_ok=True)
+
+    move.side.on_event = plant  # after the plan, before anything is moved
+    summary = await move()
+    assert {event.path for event in move.side.of(FileFailed)} == {"d/1"}
+    assert (summary.files, summary.failed) == (3, 1)
+    found = inventory(target)
+    assert {name: found[name] for name in ("d/2", "z/3", "z", "z/4")} == {
+        name: inventory(source)[name] for name in ("d/2", "z/3", "z", "z/4")
+    }
+    assert one_file(target / "d/2", target / "z/3", target / "z/4")
+
+
+@pytest.mark.parametrize("size", [9, LARGE])
+async def test_what_cannot_be_linked_is_sent(move: Tree, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+
+    monkeypatch.setattr("fsmux.files.sharing.link", refuse)
+    source = make(move.source / "file", size)
+    summary = await move()
+    assert (summary.files, summary.bytes_sent, summary.failed) == (4, 4 * size, 0)
+    assert not linked(move.side)
+    assert inventory(move.target / "file") == inventory(source)
+
+
+async def test_a_first_one_that_was_edited_gets_its_other_names_back(move: Tree) -> None:
+    source, target = make(move.source / "file", 9), move.target / "file"
+    await move()
+    (source / "z/4").write_bytes(b"edited in place")
+    await move()
+    assert inventory(target) == inventory(source)
+    assert one_file(*(target / name for name in ("d/1", "d/2", "z/3", "z/4")))
+
+
+async def test_a_file_that_is_apart_now_is_sent_apart(move: Tree) -> None:
+    source, target = make(move.source / "file", 9), move.target / "file"
+    await move()
+    (source / "z/4").unlink()
+    (source / "z/4").write_bytes(b"new")
+    await move()
+    assert (target / "z/4").read_bytes() == b"new"
+    assert (target / "z/3").read_bytes() == content(9, 1)
+    assert one_file(*(target / name for name in ("d/1", "d/2", "z/3")))
+
+
+async def test_names_in_pages_of_a_directory_belong_together(move: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsmux.files.listing.GROUP_ENTRIES", 7)
+    source, target = move.source / "file", move.target / "file"
+    source.mkdir()
+    for number in range(40):
+        if number < 4:
+            (source / f"{number:02d}").write_bytes(b"%d" % number)
+        else:
+            os.link(source / f"{number % 4:02d}", source / f"{number:02d}")
+    assert (await move()).files == 40
+    assert len(linked(move.side)) == 36
+    again = await move()
+    assert (again.files, again.skipped) == (0, 40)
+    for number in range(4):
+        assert one_file(*(target / f"{other:02d}" for other in range(number, 40, 4)))
+
+
+async def test_a_peer_that_cannot_link_gets_files(move: Tree) -> None:
+    make(move.source / "file", 9)
+    hello = move.side.client.connection.peer_hello
+    object.__setattr__(hello, "features", tuple(one for one in hello.features if one != LINKS_FEATURE))
+    summary = await move()
+    assert (summary.files, summary.bytes_sent) == (4, 36)
+    assert not move.side.of(FileDone)
+    assert sum(len(event.names) for event in move.side.of(FilesDone)) == 4
+
+
+# ---- a hostile client -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def side(served: Path, there: Path) -> AsyncIterator[Side]:
+    async with facing("memory", served, there) as side:
+        yield side
+
+
+async def try_link(side: Side, name: bytes, first: bytes, base: tuple[bytes, ...] = (b"in",)) -> list[Any]:
+    group = Group((), [name], [0], [0], [REGULAR | 0o644], [first], Act.LINK)
+    async with side.client.connection.open_stream(Store(base, Durability.BATCH)) as stream:
+        await stream.send(Pack(1, (group,)))
+        packed = await stream.expect_message(Packed)
+        stream.end()
+        assert await stream.receive() is None
+    return [(one.fault.code, one.fault.text) for one in packed.failed]
+
+
+@pytest.fixture
+def here(side: Side) -> Path:
+    """Where links are asked for; beside it is what they must not reach."""
+    base = side.served / "in"
+    (base / "directory").mkdir(parents=True)
+    (base / "file").write_bytes(b"file")
+    (side.served.parent / "outside").write_bytes(b"secret")
+    (base / "way out").symlink_to(side.served.parent)
+    (base / "symlink").symlink_to("file")
+    (base / "broken").symlink_to("nowhere")
+    os.mkfifo(base / "pipe")
+    (base / ".fsmux").mkdir()
+    (base / ".fsmux/part").write_bytes(b"part")
+    return base
+
+
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        (b"way out/outside", None),
+        (b"../../outside", ErrorCode.BAD_NAME),
+        (b"/etc/passwd", ErrorCode.BAD_NAME),
+        (b".", ErrorCode.BAD_NAME),
+        (b"directory", ErrorCode.NOT_REGULAR),
+        (b"symlink", ErrorCode.NOT_REGULAR),
+        (b"broken", ErrorCode.NOT_REGULAR),
+        (b"pipe", ErrorCode.NOT_REGULAR),
+        (b".fsmux/part", ErrorCode.BAD_NAME),
+        (b"nothing", ErrorCode.NOT_FOUND),
+        (b"file/below", ErrorCode.NOT_A_DIRECTORY),
+        (b"x" * 300, ErrorCode.BAD_NAME),
+    ],
+)
+async def test_a_link_to_what_must_not_be_linked_fails_alone(
+    side: Side, here: Path, first: bytes, code: ErrorCode | None
+) -> None:
+    before = sorted(path.name for path in here.rglob("*"))
+    ((found, text),) = await try_link(side, b"new", first)
+    assert text
+    assert code is None or found == code
+    assert sorted(path.name for path in here.rglob("*")) == before
+    assert (side.served.parent / "outside").stat().st_nlink == 1
+    assert (here / ".fsmux/part").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("name", [b".fsmux", b".FSMUX", b"directory"])
+async def test_a_link_takes_no_name_that_it_must_not_have(side: Side, here: Path, name: bytes) -> None:
+    assert await try_link(side, name, b"file")
+    assert (here / "file").stat().st_nlink == 1
+    assert (here / "directory").is_dir()
+
+
+async def test_a_link_to_itself_changes_nothing(side: Side, here: Path) -> None:
+    inode = (here / "file").stat().st_ino
+    assert not await try_link(side, b"file", b"file")
+    facts = (here / "file").stat()
+    assert (facts.st_ino, facts.st_nlink, (here / "file").read_bytes()) == (inode, 1, b"file")
+
+
+async def test_a_link_takes_the_place_of_a_symbolic_link_and_follows_none(side: Side, here: Path) -> None:
+    assert not await try_link(side, b"way out", b"file")
+    assert one_file(here / "way out", here / "file")
+    assert not (here / "way out").is_symlink()
+
+
+async def test_inode_numbers_are_not_told(side: Side) -> None:
+    make(side.served / "t", 9)
+    (side.served / "t/z/other").write_bytes(b"x")
+    os.link(side.served / "t/z/other", side.served / "t/z/other 2")
+    async with side.client.connection.open_stream(Walk((b"t",)), end=True) as stream:
+        stream.expect(None)
+        listed = await stream.expect_message(Listed)
+        stream.reset(ErrorCode.CANCELLED)
+    keys = [key for group in listed.groups for key in group.shared.values()]
+    assert len(keys) == 6
+    assert len(set(keys)) == 2
+    inode = (side.served / "t/d/1").stat().st_ino
+    assert not any(inode.to_bytes(8, order) in key for key in keys for order in ("little", "big"))
