@@ -135,9 +135,9 @@ def itself(directory: Parts, mtime: int, mode: int, act: Act) -> Group:
     return Group(directory, [], [0], [mtime], [mode], [], act)
 
 
-ENTRY_COST: Final = 32
-"""Bytes that an entry takes in a message beside its name and its link's text: at most ten for the size, eight for the
-time, three for the mode, four for the checksum, and tags."""
+ENTRY_COST: Final = 16
+"""Bytes that an entry takes in a message beside its name, its size and its link's text: eight for the time, three for
+the mode, four for the checksum, and what joins the names."""
 
 KEY_SIZE: Final = 16
 """Bytes of a key in ``Group.shared``."""
@@ -145,16 +145,24 @@ KEY_SIZE: Final = 16
 SHARED_COST: Final = KEY_SIZE + 3
 """Bytes that a file with several names takes beside that: the key, and its index."""
 
-INDEX_BYTES: Final = 40 * 1024
-"""Bytes of a message full of groups, by the same reckoning: what is left up to the limit of 64 KiB is for errors."""
+ERROR_COST: Final = 4 * 400 + 10
+"""Bytes of why a directory cannot be read, at most."""
+
+INDEX_BYTES: Final = 12 * 1024
+"""Bytes of a message full of groups, by the same reckoning: what is left up to the limit of 20 KiB is for errors."""
 
 
 def weight(group: Group) -> int:
     """More bytes than the group takes in a message."""
     texts = group.targets
-    fixed = 64 + sum(map(len, group.directory)) + 4 * len(group.directory)
-    entries = sum(map(len, group.names)) + ENTRY_COST * len(group.names) + SHARED_COST * len(group.shared)
+    fixed = 64 + sum(map(len, group.directory)) + 4 * len(group.directory) + (group.error is not None) * ERROR_COST
+    entries = sum(map(len, group.names)) + _entry_cost(group) * len(group.names) + SHARED_COST * len(group.shared)
     return fixed + entries + sum(map(len, texts)) + 4 * len(texts)
+
+
+def _entry_cost(group: Group) -> int:
+    """Bytes of an entry beside its texts, at most: a size takes a byte for each seven bits."""
+    return ENTRY_COST + max(max(group.sizes, default=0).bit_length() + 6, 7) // 7
 
 
 class Packer:
@@ -214,9 +222,10 @@ class Packer:
             return int(self.empty)
         entries, contents = self._entries, self._bytes
         cost = self._weight + weight(Group(group.directory))
+        each = _entry_cost(group) + 4
         texts = group.link_targets()
         for index, (name, length) in enumerate(zip(group.names, group.sizes, strict=True)):
-            cost += len(name) + ENTRY_COST + len(texts.get(index, b"")) + 4 + SHARED_COST * (index in group.shared)
+            cost += len(name) + each + len(texts.get(index, b"")) + SHARED_COST * (index in group.shared)
             contents += length
             entries += 1
             if entries > self._most_entries or contents > self._most_bytes or cost > INDEX_BYTES:

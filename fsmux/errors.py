@@ -259,7 +259,7 @@ _ERRNO_TEXT: dict[int, str] = {
 
 def from_code(code: int, text: str) -> FsmuxError:
     """The typed error for a code and text that a peer sent; an unknown code becomes a plain :class:`FileError`."""
-    return _BY_CODE.get(code, FileError)(text)
+    return _BY_CODE.get(code, FileError)(text or "no reason was given")
 
 
 def from_os_error(error: OSError, name: str) -> FsmuxError:

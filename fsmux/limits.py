@@ -12,8 +12,10 @@ MIB: Final = 1024 * KIB
 
 # ---- frames --------------------------------------------------------------------------------------------------------
 
-MAX_CONTROL_PAYLOAD: Final = 64 * KIB
-"""Bytes. The largest message; a page of a listing fits, and a peer can make us buffer no more per frame."""
+MAX_CONTROL_PAYLOAD: Final = 20 * KIB
+"""Bytes. The largest message. A frame's checksum is a CRC-32 folded to 16 bits, and with that goes its promise to find
+every single bit that flips: the first one it overlooks has 21,503 bytes of the frame behind it. Longer lists take
+several messages."""
 
 MAX_PREAUTH_PAYLOAD: Final = 4 * KIB
 """Bytes. HELLO and the SASL steps are a few hundred bytes; a stranger gets to send no more."""

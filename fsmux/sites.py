@@ -48,7 +48,7 @@ OWNER = b"local"
 """Whose partial files a client keeps: those of the account that runs it."""
 
 
-LOOK_BYTES = 48 * KIB
+LOOK_BYTES = 16 * KIB
 """Bytes of paths in one LOOK."""
 
 

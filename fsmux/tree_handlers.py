@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from fsmux.mux.stream import Stream
     from fsmux.records import Parts
 
-FAULT_BYTES = 40_000
-"""Bytes of texts in one PACKED: a thousand failures say the same, and more briefly the more they are."""
-
 
 async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
     """A whole tree, directories before what is in them."""
@@ -92,10 +89,8 @@ async def _store(context: Context, stream: Stream, request: Store) -> None:
     unpacker = Unpacker(context.root, request.path, max(context.durability, request.durability))
 
     async def done(pack: Pack, failures: list[Failure]) -> None:
-        brief = FAULT_BYTES // max(len(failures), 1)
         failed = [
-            Failed(failure.group, failure.entry, Fault(failure.error.code, str(failure.error)[:brief]))
-            for failure in failures
+            Failed(failure.group, failure.entry, Fault(failure.error.code, str(failure.error))) for failure in failures
         ]
         await stream.send(Packed(pack.number, tuple(failed), unpacker.durable))
 

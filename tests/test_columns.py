@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmux.columns import DIRECTORY, INDEX_BYTES, REGULAR, SYMLINK, Act, Group, Packer, itself, weight
+from fsmux.errors import AccessError, ErrorCode, FileError
 from fsmux.limits import MAX_CONTROL_PAYLOAD
-from fsmux.wire.messages import Pack, encode
+from fsmux.wire.frames import Cmd
+from fsmux.wire.messages import Failed, Fault, Listed, Pack, Packed, decode, encode
 
 kinds = st.sampled_from([REGULAR, DIRECTORY, SYMLINK])
 
@@ -77,4 +79,34 @@ def test_nothing_is_lost_or_moved_and_every_batch_fits(found: list[Group], most_
         assert entries <= 1 or sum(map(weight, batch)) <= INDEX_BYTES
         for group in batch:
             group.crcs = [2**32 - 1] * len(group) if group.act is Act.MAKE else []
+        assert len(encode(Pack(2**63, tuple(batch)))) <= sum(map(weight, batch)) + 32
+
+
+@given(st.integers(1, 40), st.integers(0, 2**62), st.text(max_size=500))
+def test_all_that_can_be_wrong_with_a_full_message_fits_too(width: int, size: int, text: str) -> None:
+    """Every file of it is lost, or has failed; directories cannot be read."""
+    packer = Packer(2**63, 10**6)
+    names = [b"%0*d" % (width, number) for number in range(2000)]
+    group = Group((b"d",) * 20, names, [size] * 2000, [2**62] * 2000, [REGULAR | 0o777] * 2000)
+    for batch in [*packer.put(group), packer.flush()]:
+        failed = []
+        for place, part in enumerate(batch):
+            part.crcs = [2**32 - 1] * len(part)
+            part.lost = [(index, FileError(text)) for index in range(len(part))]
+            failed += [Failed(place, index, Fault(ErrorCode.DAMAGED, text)) for index in range(len(part))]
         assert len(encode(Pack(2**63, tuple(batch)))) <= MAX_CONTROL_PAYLOAD
+        assert len(encode(Packed(2**63, tuple(failed), True))) <= MAX_CONTROL_PAYLOAD
+    for number in range(100):
+        for batch in packer.put(Group((b"%d" % number,), error=FileError(text))):
+            assert len(encode(Listed(tuple(batch)))) <= MAX_CONTROL_PAYLOAD
+
+
+def test_many_failures_are_told_by_their_reasons() -> None:
+    lost = [(index, AccessError(f"{'long name ' * 10}{index}: permission denied")) for index in range(180)]
+    names = [b"%d" % index for index in range(180)]
+    group = Group((), names, [1] * 180, [0] * 180, [REGULAR] * 180, crcs=[0] * 180, lost=lost)
+    (found,) = decode(Cmd.PACK, encode(Pack(1, (group,)))).groups  # type: ignore[union-attr]
+    assert {str(error) for _, error in found.lost} == {"permission denied"}
+    group.lost = lost[:20]
+    (found,) = decode(Cmd.PACK, encode(Pack(1, (group,)))).groups  # type: ignore[union-attr]
+    assert [str(error) for _, error in found.lost] == [str(error) for _, error in lost[:20]]

@@ -17,6 +17,7 @@ from fsmux.limits import INITIAL_CREDIT
 from fsmux.mux.buffers import Data
 from fsmux.records import Extent
 from fsmux.wire.messages import Again, Chunk, Finish, Have, Haves, Keep, Message, Want, pages
+from fsmux.wire.messages.checks import MAX_HAVES
 
 if TYPE_CHECKING:
     from fsmux.mux.pour import Piece, Pour
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 DETOUR = 64
 """Payloads of a file that go through buffers once its disk has made the connection's reader wait: up to 256 MiB."""
-
-HAVES_PAGE = 1000
-"""Ranges in one Haves message: about 34 KiB."""
 
 
 class _Outlet:
@@ -121,7 +119,7 @@ class Intake:
             if found is not None:
                 page.append(Have(found.offset, found.length, found.digest))
                 named.add(Extent(found.offset, found.length))
-            if found is None or len(page) == HAVES_PAGE:
+            if found is None or len(page) == MAX_HAVES:
                 await self.stream.send(Haves(tuple(page), more=found is not None))
                 await self._take_keeps(named)
                 page = []

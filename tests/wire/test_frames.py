@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import random
 import zlib
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zlib_ng.zlib_ng import crc32
 
-from fsmux.errors import ProtocolError, VersionMismatch
+from fsmux import limits
+from fsmux.errors import Damaged, ProtocolError, VersionMismatch
+from fsmux.wire.decoder import Decoder
 from fsmux.wire.frames import (
     HEADER,
     HEADER_SIZE,
@@ -26,6 +31,9 @@ from fsmux.wire.frames import (
 )
 
 from .helpers import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def test_header_layout() -> None:
@@ -152,3 +160,44 @@ def test_any_18_bytes_give_a_header_or_the_typed_error(head: bytes) -> None:
 def test_any_header_with_the_right_start_gives_a_header_or_the_typed_error(rest: bytes) -> None:
     with suppress(ProtocolError):
         assert isinstance(decode_header(b"FSMX\1" + rest), Header)
+
+
+# ---- single bits ------------------------------------------------------------------------------------------------
+
+
+def overlooked(distances: Iterable[int]) -> set[int]:
+    """Bytes before the end of a frame, of these, at which a flipped bit goes unnoticed.
+
+    A CRC is linear: what a flip does to it depends on how far from the end it is, and on nothing else.
+    """
+    found = set()
+    for distance in distances:
+        after = bytes(distance - 1)
+        right = crc32(bytes(distance))
+        for bit in range(8):
+            if not fold(crc32(after, crc32(bytes((1 << bit,)))) ^ right):
+                found.add(distance)
+    return found
+
+
+def test_no_bit_of_the_longest_message_can_flip_unnoticed() -> None:
+    assert not overlooked(range(1, limits.MAX_CONTROL_PAYLOAD + HEADER_SIZE + 1))
+
+
+def test_where_a_bit_could() -> None:
+    """The bytes behind it are one less."""
+    assert overlooked(range(21_495, 21_510)) == {21_503 + 1}
+    assert overlooked(range(31_470, 31_485)) == {31_478 + 1}
+
+
+def test_each_bit_of_a_message_of_full_length_is_seen_by_the_decoder() -> None:
+    payload = random.Random(3).randbytes(limits.MAX_CONTROL_PAYLOAD)
+    frame = bytearray(encode_header(Cmd.PACK, 1, len(payload), 0, payload) + payload)
+    bits = [*range(8 * HEADER_SIZE), *range(8 * HEADER_SIZE, 8 * len(frame), 41)]
+    for bit in bits:
+        frame[bit // 8] ^= 1 << bit % 8
+        decoder = Decoder(lambda header: limits.MAX_CONTROL_PAYLOAD)
+        with suppress(Damaged):
+            assert not decoder.feed(frame), bit  # it waits for what a longer frame would have
+        frame[bit // 8] ^= 1 << bit % 8
+    assert len(Decoder(lambda header: limits.MAX_CONTROL_PAYLOAD).feed(frame)) == 1

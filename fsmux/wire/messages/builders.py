@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from fsmux.columns import INDEX_BYTES
 from fsmux.errors import BadName, FsmuxError
+from fsmux.limits import KIB, MAX_CONTROL_PAYLOAD
 from fsmux.records import Attrs, Extent, Identity, Parts, printable
 from fsmux.wire._pb2 import fsmux_pb2 as pb
 from fsmux.wire.messages import checks
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from fsmux.columns import Group
+
+
+FAULT_COST: Final = 14
+"""Bytes of an entry that failed, beside the text that says why."""
+
+LOST_BYTES: Final = MAX_CONTROL_PAYLOAD - INDEX_BYTES - 2 * KIB
+"""Bytes in PACK that say what could not be read."""
+
+FAILED_BYTES: Final = MAX_CONTROL_PAYLOAD - KIB
+"""Bytes in PACKED that say what failed."""
 
 
 def _path(parts: Parts) -> pb.Path:
@@ -100,7 +112,15 @@ def _error(error: FsmuxError) -> pb.Fault:
     return pb.Fault(code=error.code, text=_text(str(error)[: checks.MAX_BRIEF]))
 
 
-def _group(m: Group) -> pb.Group:
+def _brief(code: int, text: str, room: int) -> pb.Fault:
+    """A fault of at most ``room`` bytes of text: what cannot be said in full comes down to its reason."""
+    text = _text(text[: checks.MAX_BRIEF])
+    if len(text.encode()) > room:
+        text = text.rpartition(": ")[2].encode()[: max(room, 0)].decode(errors="ignore")
+    return pb.Fault(code=code, text=text)
+
+
+def _group(m: Group, room: int) -> pb.Group:
     raw = pb.Group(
         names=b"/".join(m.names),
         sizes=m.sizes,
@@ -114,7 +134,7 @@ def _group(m: Group) -> pb.Group:
     if m.directory:
         raw.directory.CopyFrom(_path(m.directory))
     if m.lost:
-        raw.lost.extend([pb.Lost(index=index, fault=_error(error)) for index, error in m.lost])
+        raw.lost.extend([pb.Lost(index=index, fault=_brief(error.code, str(error), room)) for index, error in m.lost])
     if m.shared:
         raw.shared.extend(m.shared)
         raw.shared_keys = b"".join(m.shared.values())
@@ -124,16 +144,18 @@ def _group(m: Group) -> pb.Group:
 
 
 def _groups(groups: Iterable[Group]) -> list[pb.Group]:
-    return [_group(group) for group in groups]
-
-
-def _failed(m: t.Failed) -> pb.Failed:
-    fault = pb.Fault(code=m.fault.code, text=_text(m.fault.text[: checks.MAX_BRIEF]))
-    return pb.Failed(group=m.group, index=m.entry, fault=fault)
+    groups = tuple(groups)
+    room = LOST_BYTES // max(sum([len(group.lost) for group in groups]), 1) - FAULT_COST
+    return [_group(group, room) for group in groups]
 
 
 def _packed(m: t.Packed) -> pb.Packed:
-    return pb.Packed(number=m.number, failed=[_failed(failed) for failed in m.failed], durable=m.durable)
+    room = FAILED_BYTES // max(len(m.failed), 1) - FAULT_COST
+    failed = [
+        pb.Failed(group=failed.group, index=failed.entry, fault=_brief(failed.fault.code, failed.fault.text, room))
+        for failed in m.failed
+    ]
+    return pb.Packed(number=m.number, failed=failed, durable=m.durable)
 
 
 BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {

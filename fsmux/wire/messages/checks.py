@@ -39,11 +39,11 @@ MAX_TOKEN: Final = 64
 MAX_TOKENS: Final = 64
 """Features or mechanisms in one HELLO."""
 
-MAX_RANGES: Final = 2048
-"""Extents in one message: 2,048 of at most 24 bytes fit one frame. More of them are paged."""
+MAX_RANGES: Final = 800
+"""Extents in one message: so many of at most 24 bytes fit one frame. More of them are paged."""
 
-MAX_HAVES: Final = 1024
-"""Ranges with digests in one message; more of them are paged."""
+MAX_HAVES: Final = 400
+"""Ranges with digests in one message, of at most 42 bytes; more of them are paged."""
 
 MAX_TAG: Final = 64
 """Bytes of the opaque version tag of a source."""
