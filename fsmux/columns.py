@@ -33,11 +33,15 @@ MODE_BITS: Final = KIND_BITS | 0o777
 
 
 class Act(IntEnum):
-    """What is to be done with the entries of a group: make them, set mode and time of what stands there, or give a
-    file that stands there one more name."""
+    """What is to be done with the entries of a group: make them, set mode and time of what stands there, remove it, or
+    give a file that stands there one more name.
+
+    A group that removes says of each name whether it is a directory, which goes with all that is in it.
+    """
 
     MAKE = 0
     ADJUST = 1
+    REMOVE = 2
     LINK = 3
 
 

@@ -171,6 +171,32 @@ class FilesSkipped(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Changed(Event):
+    """Something else than sending was done to ``path``: the counterpart of a :class:`WouldDo` with this ``action``."""
+
+    action: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamesChanged(Event):
+    """The same was done to names of one directory: many a Changed."""
+
+    action: str
+    directory: Parts
+    names: Sequence[bytes]
+
+    def each(self) -> Iterator[Changed]:
+        """The same, one by one."""
+        for name in self.names:
+            yield Changed(self.action, printable((*self.directory, name)))
+
+
+MAKE_DIRECTORY, MAKE_LINK, ADJUST, REMOVE = "make directory", "make link", "set attributes of", "remove"
+"""What can be done beside sending."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkHealed(Event):
     """A chunk arrived damaged and was asked for again."""
 
@@ -219,6 +245,8 @@ class Summary(Event):
     failed: int
     retries: int
     seconds: float
+    deleted: int = 0
+    """Names that were removed because the source has none of them; of a directory with all in it, one."""
 
 
 @dataclass(frozen=True, slots=True)

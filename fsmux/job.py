@@ -42,7 +42,9 @@ class Options:
 
     ``streams`` files are on their way at once, over so many ``connections`` to the server; a big file goes over all of
     them. ``bwlimit`` is the most bytes of files per second that may travel, over all streams together. ``manifest``
-    is told of every file that stands at the destination. With ``repair`` nothing else is moved than what that names.
+    is told of every file that stands at the destination. With ``repair`` nothing else is moved than what
+    that names. ``delete``: when all else has succeeded, names are removed that stand in directories of the destination
+    and not in those of the sources.
     """
 
     streams: int = STREAMS
@@ -52,6 +54,7 @@ class Options:
     durability: Durability = Durability.BATCH
     dry_run: bool = False
     filters: Filters = field(default_factory=Filters)
+    delete: bool = False
     bwlimit: int | None = None
     manifest: Ledger | None = None
     repair: Repairs | None = None

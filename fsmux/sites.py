@@ -64,6 +64,7 @@ class Site(Protocol):
 
     async def symlink(self, parts: Parts, attrs: Attrs) -> None: ...
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None: ...
+    async def remove(self, parts: Parts, *, recursive: bool) -> None: ...
 
 
 class RemoteSite:
@@ -123,6 +124,9 @@ class RemoteSite:
 
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
         await self._client.set_attrs(parts, attrs)
+
+    async def remove(self, parts: Parts, *, recursive: bool) -> None:
+        await self._client.remove(parts, recursive=recursive)
 
 
 class RemoteLooker:
@@ -237,6 +241,9 @@ class LocalSite:
 
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
         await self._disk.meta(self.root.set_attrs, parts, attrs)
+
+    async def remove(self, parts: Parts, *, recursive: bool) -> None:
+        await self._disk.meta(self.root.remove, parts, recursive)
 
     async def push(
         self, parts: Parts, target: Parts, name: str, observer: Observer, options: Options, *, fresh: bool,

@@ -109,6 +109,12 @@ def transfer(
     progress: Annotated[
         Progress, option("--progress", help="Bars on a terminal, always, or no progress at all.")
     ] = Progress.AUTO,
+    delete: Annotated[
+        bool,
+        option(
+            "--delete", help="When all else has succeeded, remove what stands in directories at DST and not in SRC."
+        ),
+    ] = False,
     exclude: Annotated[
         list[str] | None,
         option("--exclude", metavar="GLOB", help="Leave out what matches; the first matching rule decides."),
@@ -154,8 +160,9 @@ def transfer(
 
     level = verbosity(verbose, quiet)
     options = command.TransferOptions(
-        tuple(paths), dry_run, level, json, progress.value, tuple(exclude or ()), tuple(include or ()), connections,
-        streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, manifest, repair, token_file,
+        tuple(paths), dry_run, level, json, progress.value, delete, tuple(exclude or ()), tuple(include or ()),
+        connections, streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, manifest, repair,
+        token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Final, Protocol, TextIO, TypeAlias
 
 from fsmux import events
 from fsmux.cli.tally import Tally
@@ -44,6 +44,10 @@ JSON_SECONDS: Final = 0.5
 
 MAX_FILE_BARS: Final = 8
 """Files with a bar of their own; the others are counted.  A screen is not much higher, and eyes are not faster."""
+
+
+_Many: TypeAlias = events.FilesDone | events.FilesLinked | events.FilesSkipped | events.NamesChanged
+"""What is shown one by one."""
 
 
 class Painter(Protocol):
@@ -162,7 +166,7 @@ class Reporter:
         self._show(event)
 
     def _show(self, event: events.Event) -> None:
-        if isinstance(event, events.FilesDone | events.FilesLinked | events.FilesSkipped):
+        if isinstance(event, _Many):
             self._show_each(event)
             return
         if (said := sentence(event)) and said[0] <= self._verbosity:
@@ -179,7 +183,7 @@ class Reporter:
         elif isinstance(event, events.WouldDo):
             self._data.append(f"would {event.action} {printable(event.path)}")
 
-    def _show_each(self, event: events.FilesDone | events.FilesLinked | events.FilesSkipped) -> None:
+    def _show_each(self, event: _Many) -> None:
         """Where files are shown one by one, those that travelled together are, too."""
         if not self._json and self._verbosity <= NORMAL:
             return
@@ -222,7 +226,7 @@ class Reporter:
 
     def _last_line(self, total: events.Summary) -> str:
         if self._dry_run:
-            return dry_run_line(self.tally.found_files, self.tally.found_bytes, total.skipped)
+            return dry_run_line(self.tally.found_files, self.tally.found_bytes, total.skipped, total.deleted)
         return summary_line(total)
 
     def _flush(self, now: float) -> None:

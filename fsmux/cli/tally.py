@@ -40,6 +40,7 @@ class Tally:
         self.resumed = 0
         self.skipped = 0
         self.failed = 0
+        self.deleted = 0
         self.retries = 0
         self.active: dict[str, Active] = {}
         self.failures: set[str] = set()
@@ -79,6 +80,10 @@ class Tally:
                 self.sent += size
             case events.FilesLinked(_, names):
                 self.files += len(names)
+            case events.NamesChanged(events.REMOVE, _, names):
+                self.deleted += len(names)
+            case events.Changed(events.REMOVE):
+                self.deleted += 1
             case events.FilesSkipped(_, names):
                 self.skipped += len(names)
             case events.Scanning(files, count):
@@ -130,6 +135,7 @@ class Tally:
             failed=self.failed,
             retries=self.retries,
             seconds=now - self.started,
+            deleted=self.deleted,
         )
 
 

@@ -36,6 +36,7 @@ class TransferOptions:
     verbosity: int
     json: bool
     progress: str
+    delete: bool
     exclude: tuple[str, ...]
     include: tuple[str, ...]
     connections: int
@@ -112,6 +113,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
             resume=options.resume,
             durability=Durability[options.durability.upper()],
             dry_run=options.dry_run,
+            delete=options.delete,
             filters=Filters(filter_rules(ctx, options.exclude, options.include)),
             bwlimit=parse_rate(options.bwlimit) if options.bwlimit else None,
             manifest=ledger,

@@ -18,6 +18,11 @@ VERSION: Final = 1
 ERROR, NORMAL, VERBOSE, DEBUG = -1, 0, 1, 2
 """At which verbosity (``-q`` is -1, each ``-v`` adds one) a line is shown."""
 
+_PAST: Final = {
+    events.MAKE_DIRECTORY: "made directory", events.MAKE_LINK: "made link", events.ADJUST: "set attributes of",
+    events.REMOVE: "removed",
+}  # fmt: skip
+
 SHOWN_CHUNKS: Final = 8
 """Damaged ranges that a line names; ``--json`` names all."""
 
@@ -50,6 +55,8 @@ def sentence(event: events.Event) -> tuple[int, str] | None:
             text = f"{printable(path)}: {count_files(files)}, {format_bytes(size)}"
             note = f"; {format_bytes(read)} of them were read for it beside the transfer" if read else ""
             return NORMAL, f"fsmux: {text}{note}"
+        case events.Changed(action, path):
+            return VERBOSE, f"{_PAST[action]} {printable(path)}"
         case events.FileDone(path, _, _, resumed):
             note = f" ({format_bytes(resumed)} resumed)" if resumed else ""
             return VERBOSE, f"{printable(path)}{note}"
@@ -61,16 +68,19 @@ def sentence(event: events.Event) -> tuple[int, str] | None:
 def summary_line(total: events.Summary) -> str:
     """The last line."""
     failed = f", {total.failed} FAILED" if total.failed else ""
+    deleted = f", deleted {total.deleted}" if total.deleted else ""
     rate = total.bytes_sent / total.seconds if total.seconds > 0 else 0.0
     return (
         f"{count_files(total.files)}, {format_bytes(total.bytes)}{failed}: sent {format_bytes(total.bytes_sent)}, "
-        f"skipped {total.skipped}, resumed {format_bytes(total.bytes_resumed)}, retries {total.retries}, "
+        f"skipped {total.skipped}{deleted}, resumed {format_bytes(total.bytes_resumed)}, retries {total.retries}, "
         f"{format_duration(total.seconds)}, {format_rate(rate)}"
     )
 
 
-def dry_run_line(files: int, size: int, skipped: int) -> str:
-    return f"would transfer {count_files(files)}, {format_bytes(size)}; {skipped} skipped (dry run: nothing was done)"
+def dry_run_line(files: int, size: int, skipped: int, deleted: int = 0) -> str:
+    gone = f", {deleted} removed" if deleted else ""
+    what = f"{count_files(files)}, {format_bytes(size)}; {skipped} skipped{gone}"
+    return f"would transfer {what} (dry run: nothing was done)"
 
 
 def count_files(number: int) -> str:
@@ -84,6 +94,8 @@ def as_object(event: events.Event) -> dict[str, Any] | None:
             return {"event": "mapping", "text": text}
         case events.WouldDo(action, path, size):
             return {"event": "would_do", "action": action, "path": path, "bytes": size}
+        case events.Changed(action, path):
+            return {"event": "changed", "action": action, "path": path}
         case events.Planned(files, size, skipped, skipped_bytes):
             return {"event": "plan", "files": files, "bytes": size, "skipped": skipped, "skipped_bytes": skipped_bytes}
         case events.FileStarted(path, size, resumed):
@@ -117,10 +129,11 @@ def as_object(event: events.Event) -> dict[str, Any] | None:
             return error_object(code, path, message, retryable)
         case events.Warned(path, message):
             return {"event": "warning", "path": path, "message": message}
-        case events.Summary(files, size, sent, resumed, skipped, failed, retries, seconds):
+        case events.Summary(files, size, sent, resumed, skipped, failed, retries, seconds, deleted):
             return {
                 "event": "summary", "files": files, "bytes": size, "bytes_sent": sent, "bytes_resumed": resumed,
                 "skipped": skipped, "failed": failed, "retries": retries, "seconds": round(seconds, 6),
+                "deleted": deleted,
             }  # fmt: skip
     return None
 

@@ -15,6 +15,7 @@ from fsmux.records import Attrs, Kind
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from fsmux.files.ranges import Poll
     from fsmux.files.syscalls import Syscalls
 
 _KINDS: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
@@ -48,16 +49,18 @@ def entries(sys: Syscalls, directory: int) -> Generator[tuple[bytes, Attrs], Non
             close()
 
 
-def remove(sys: Syscalls, parent: int, name: bytes) -> None:
+def remove(sys: Syscalls, parent: int, name: bytes, poll: Poll | None = None) -> None:
     """Remove a directory with all that is in it, links as links.
 
     The reserved directory is not removed, so a directory that still receives files is "not empty" at the end.  What
-    somebody else removes meanwhile is as good as removed by us.
+    somebody else removes meanwhile is as good as removed by us.  ``poll`` is called now and then, and may raise.
     """
     trail: list[tuple[int, bytes, list[bytes]]] = []  # directory, its name, its subdirectories still to be done
     try:
         trail.append(_emptied(sys, parent, name))
         while trail:
+            if poll is not None:
+                poll()
             fd, name, below = trail[-1]
             if below:
                 with suppress(FileNotFoundError):

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib_ng.zlib_ng import crc32
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group
-from fsmux.errors import FsmuxError, IntegrityError, from_os_error
-from fsmux.files import names, ranges, sharing
+from fsmux.errors import FsmuxError, IntegrityError, NotFound, from_os_error
+from fsmux.files import names, ranges, sharing, tree
 from fsmux.files.naming import named
 from fsmux.files.state import Pin, StateDir
 from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_EXCLUSIVE, OPEN_READ
@@ -31,6 +31,7 @@ from fsmux.records import Durability, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
     from fsmux.files.syscalls import Syscalls
     from fsmux.records import Parts
@@ -73,7 +74,7 @@ class _Staged(NamedTuple):
         return list(range(max(len(self.group), 1))) if self.state is None else [index for _, index in self.files]
 
 
-_ORDER: Final = {Act.MAKE: 0, Act.LINK: 1, Act.ADJUST: 2}
+_ORDER: Final = {Act.MAKE: 0, Act.LINK: 1, Act.REMOVE: 2, Act.ADJUST: 3}
 """Files are linked when they stand, and times of directories come behind everything that changes them."""
 
 
@@ -122,6 +123,7 @@ class Unpacker:
         self._left: dict[StateDir, int] = {}
         self._failures: list[Failure] = []
         self._masked: dict[int, bool] = {}
+        self._removed = False
         self._mutex = threading.Lock()
 
     def begin(self, number: int, groups: Sequence[Group], threads: int) -> list[Share]:
@@ -153,15 +155,20 @@ class Unpacker:
                 files = [index for index in range(part.first, part.stop) if index not in lost]
                 self._fail(share.pack, part.place, files, error)
 
-    def commit(self) -> list[Failure]:
-        """Have all that was written stand under its names, and durably if that is asked for; what failed of it."""
+    def commit(self, poll: Poll | None = None) -> list[Failure]:
+        """Have all that was written stand under its names, and durably if that is asked for; what failed of it.
+
+        ``poll`` is called between removals, and may raise.
+        """
         staged, self._staged = self._staged, []
         staged.sort(key=_order)
         bad = self._sync()
         for one in staged:
             try:
                 with named(self._base + one.group.directory):
-                    if one.group.act is Act.ADJUST:
+                    if one.group.act is Act.REMOVE:
+                        self._remove(one, poll)
+                    elif one.group.act is Act.ADJUST:
                         self._adjust(one)
                     elif one.state is None:
                         self._link(one)
@@ -172,6 +179,8 @@ class Unpacker:
                         self._publish(one)
             except FsmuxError as error:
                 self._fail(one.pack, one.place, one.indexes, error)
+        if self._removed:
+            self._sync_removed()
         unsafe = self._sync()
         self._close_left()
         for one in staged:
@@ -387,6 +396,48 @@ class Unpacker:
                     self._fail(one.pack, one.place, [index], error)
             if self.durable and not self.commits_together:
                 self._root.settle(parent, directory)
+
+    def _remove(self, one: _Staged, poll: Poll | None) -> None:
+        """Remove names; what somebody else has removed is as good as removed by us."""
+        group = one.group
+        parent = self._base + group.directory
+        names.check_in(parent, group.names)
+        try:
+            lease = self._root.directory(parent)
+        except NotFound:
+            return
+        try:
+            with lease as directory:
+                for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
+                    try:
+                        if mode & KIND_BITS == DIRECTORY:
+                            tree.remove(self._sys, directory, name, poll)
+                        else:
+                            self._sys.unlink(directory, name)
+                    except FileNotFoundError:
+                        pass
+                    except OSError as error:
+                        self._fail(one.pack, one.place, [index], from_os_error(error, self._named(group, index)))
+                    if poll is not None:
+                        poll()
+                if self.durable and not self.commits_together:
+                    self._sys.fsync(directory)
+        finally:
+            lease.close()
+        self._removed = True
+
+    def _sync_removed(self) -> None:
+        """Removals have no reserved directory that would be synced for them."""
+        self._removed = False
+        if not self.commits_together or self._held or self._left:
+            return
+        with suppress(OSError, FsmuxError):  # what is lost of a removal comes back, and is removed by the next run
+            lease = self._root.directory(self._base)
+            try:
+                with lease as directory:
+                    self._sys.syncfs(directory)
+            finally:
+                lease.close()
 
     def _adjust(self, one: _Staged) -> None:
         group = one.group

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group, Packer
+from fsmux import events
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, from_code
 from fsmux.events import FilesDone, FilesLinked, Retrying
 from fsmux.files.packing import read_pack
@@ -31,13 +32,16 @@ if TYPE_CHECKING:
 
     from fsmux.files.root import Root
     from fsmux.moving.ledger import TreeNotes
-    from fsmux.moving.report import Account, Report
+    from fsmux.moving.report import Account
     from fsmux.mux.connection import Connection
     from fsmux.mux.stream import Stream
     from fsmux.transfer.disk import Disk
     from fsmux.transfer.session import Run
 
     Errors = list[tuple[int, int, FsmuxError]]
+
+_DONE_BY: Final = {Act.MAKE: events.MAKE_DIRECTORY, Act.ADJUST: events.ADJUST, Act.REMOVE: events.REMOVE}
+"""What is told of groups about a directory itself, and of those that make nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,8 @@ class Carrier(Protocol):
 
     watch: Watch | None
 
-    async def put(self, group: Group) -> None:
-        """Do this after all that was put before. Waits while too much is on its way."""
+    async def put(self, group: Group, *, told: bool = True) -> None:
+        """Do this after all that was put before, and tell of it. Waits while too much is on its way."""
 
     async def hurry(self) -> None:
         """Nothing more may come for a while: do not wait for a pack to become full."""
@@ -85,28 +89,33 @@ class Carrier(Protocol):
 class Rehearsal:
     """Says what would be done."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, account: Account) -> None:
         self.watch: Watch | None = None
-        self._report = report
+        self._account = account
+        self._report = account.report
 
-    async def put(self, group: Group) -> None:
+    async def put(self, group: Group, *, told: bool = True) -> None:
+        if not told:
+            return
         if group.itself:
+            action = events.MAKE_DIRECTORY if group.act is Act.MAKE else events.ADJUST
+            self._report.would(action, self._account.name_of(group.directory))
             return
         if self.watch is not None:
             self.watch(group, ())
         for name, size, mode in zip(group.names, group.sizes, group.modes, strict=True):
             kind = mode & KIND_BITS
             path = printable((*group.directory, name))
-            if group.act is Act.ADJUST:
-                self._report.would("set mode of", path)
-            elif group.act is Act.LINK:
+            if group.act is Act.LINK:
                 self._report.would_link(path)
+            elif group.act is not Act.MAKE:
+                self._report.would(events.REMOVE if group.act is Act.REMOVE else events.ADJUST, path)
             elif kind == DIRECTORY:
-                self._report.would("make directory", path)
+                self._report.would(events.MAKE_DIRECTORY, path)
             elif kind == REGULAR:
                 self._report.would_send(path, size)
             else:
-                self._report.would("make link", path)
+                self._report.would(events.MAKE_LINK, path)
 
     async def hurry(self) -> None:
         pass
@@ -135,9 +144,12 @@ class _Packs:
         self._again: deque[list[Group]] = deque()
         self._attempts: dict[Parts, int] = {}
         self._blocked: set[Parts] = set()
+        self._untold: set[Parts] = set()
         self._changed = trio.Event()
 
-    async def put(self, group: Group) -> None:
+    async def put(self, group: Group, *, told: bool = True) -> None:
+        if not told:
+            self._untold.add(group.directory)
         for groups in self._packer.put(group):
             await self._in.send(groups)
 
@@ -212,6 +224,7 @@ class _Packs:
                 self._report.fail(printable(parts), parts, error)
         if self.watch is not None:
             self.watch(group, errors, again)
+        self._tell_changed(group, errors)
         if group.act is not Act.MAKE or not group.names:
             return
         if errors or not group.kinds <= {REGULAR}:
@@ -224,6 +237,24 @@ class _Packs:
             group = group.pick(files)
             group.crcs = crcs
         self._report.packed(FilesDone(group.directory, group.names, group.sizes, group.crcs, durable))
+
+    def _tell_changed(self, group: Group, errors: Container[int]) -> None:
+        """Tell of all but files that were sent."""
+        report = self._report
+        if not group.names:
+            if group.act is Act.ADJUST and group.directory in self._untold:
+                self._untold.discard(group.directory)
+            elif 0 not in errors:
+                report.changed_itself(_DONE_BY[group.act], group.directory)
+        elif group.act is not Act.MAKE:
+            names = [name for index, name in enumerate(group.names) if index not in errors]
+            report.changed(_DONE_BY[group.act], group.directory, names)
+        elif not (kinds := group.kinds) <= {REGULAR}:
+            for kind, action in ((DIRECTORY, events.MAKE_DIRECTORY), (SYMLINK, events.MAKE_LINK)):
+                if kind in kinds:
+                    modes = enumerate(group.modes)
+                    made = [i for i, mode in modes if mode & KIND_BITS == kind and i not in errors]
+                    report.changed(action, group.directory, [group.names[index] for index in made])
 
     def _may_try_again(self, parts: Parts, error: FsmuxError) -> bool:
         attempt = self._attempts[parts] = self._attempts.get(parts, 0) + 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fsmux.columns import KIND_BITS, REGULAR, Act, Group
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import FsmuxError, IntegrityError
 from fsmux.events import Warned
 from fsmux.files import reading
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fsmux.records import Durability, Parts
     from fsmux.transfer.disk import Disk
 
+_SLASH: Final = ord("/")
 _PACKED: Final = struct.Struct(f"<QqI{DIGEST_SIZE}s")
 
 
@@ -47,14 +48,17 @@ class Ledger:
         """Bytes of files that were read for it, because they did not travel."""
         self._files: dict[bytes, bytes] = {}
         self._passing: dict[Parts, ChunkDigests] = {}
+        self._gone: set[bytes] = set()  # directories whose records are still to be dropped
         for record in records:
             self._put(record)
 
     def __len__(self) -> int:
+        self._drop_gone()
         return len(self._files)
 
     def __iter__(self) -> Iterator[Record]:
         """The records in the order of their paths."""
+        self._drop_gone()
         for path in sorted(self._files):
             packed = self._files[path]
             size, mtime_ns, crc32, digest = _PACKED.unpack_from(packed)
@@ -62,7 +66,26 @@ class Ledger:
 
     def add(self, record: Record) -> None:
         self.changed = True
+        self._drop_gone()
         self._put(record)
+
+    def forget(self, parts: Parts, is_directory: bool) -> None:
+        """A file, or a directory with all in it, was removed from the destination."""
+        path = b"/".join(parts)
+        if is_directory:
+            self._gone.add(path)
+        elif self._files.pop(path, None) is not None:
+            self.changed = True
+
+    def _drop_gone(self) -> None:
+        """One pass over all records for any number of directories."""
+        gone, self._gone = self._gone, set()
+        if not gone:
+            return
+        for path in list(self._files):
+            if any(path[:at] in gone for at, char in enumerate(path) if char == _SLASH):
+                del self._files[path]
+                self.changed = True
 
     def _put(self, record: Record) -> None:
         fixed = _PACKED.pack(record.size, record.mtime_ns, record.crc32, record.digest)
@@ -163,7 +186,11 @@ class TreeNotes:
         return NotingUnpacker(self._root, self._here, durability, self._packs)
 
     def stands(self, number: int, place: int, group: Group, failed: Container[int]) -> None:
-        """A group of a pack stands, but for what failed."""
+        """A group of a pack stands, or is gone, but for what failed."""
+        if group.act is Act.REMOVE:
+            for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
+                if index not in failed:
+                    self._ledger.forget((*self._base, *group.directory, name), mode & KIND_BITS == DIRECTORY)
         directory = self._base + group.directory
         if group.act is Act.LINK:
             for index, first in enumerate(group.targets):

@@ -29,7 +29,7 @@ from fsmux.events import (
 from fsmux.records import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from fsmux.columns import Group
     from fsmux.errors import FsmuxError
@@ -46,7 +46,7 @@ class Report:
         self._tell = observer
         self._started = time.monotonic()
         self.files = self.bytes = self.sent = self.resumed = self.skipped = self.failed = self.retries = 0
-        self.found_files = self.found_bytes = self.skipped_bytes = 0
+        self.found_files = self.found_bytes = self.skipped_bytes = self.deleted = 0
         self.progress = 0
         """Grows with whatever the destination surely has and had not before."""
         self._accounts: dict[int, Account] = {}
@@ -59,9 +59,9 @@ class Report:
             self.retries += 1
         self._tell(event)
 
-    def account(self, number: int) -> Account:
-        """That of one source, by its number among them."""
-        return self._accounts.setdefault(number, Account(self))
+    def account(self, number: int, name: str = "") -> Account:
+        """That of one source, by its number among them; ``name`` is what a person calls it."""
+        return self._accounts.setdefault(number, Account(self, name))
 
     # ---- the scan ------------------------------------------------------------------------------------------------
 
@@ -101,6 +101,7 @@ class Report:
             self._tell(events.Warned(name, f"skipped: {reason}"))
 
     def would(self, action: str, name: str) -> None:
+        self.deleted += action == events.REMOVE
         self._tell(events.WouldDo(action, name, 0))
 
     def would_send(self, name: str, size: int) -> None:
@@ -137,6 +138,13 @@ class Report:
         self.progress += 1
         self._tell(event)
 
+    def changed(self, event: events.Changed | events.NamesChanged) -> None:
+        """Something else than sending was done."""
+        self.progress += 1
+        if event.action == events.REMOVE:
+            self.deleted += len(event.names) if isinstance(event, events.NamesChanged) else 1
+        self._tell(event)
+
     def fail(self, name: str, parts: Parts, error: FsmuxError) -> None:
         self.failed += 1
         text = str(error) if parts else str(error).removeprefix(".: ")  # the source itself has a name in the event
@@ -152,6 +160,7 @@ class Report:
             failed=self.failed,
             retries=self.retries,
             seconds=time.monotonic() - self._started,
+            deleted=self.deleted,
         )
         self._tell(summary)
         return summary
@@ -168,8 +177,10 @@ class _Mark(NamedTuple):
 class Account:
     """What became of one source; names below it are those of its tree, and ``()`` is the source itself."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, name: str = "") -> None:
         self.report = report
+        self.name = name
+        self._removing: dict[Parts, set[bytes]] = {}
         self._mark: _Mark | None = None
         self._owed: dict[Parts, set[bytes]] = {}
         self._failed: set[Parts] = set()
@@ -254,6 +265,30 @@ class Account:
         """Files are further names of others."""
         self._settle(event.directory, event.names)
         self.report.linked(event)
+
+    def name_of(self, parts: Parts) -> str:
+        """What a person calls it."""
+        return printable(parts) if parts else self.name
+
+    def changed(self, action: str, directory: Parts, names: Sequence[bytes]) -> None:
+        """Something else than sending was done to names of a directory."""
+        if action == events.REMOVE and (owed := self._removing.get(directory)) is not None:
+            owed.difference_update(names)
+        if not names:
+            return
+        self.report.changed(events.NamesChanged(action, directory, names))
+
+    def changed_itself(self, action: str, parts: Parts) -> None:
+        """The same about one directory, which may be the source itself."""
+        self.report.changed(events.Changed(action, self.name_of(parts)))
+
+    def removing(self, groups: Sequence[Group]) -> None:
+        """These are going to be removed, and nothing else; what else an earlier attempt was about to, is gone."""
+        planned = {group.directory: set(group.names) for group in groups}
+        for directory, names in self._removing.items():
+            if gone := sorted(names.difference(planned.get(directory, ()))):
+                self.report.changed(events.NamesChanged(events.REMOVE, directory, gone))
+        self._removing = planned
 
     def fail(self, name: str, parts: Parts, error: FsmuxError) -> None:
         """Something cannot be had or made: that is said once, however often it is tried."""

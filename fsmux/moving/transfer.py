@@ -20,10 +20,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from fsmux import events
+from fsmux.columns import Act, itself
 from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported, UsageError
+from fsmux.events import Warned
 from fsmux.files.names import RESERVED
 from fsmux.lanes import Lanes, open_lanes
 from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload, all_of
+from fsmux.moving.extras import Extras, TreeExtras, removal, unprotected
 from fsmux.moving.report import name_of
 from fsmux.moving.tree import Tree, move_tree
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
@@ -31,17 +35,19 @@ from fsmux.plan.plan import Entered, Facts, Large, Verdict, in_the_way, judge
 from fsmux.records import Attrs, Kind, Parts, printable
 from fsmux.sites import LocalSite, RemoteSite, Site, local_site
 from fsmux.urls import Local, Remote
-from fsmux.wire.frames import LINKS_FEATURE, PACKS_FEATURE
+from fsmux.wire.frames import LINKS_FEATURE, PACKS_FEATURE, SYNC_FEATURE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from fsmux.client import Client
     from fsmux.columns import Group
     from fsmux.job import Options
+    from fsmux.moving.extras import Emptied
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account, Report
     from fsmux.mux.stream import Stream
+    from fsmux.plan.filters import Filters
     from fsmux.transfer.session import Run
 
 
@@ -56,6 +62,9 @@ class Item:
     top: Attrs
     label: str
     account: Account
+    named: Parts
+    """What it is called in the transfer: nothing, if only what is in it goes."""
+    number: int
     listed: Parts
     """What a manifest calls the target: its path below the destination, or the name of the destination itself."""
 
@@ -71,6 +80,10 @@ class Item:
     def place(self) -> tuple[int, Parts]:
         return id(self.target), self.target_prefix
 
+    def filters(self, options: Options) -> Filters:
+        """The rules for names below it: a source that goes by its name is one directory further down."""
+        return options.filters.below(self.named)
+
 
 class Transfer:
     """One attempt at a transfer, over ``client``; :meth:`run` it once."""
@@ -83,6 +96,8 @@ class Transfer:
         self._report = report
         self._run = run
         self._asked: Stream | None = None
+        self._begun: set[tuple[int, Parts]] = set()
+        self._extras: Extras | None = None
         self._ledger = None if options.dry_run else options.manifest
 
     async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> None:
@@ -99,7 +114,9 @@ class Transfer:
 
     async def _move(self, items: Sequence[Item]) -> None:
         """Single files first, ``streams`` at a time, then one tree after the other."""
+        items = [item for item in items if self._takes_part(item)]
         trees = [item for item in items if item.top.kind is Kind.DIRECTORY]
+        extras = self._extras = self._begin_extras(items, trees) if self._options.delete else None
         singles = [item for item in items if item.top.kind is not Kind.DIRECTORY]
         waiting = [single for item in singles if (single := await self._judge(item)) is not None]
         if not trees:
@@ -108,7 +125,7 @@ class Transfer:
         shared = Counter(item.place for item in trees)
         # By place: names that are taken, because sources that share one must not meet in them; and what is left.
         claimed: dict[tuple[int, Parts], dict[Parts, bool]] = {}
-        later: dict[tuple[int, Parts], list[Group]] = {}
+        later: dict[tuple[int, Parts], list[tuple[Group, bool]]] = {}
         for item in trees:
             if shared[item.place] > 1:
                 names = claimed.setdefault(item.place, {})
@@ -118,6 +135,17 @@ class Transfer:
         for item in trees:
             if (groups := later.pop(item.place, None)) is not None:
                 await self._finish(item, groups)
+        if extras is not None:
+            await self._remove_extras(trees, extras)
+
+    def _takes_part(self, item: Item) -> bool:
+        """Whether the filters let in the source itself, which they do if only what is in it goes."""
+        is_directory = item.top.kind is Kind.DIRECTORY
+        if not item.named or self._options.filters.keeps(item.named, is_directory):
+            return True
+        if item.account.take_itself(None):
+            self._report.skip(name_of((), item.label), 0 if is_directory else item.top.size, "left out by a filter")
+        return False
 
     # ---- what goes where -------------------------------------------------------------------------------------------
 
@@ -156,7 +184,9 @@ class Transfer:
                 base + place_map.suffix,
                 attrs,
                 place_map.origin.label,
-                self._report.account(number),
+                self._report.account(number, name_of((), place_map.origin.label)),
+                () if place_map.origin.contents else (place_map.origin.name,),
+                number,
                 place_map.suffix if into_directory else (base + place_map.suffix)[-1:],
             )
             for number, (place_map, (source, prefix, attrs)) in enumerate(zip(mapped, tops, strict=True))
@@ -232,6 +262,8 @@ class Transfer:
         except NotFound:
             existing = None
         verdict = judge(Facts.of(item.top), existing)
+        if verdict is Verdict.DIRECTORY_IN_THE_WAY and self._options.delete and await self._clear(item, (), True):
+            existing, verdict = None, judge(Facts.of(item.top), None)
         if verdict in (Verdict.CURRENT, Verdict.ADJUST) and account.owed(()) and item.top.kind is Kind.FILE:
             verdict = Verdict.SEND  # an attempt that was cut short had it on its way, and heard no more of it
         if verdict in (Verdict.CURRENT, Verdict.ADJUST) and item.top.kind is Kind.FILE:
@@ -251,12 +283,13 @@ class Transfer:
             case Verdict.MAKE:
                 if not self._options.dry_run:
                     return item, existing is None
-                report.would("make link", name)
+                report.would(events.MAKE_LINK, name)
             case Verdict.ADJUST:
                 if self._options.dry_run:
-                    report.would("set mode of", name)
+                    report.would(events.ADJUST, name)
                 else:
-                    await self._guarded(item, (), partial(item.target.set_attrs, item.target_prefix, item.top))
+                    adjust = partial(item.target.set_attrs, item.target_prefix, item.top)
+                    await self._guarded(item, (), partial(self._change, item, events.ADJUST, adjust))
         return None
 
     async def _note_current(self, item: Item) -> None:
@@ -275,11 +308,16 @@ class Transfer:
             for item, fresh in waiting:
                 if item.top.kind is Kind.SYMLINK:
                     make = partial(item.target.symlink, item.target_prefix, item.top)
-                    await self._guarded(item, (), make)
+                    await self._guarded(item, (), partial(self._change, item, events.MAKE_LINK, make))
                 else:
                     await self._guarded(item, (), partial(self._transfer, item, (), item.top.size, fresh))
 
         await all_of(*[work] * min(self._options.streams, len(items)))
+
+    async def _change(self, item: Item, action: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Do something else than sending to a source that is one file, and tell of it."""
+        await act()
+        item.account.changed_itself(action, ())
 
     async def _guarded(self, item: Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> bool:
         """Do something about one file, which fails alone unless the connection is lost. Whether it was done."""
@@ -318,7 +356,7 @@ class Transfer:
     # ---- trees -----------------------------------------------------------------------------------------------------
 
     async def _move_tree(
-        self, item: Item, claimed: dict[Parts, bool] | None, later: list[Group] | None, *, last: bool
+        self, item: Item, claimed: dict[Parts, bool] | None, later: list[tuple[Group, bool]] | None, *, last: bool
     ) -> None:
         options = self._options
         if PACKS_FEATURE not in self._client.connection.peer_hello.features:
@@ -328,12 +366,18 @@ class Transfer:
             there = await item.target.stat(item.target_prefix, follow=not item.target_prefix)
         top, seen = Facts.of(item.top), None if there is None else Facts.of(there)
         verdict = judge(top, seen)
+        if verdict is Verdict.FILE_IN_THE_WAY and options.delete and await self._clear(item, (), False):
+            seen, verdict = None, Verdict.MAKE
         if verdict is Verdict.FILE_IN_THE_WAY:
             item.account.fail(name_of((), item.label), (), in_the_way(verdict, ()))
             return
         made = verdict is Verdict.MAKE
-        if made and options.dry_run:
-            self._report.would("make directory", name_of((), item.label))
+        first = item.place not in self._begun
+        self._begun.add(item.place)
+        filters = item.filters(options)
+        extras = None
+        if self._extras is not None:
+            extras = TreeExtras(self._extras, item.number, item.target_prefix, filters)
         differs = seen is None or (seen.mode, seen.mtime) != (top.mode, top.mtime)
 
         async def transfer(parts: Parts, large: Large) -> bool:
@@ -350,29 +394,106 @@ class Transfer:
                 transfer=transfer,
                 workers=options.streams,
                 top=Entered(top.mtime, top.mode, made, differs),
-                make_top=made,
-                filters=options.filters,
+                make_top=made and first,
+                filters=filters,
                 account=item.account,
                 claimed=claimed,
                 later=later,
                 last=last,
+                extras=extras,
+                clear=partial(self._clear, item) if options.delete else None,
+                tell_top=first,
                 links=LINKS_FEATURE in self._client.connection.peer_hello.features,
                 notes=self._notes(item),
             )
             with self._lanes.carrying(self._lanes.alive[:1]):
                 await move_tree(tree)
+        if extras is not None:
+            extras.end()
 
-    async def _finish(self, item: Item, groups: list[Group]) -> None:
+    async def _finish(self, item: Item, groups: list[tuple[Group, bool]]) -> None:
         """Finish the directories that several sources share, deepest first."""
+        groups.sort(key=lambda one: one[0].directory, reverse=True)
+        await self._carry(item, groups)
+
+    async def _carry(self, item: Item, groups: Sequence[tuple[Group, bool]]) -> None:
+        """Have groups done in their order, and told if they are to be."""
         carrier = self._carrier(item)
-        groups.sort(key=lambda group: group.directory, reverse=True)
 
         async def put() -> None:
-            for group in groups:
-                await carrier.put(group)
+            for group, told in groups:
+                await carrier.put(group, told=told)
             await carrier.end()
 
         await all_of(put, carrier.run)
+
+    # ---- what is there alone ---------------------------------------------------------------------------------------
+
+    def _begin_extras(self, items: Sequence[Item], trees: Sequence[Item]) -> Extras:
+        if not trees:
+            raise UsageError("--delete needs a directory among the sources: only what is in directories is removed")
+        if SYNC_FEATURE not in self._client.connection.peer_hello.features:
+            raise Unsupported("the server cannot remove what a source has not; both sides need this release of fsmux")
+        return Extras([item.target_prefix for item in items])
+
+    async def _remove_extras(self, trees: Sequence[Item], extras: Extras) -> None:
+        """Remove what stands at the destination and in no source, unless anything failed."""
+        report = self._report
+        if report.failed:
+            report(Warned("", f"nothing was removed at the destination, because {report.failed} of the above failed"))
+            return
+        for item in trees:
+            groups = [one async for one in self._removals(item, extras.of(item.number))]
+            item.account.removing([group for group, told in groups if told])
+            if groups:
+                await self._carry(item, groups)
+
+    async def _removals(self, item: Item, found: Sequence[Emptied]) -> AsyncIterator[tuple[Group, bool]]:
+        """The groups that remove names, each followed by what that changes of its directory."""
+        filters = item.filters(self._options)
+        inside: dict[Parts, Group | None] = {}
+        if filters:
+            tops = [(*one.directory, name) for one in found for name, is_dir in one.names.items() if is_dir]
+            inside = await self._unprotected(item, tops, filters)
+        for some in inside.values():
+            if some:
+                yield some, True
+        for one in found:
+            whole = [each for each in one.names.items() if inside.get((*one.directory, each[0])) is None]
+            if whole:
+                yield removal(one.directory, whole), True
+            yield itself(one.directory, one.facts.mtime, one.facts.mode, Act.ADJUST), False
+
+    async def _unprotected(self, item: Item, tops: list[Parts], filters: Filters) -> dict[Parts, Group | None]:
+        if not tops:
+            return {}
+        async with item.target.looking(item.target_prefix, nothing=False) as looker:
+            return {} if looker is None else await unprotected(looker, tops, filters)
+
+    async def _clear(self, item: Item, parts: Parts, is_directory: bool) -> bool:
+        """Remove what stands in the way of a name; whether that is gone now, or would be."""
+        place, filters = item.target_prefix + parts, item.filters(self._options)
+        assert self._extras is not None
+        if parts and self._extras.taken(place):
+            return False  # it is another source's
+        if is_directory and filters and (await self._unprotected(item, [parts], filters)).get(parts) is not None:
+            return False
+        if self._options.dry_run:
+            self._report.would(events.REMOVE, item.account.name_of(parts))
+            return True
+        gone = False
+
+        async def remove() -> None:
+            nonlocal gone
+            with suppress(NotFound):
+                await item.target.remove(place, recursive=is_directory)
+            gone = True
+            item.account.changed_itself(events.REMOVE, parts)
+            if self._ledger is not None:
+                self._ledger.forget(item.listed + parts, is_directory)
+
+        await self._guarded(item, parts, remove)
+        return gone
 
     def _notes(self, item: Item) -> TreeNotes | None:
         ledger, (site, here) = self._ledger, item.local
@@ -382,7 +503,7 @@ class Transfer:
 
     def _carrier(self, item: Item) -> Carrier:
         if self._options.dry_run:
-            return Rehearsal(self._report)
+            return Rehearsal(item.account)
         down = isinstance(item.target, LocalSite)
         there = item.source_prefix if down else item.target_prefix
         site, here = item.local

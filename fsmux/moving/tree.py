@@ -23,7 +23,7 @@ from fsmux.columns import Act, Group, itself
 from fsmux.limits import SMALL_FILE
 from fsmux.moving.carriers import Carrier, all_of
 from fsmux.moving.sharing import Sharing
-from fsmux.plan.plan import Entered, Large, plan
+from fsmux.plan.plan import Entered, Large, conflicts, plan
 from fsmux.plan.walk import kept
 from fsmux.records import printable
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from fsmux.moving.extras import TreeExtras
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account
     from fsmux.plan.filters import Filters
@@ -71,10 +72,17 @@ class Tree:
     last: bool
     """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
     claimed: dict[Parts, bool] | None = None
-    later: list[Group] | None = None
-    """Where finishing is put off to if other sources go to the same place."""
+    later: list[tuple[Group, bool]] | None = None
+    """Where finishing is put off to if other sources go to the same place; and whether it is to be told."""
     links: bool = True
     """Whether further names of one file are to be that at the destination, too."""
+    extras: TreeExtras | None = None
+    """Who is told what stands at the destination, if what is there alone is to be removed."""
+    clear: Callable[[Parts, bool], Awaitable[bool]] | None = None
+    """Remove what stands in the way of a name (a directory or not), and return whether that is gone; if that is wanted.
+    """
+    tell_top: bool = True
+    """Whether what is done to the top itself is to be told."""
     notes: TreeNotes | None = None
     """Who is told what is up to date, if a manifest is made."""
 
@@ -86,8 +94,12 @@ class _Open:
     parts: Parts
     facts: Entered
     above: _Open | None
+    told: bool
+    """Whether it is to be told that it gets another mode or time than it had."""
     expected: dict[bytes, Entered] = field(default_factory=dict)
     """Subdirectories that are still to come."""
+    taken: set[bytes] = field(default_factory=set)
+    """Those that another source has, too."""
     touched: bool = False
     left: bool = False
     pending: int = 0
@@ -135,6 +147,8 @@ class _Moving:
                                 dropped = parts
                                 continue
                             group = kept(group, keeps)
+                            if group.more and not group.names:
+                                continue  # the next one is compared with what stands beside this one, too
                         if parts != last:
                             asked.append(parts)
                             last = parts
@@ -159,9 +173,10 @@ class _Moving:
     async def _plan(self) -> None:
         tree = self._tree
         with self._large_in:
-            self._here = _Open((), tree.top, None)
+            top = tree.top
+            self._here = _Open((), top, None, top.differs and not top.made and tree.tell_top)
             if tree.make_top:
-                await tree.carrier.put(itself((), tree.top.mtime, tree.top.mode, Act.MAKE))
+                await tree.carrier.put(itself((), top.mtime, top.mode, Act.MAKE))
             async for batch in self._scanned:
                 for group in batch:
                     await self._plan_group(group)
@@ -181,8 +196,20 @@ class _Moving:
             self._account.fail(printable(group.directory), group.directory, group.error)
             return
         existing = None if here.facts.made else await self._existing.beside(group)
+        if self._tree.extras is not None:
+            self._tree.extras.beside(group, existing, here.facts)
+        if self._tree.clear is not None and existing is not None:
+            existing = await self._cleared(self._tree.clear, group, existing)
         for part in self._account.parted(group):
             await self._do(here, part, existing)
+
+    async def _cleared(self, clear: Callable[[Parts, bool], Awaitable[bool]], group: Group, existing: Group) -> Group:
+        """What stands at the destination, after directories in the way of files, and the reverse, were removed."""
+        gone: set[int] = set()
+        for index, is_directory in conflicts(group, existing):
+            if await clear((*group.directory, existing.names[index]), is_directory):
+                gone.add(index)
+        return existing.pick([index for index in range(len(existing)) if index not in gone]) if gone else existing
 
     async def _do(self, here: _Open, group: Group, existing: Group | None) -> None:
         """Plan a group, tell of it, and hand it to those who move it."""
@@ -193,6 +220,7 @@ class _Moving:
         if tree.notes is not None:
             await tree.notes.planned(group, found)
         here.expected.update(found.enter)
+        here.taken.update(found.taken)
         self._sharing.expect(group.directory, found)
         for further in found.further:
             here.touched = True
@@ -217,7 +245,8 @@ class _Moving:
             return here
         if here.parts != parts[:-1] or (facts := here.expected.pop(parts[-1], None)) is None:
             return None
-        self._here = _Open(parts, facts, here)
+        told = facts.differs and not facts.made and parts[-1] not in here.taken
+        self._here = _Open(parts, facts, here, told)
         return self._here
 
     async def _leave(self) -> None:
@@ -237,9 +266,9 @@ class _Moving:
             if directory.touched or facts.differs:
                 finishing = itself(directory.parts, facts.mtime, facts.mode, Act.ADJUST)
                 if self._tree.later is not None:
-                    self._tree.later.append(finishing)
+                    self._tree.later.append((finishing, directory.told))
                 else:
-                    await self._tree.carrier.put(finishing)
+                    await self._tree.carrier.put(finishing, told=directory.told)
             directory = directory.above
             if directory is not None:
                 directory.pending -= 1

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -52,7 +53,15 @@ class Filters:
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self.rules = tuple(rules)
         self._compiled = [(rule.include, *_compile(rule.pattern)) for rule in self.rules]
+        self._base = b""
         self._directory = lru_cache(maxsize=4096)(self._admits_directory)
+
+    def below(self, base: Parts) -> Filters:
+        """The same rules for names that are told relative to ``base``."""
+        found = copy(self)
+        found._base = b"".join(b"/" + name for name in base)
+        found._directory = lru_cache(maxsize=4096)(found._admits_directory)
+        return found
 
     def __bool__(self) -> bool:
         return bool(self.rules)
@@ -61,7 +70,7 @@ class Filters:
         """Whether the rules let this name in, given that the directories above it are: what a walk asks."""
         if not self._compiled:
             return True
-        path = b"/" + b"/".join(parts)
+        path = self._base + b"/" + b"/".join(parts) if parts else self._base
         for include, directories_only, regex in self._compiled:
             if (is_directory or not directories_only) and regex.fullmatch(path):
                 return include

@@ -129,6 +129,8 @@ class Plan:
     special: list[bytes] = field(default_factory=list)
     failed: list[tuple[bytes, FsmuxError]] = field(default_factory=list)
     enter: dict[bytes, Entered] = field(default_factory=dict)
+    taken: list[bytes] = field(default_factory=list)
+    """Directories that another source has, too, and came first with."""
     blocked: list[bytes] = field(default_factory=list)
     """Directories that failed: what is in them is not spoken of."""
     first: dict[bytes, bytes] = field(default_factory=dict)
@@ -163,6 +165,19 @@ def plan(
         if unchanged and not again:
             return Plan(current=source)
     return _one_by_one(source, existing, small, up_to_date, claimed, again, shared)
+
+
+def conflicts(source: Group, existing: Group) -> list[tuple[int, bool]]:
+    """What stands in the way of ``source``, by its number in ``existing``, and whether it is a directory."""
+    if DIRECTORY not in existing.kinds and DIRECTORY not in source.kinds:
+        return []
+    kinds = {name: mode & KIND_BITS for name, mode in zip(source.names, source.modes, strict=True)}
+    found = []
+    for index, (name, mode) in enumerate(zip(existing.names, existing.modes, strict=True)):
+        wanted, there = kinds.get(name), mode & KIND_BITS
+        if wanted in _KIND_OF and (wanted == DIRECTORY) is not (there == DIRECTORY):
+            found.append((index, there == DIRECTORY))
+    return found
 
 
 def _same(source: Group, existing: Group) -> bool:
@@ -221,6 +236,8 @@ def _one_by_one(
                 if is_directory:
                     found.blocked.append(name)
                 continue
+            if taken:
+                found.taken.append(name)
             if taken and verdict is Verdict.MAKE:
                 verdict = Verdict.CURRENT  # the other source has made it, or would in earnest
         if (key := keys.get(index)) is not None and verdict in _STANDS_AFTERWARDS:

@@ -128,7 +128,7 @@ async def _write(
                 break
             await _fill(unpacker, disk, pack, contents)
             together.append(pack)
-        failures = await disk.meta(unpacker.commit)
+        failures = await disk.meta(unpacker.commit, trio.from_thread.check_cancelled)
         for pack in together:
             await done(pack, [failure for failure in failures if failure.pack == pack.number])
 

@@ -37,6 +37,9 @@ PACKS_FEATURE: Final = "packs"
 LINKS_FEATURE: Final = "links"
 """Who names it in its HELLO knows which files have several names, and makes hard links."""
 
+SYNC_FEATURE: Final = "sync"
+"""Who names it in its HELLO removes names by packs."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

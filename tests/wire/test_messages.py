@@ -64,7 +64,9 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False) -> Gr
         found = draw(st.lists(names, min_size=1, max_size=6))
         columns = [[draw(times), 0o100000 | draw(modes), draw(targets)] for _ in found]
         return Group(here, found, [0] * len(found), *map(list, zip(*columns, strict=True)), act=act)
-    if not listed and draw(st.booleans()):
+    if act is Act.REMOVE:
+        kinds.remove(0o120000)
+    elif not listed and draw(st.booleans()):
         return Group(here, [], [0], [draw(times)], [0o040000 | draw(modes)], act=act)
     found = draw(st.lists(names, max_size=6))
     kind = [draw(st.sampled_from(kinds)) for _ in found]
@@ -73,7 +75,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False) -> Gr
     return Group(
         here,
         found,
-        [draw(st.integers(0, 2**18)) if one else 0 for one in regular],
+        [draw(st.integers(0, 2**18)) if one and act is not Act.REMOVE else 0 for one in regular],
         [draw(times) for _ in found],
         [one | draw(modes) for one in kind],
         [draw(targets) for _ in links or ()],

@@ -27,6 +27,7 @@ class Act(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ACT_MAKE: _ClassVar[Act]
     ACT_ADJUST: _ClassVar[Act]
+    ACT_REMOVE: _ClassVar[Act]
     ACT_LINK: _ClassVar[Act]
 KIND_UNKNOWN: Kind
 KIND_FILE: Kind
@@ -39,6 +40,7 @@ DURABILITY_BATCH: Durability
 DURABILITY_FILE: Durability
 ACT_MAKE: Act
 ACT_ADJUST: Act
+ACT_REMOVE: Act
 ACT_LINK: Act
 
 class Hello(_message.Message):

@@ -65,6 +65,8 @@ def _check_pack(groups: tuple[Group, ...], field: str) -> None:
             raise ProtocolError(f"{field}: something that is neither file, directory nor link")
         if group.error is not None:
             raise ProtocolError(f"{field}: a group of a listing")
+        if group.act is Act.REMOVE and (group.itself or any(group.sizes) or SYMLINK in group.kinds):
+            raise ProtocolError(f"{field}: this cannot be removed")
 
 
 def _group(raw: pb.Group, field: str) -> Group:
