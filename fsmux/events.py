@@ -7,8 +7,9 @@ observer must return at once and must not raise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
 
 from fsmux.records import printable
 
@@ -18,20 +19,17 @@ if TYPE_CHECKING:
     from fsmux.records import Extent, Parts
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """Base of all records."""
 
 
-@dataclass(frozen=True, slots=True)
-class MappedTo(Event):
+class MappedTo(Event, frozen=True):
     """Where one source goes: ``text`` is ``SOURCE -> DESTINATION``."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class WouldDo(Event):
+class WouldDo(Event, frozen=True):
     """What a dry run would do now: ``action`` (``send``, ``make directory``…) with ``path``."""
 
     action: str
@@ -39,16 +37,14 @@ class WouldDo(Event):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Scanning(Event):
+class Scanning(Event, frozen=True):
     """The source tree is still being read: so many files and bytes that are to be sent were found until now."""
 
     files: int
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Planned(Event):
+class Planned(Event, frozen=True):
     """The scan ended: what is or will be sent, and what is up to date already.  Much may have arrived before."""
 
     files: int
@@ -57,8 +53,7 @@ class Planned(Event):
     skipped_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileStarted(Event):
+class FileStarted(Event, frozen=True):
     """A session for one file began. ``resumed`` bytes of ``size`` were at the destination already."""
 
     path: str
@@ -66,8 +61,7 @@ class FileStarted(Event):
     resumed: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileProgress(Event):
+class FileProgress(Event, frozen=True):
     """``bytes`` more payload bytes of this file arrived at (or left for) the other side.
 
     Less than none: of what was to leave, so many bytes stayed here because the connection was lost.
@@ -77,16 +71,14 @@ class FileProgress(Event):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileReused(Event):
+class FileReused(Event, frozen=True):
     """``bytes`` of an earlier version of this file, which the destination holds, need not travel."""
 
     path: str
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileDone(Event):
+class FileDone(Event, frozen=True):
     """A file stands whole under its final name.
 
     ``bytes_sent`` counts payload bytes that crossed the wire in this run, ``bytes_resumed`` those that the
@@ -102,8 +94,7 @@ class FileDone(Event):
     durable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class FileSkipped(Event):
+class FileSkipped(Event, frozen=True):
     """A file was left alone, and why (``up to date``, ``special file``…)."""
 
     path: str
@@ -111,8 +102,7 @@ class FileSkipped(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FilesDone(Event):
+class FilesDone(Event, frozen=True):
     """Small files of one directory that travelled together stand whole under their final names: many a FileDone."""
 
     directory: Parts
@@ -131,15 +121,13 @@ class FilesDone(Event):
             yield FileDone(printable((*self.directory, name)), size, size, 0, f"{crc:08x}", self.durable)
 
 
-@dataclass(frozen=True, slots=True)
-class FileLinked(Event):
+class FileLinked(Event, frozen=True):
     """A file stands as one more name of another one of the same transfer; no byte of it travelled."""
 
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class FilesLinked(Event):
+class FilesLinked(Event, frozen=True):
     """Files of one directory stand as further names of others: many a FileLinked."""
 
     directory: Parts
@@ -151,8 +139,7 @@ class FilesLinked(Event):
             yield FileLinked(printable((*self.directory, name)))
 
 
-@dataclass(frozen=True, slots=True)
-class FilesSkipped(Event):
+class FilesSkipped(Event, frozen=True):
     """Files of one directory were left alone for one reason: many a FileSkipped."""
 
     directory: Parts
@@ -170,16 +157,14 @@ class FilesSkipped(Event):
             yield FileSkipped(printable((*self.directory, name)), size, self.reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Changed(Event):
+class Changed(Event, frozen=True):
     """Something else than sending was done to ``path``: the counterpart of a :class:`WouldDo` with this ``action``."""
 
     action: str
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class NamesChanged(Event):
+class NamesChanged(Event, frozen=True):
     """The same was done to names of one directory: many a Changed."""
 
     action: str
@@ -196,8 +181,7 @@ MAKE_DIRECTORY, MAKE_LINK, ADJUST, REMOVE = "make directory", "make link", "set 
 """What can be done beside sending."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkHealed(Event):
+class ChunkHealed(Event, frozen=True):
     """A chunk arrived damaged and was asked for again."""
 
     path: str
@@ -205,8 +189,7 @@ class ChunkHealed(Event):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Retrying(Event):
+class Retrying(Event, frozen=True):
     """The connection or a file failed and will be tried again after ``delay`` seconds."""
 
     path: str
@@ -215,8 +198,7 @@ class Retrying(Event):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileFailed(Event):
+class FileFailed(Event, frozen=True):
     """A file was given up. ``code`` is the name of an :class:`fsmux.errors.ErrorCode`."""
 
     path: str
@@ -225,16 +207,14 @@ class FileFailed(Event):
     retryable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Warned(Event):
+class Warned(Event, frozen=True):
     """Something a person should know that failed nothing."""
 
     path: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Summary(Event):
+class Summary(Event, frozen=True):
     """The last record of a transfer; its fields add up the records before it."""
 
     files: int
@@ -249,8 +229,7 @@ class Summary(Event):
     """Names that were removed because the source has none of them; of a directory with all in it, one."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileDamaged(Event):
+class FileDamaged(Event, frozen=True):
     """A file is not what its manifest says: ``chunks`` are the ranges that differ, ``reason`` is for a person."""
 
     path: str
@@ -259,24 +238,21 @@ class FileDamaged(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileMissing(Event):
+class FileMissing(Event, frozen=True):
     """A file of the manifest is not there."""
 
     path: str
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileExtra(Event):
+class FileExtra(Event, frozen=True):
     """A file is there and not in the manifest."""
 
     path: str
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class FileRepaired(Event):
+class FileRepaired(Event, frozen=True):
     """A file is again what its manifest says; so many bytes of it came from the source."""
 
     path: str
@@ -284,8 +260,7 @@ class FileRepaired(Event):
     bytes_sent: int
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestWritten(Event):
+class ManifestWritten(Event, frozen=True):
     """A manifest was written to ``path``.  ``bytes_read`` of its files were read for it beside their transfer."""
 
     path: str
@@ -294,15 +269,13 @@ class ManifestWritten(Event):
     bytes_read: int
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionOpened(Event):
+class ConnectionOpened(Event, frozen=True):
     """Server side: a peer connected. ``peer`` is printable."""
 
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionClosed(Event):
+class ConnectionClosed(Event, frozen=True):
     """Server side: a peer left. ``reason`` is empty for an orderly end."""
 
     peer: str
@@ -311,16 +284,14 @@ class ConnectionClosed(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Authenticated(Event):
+class Authenticated(Event, frozen=True):
     """Server side: the peer proved to be ``user`` (empty where no authentication is asked for)."""
 
     peer: str
     user: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFailed(Event):
+class RequestFailed(Event, frozen=True):
     """Server side: a request ended with an error that was reported to the peer."""
 
     peer: str

@@ -3,13 +3,17 @@
 Theory: ``wire/``, ``files/`` and ``plan/`` do not know one another, yet all three mean the same thing by an extent or
 by the identity of a file.  Those few words live here, as plain immutable values without behaviour that could fail.
 They say nothing about whether a value may be trusted: whoever takes one from a peer or from a disk checks it first.
+
+Records are msgspec structs, here and in all that a command loads: making such a class takes 0.02 ms, a dataclass takes
+0.6 ms of every start, and there are a hundred (measured: 0.06 s of 0.24).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, NamedTuple, TypeAlias
+
+from msgspec import Struct
 
 Parts: TypeAlias = tuple[bytes, ...]
 """A path as its components, relative to some root; the root itself is ``()``.  Names are bytes, as they are on disk."""
@@ -44,8 +48,7 @@ class Durability(IntEnum):
     FILE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Which version of a source some bytes came from.
 
     ``tag`` tells versions apart that size and time do not (the same second, a restored time).  It is made by the side
@@ -57,8 +60,7 @@ class Identity:
     tag: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Attrs:
+class Attrs(Struct, frozen=True):
     """What is known of a name without reading its bytes.  ``link_target`` is empty except for symbolic links.
 
     It is a message as it stands, so it carries the number of its command, which ``fsmux.wire.frames`` names ATTRS.

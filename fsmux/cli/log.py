@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Final, TextIO
+
+from msgspec.structs import asdict
 
 from fsmux import events
 from fsmux.cli.wording import NORMAL, VERBOSE, sentence

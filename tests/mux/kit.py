@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec.structs import replace
 from trio.testing import memory_stream_pair
 
 from fsmux import limits

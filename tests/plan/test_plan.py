@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fsmux.columns import DIRECTORY as DIR
 from fsmux.columns import KIND_BITS, REGULAR, SYMLINK, Act, Group

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from typing import Any
 
@@ -131,14 +130,14 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
 }  # fmt: skip
 
 
-def made(cls: type) -> st.SearchStrategy[Any]:
+def made(cls: Any) -> st.SearchStrategy[Any]:
     if cls is m.Attrs:
         return attrs
     known = FIELDS[cls]
-    for field in dataclasses.fields(cls):
-        if field.name not in known:
-            known[field.name] = paths if field.name == "path" else st.booleans()
-    return st.builds(cls, **known)
+    for name in cls.__struct_fields__:
+        if name not in known:
+            known[name] = paths if name == "path" else st.booleans()
+    return st.fixed_dictionaries(known).map(lambda values: cls(**values))
 
 
 messages = st.sampled_from(sorted(MESSAGES.values(), key=lambda cls: cls.__name__)).flatmap(made)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
+
+from msgspec.structs import replace
 
 from fsmux.limits import MAX_CONTROL_PAYLOAD
 from fsmux.wire.messages.checks import MAX_HAVES, MAX_RANGES, MAX_TEXT

@@ -7,8 +7,9 @@ protocol error; a record that :func:`~fsmux.wire.messages.decode` made has been 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
+
+from msgspec import Struct
 
 from fsmux.records import Attrs, Durability, Extent, Identity, Parts
 from fsmux.wire.frames import Cmd
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 # ---- connection -------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(Struct, frozen=True):
     """The first message of either side: what it speaks, what it allows its peer."""
 
     CMD: ClassVar[Cmd] = Cmd.HELLO
@@ -35,8 +35,7 @@ class Hello:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Auth:
+class Auth(Struct, frozen=True):
     """One step of a SASL exchange."""
 
     CMD: ClassVar[Cmd] = Cmd.AUTH
@@ -45,60 +44,52 @@ class Auth:
     done: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.PING
     token: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(Struct, frozen=True):
     """The answer to a ping, with its token."""
 
     CMD: ClassVar[Cmd] = Cmd.PONG
     token: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """How many credited bytes per second its receiver may send; 0: as many as it can."""
 
     CMD: ClassVar[Cmd] = Cmd.PACE
     rate: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Credit:
+class Credit(Struct, frozen=True):
     """For each stream named, the sum of credited bytes that its peer may have sent since it was opened."""
 
     CMD: ClassVar[Cmd] = Cmd.CREDIT
     grants: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """A failure: an :class:`~fsmux.errors.ErrorCode`, known here or not, and a sentence for a person."""
 
     code: int
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reset(Fault):
+class Reset(Fault, frozen=True):
     """The stream ends here and now, in both directions."""
 
     CMD: ClassVar[Cmd] = Cmd.RESET
 
 
-@dataclass(frozen=True, slots=True)
-class Goaway(Fault):
+class Goaway(Fault, frozen=True):
     """No new streams; the connection ends when the open ones have."""
 
     CMD: ClassVar[Cmd] = Cmd.GOAWAY
 
 
-@dataclass(frozen=True, slots=True)
-class Error(Fault):
+class Error(Fault, frozen=True):
     """The answer to a request that failed."""
 
     CMD: ClassVar[Cmd] = Cmd.ERROR
@@ -107,22 +98,19 @@ class Error(Fault):
 # ---- names and attributes ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.STAT
     path: Parts
     follow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class List:
+class List(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.LIST
     path: Parts
     recursive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One name of a listing, relative to the listed directory, with its attributes or why they cannot be had."""
 
     path: Parts
@@ -130,37 +118,32 @@ class Entry:
     fault: Fault | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entries:
+class Entries(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.ENTRIES
     entries: tuple[Entry, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Mkdir:
+class Mkdir(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.MKDIR
     path: Parts
     parents: bool = False
     mode: int = 0o777
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.RENAME
     source: Parts
     target: Parts
     replace: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.REMOVE
     path: Parts
     recursive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SetAttrs:
+class SetAttrs(Struct, frozen=True):
     """Set the times and the mode of what stands under a name."""
 
     CMD: ClassVar[Cmd] = Cmd.SETATTRS
@@ -168,16 +151,14 @@ class SetAttrs:
     attrs: Attrs
 
 
-@dataclass(frozen=True, slots=True)
-class Symlink:
+class Symlink(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.SYMLINK
     path: Parts
     target: bytes
     attrs: Attrs | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ok:
+class Ok(Struct, frozen=True):
     """The request succeeded."""
 
     CMD: ClassVar[Cmd] = Cmd.OK
@@ -186,8 +167,7 @@ class Ok:
 # ---- random access: the stream is the handle --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+class Open(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.OPEN
     path: Parts
     write: bool = False
@@ -195,15 +175,13 @@ class Open:
     truncate: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.READ
     offset: int
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class ReadDone:
+class ReadDone(Struct, frozen=True):
     """So many bytes were read (fewer than asked for: the file ended), with this CRC-32."""
 
     CMD: ClassVar[Cmd] = Cmd.READ_DONE
@@ -211,16 +189,14 @@ class ReadDone:
     crc32: int
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.WRITE
     offset: int
     length: int
     crc32: int
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.CLOSE
     sync: bool = False
 
@@ -228,8 +204,7 @@ class Close:
 # ---- bulk transfer ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
+class Get(Struct, frozen=True):
     """Please offer this file; ``fresh`` if nothing of it is here."""
 
     CMD: ClassVar[Cmd] = Cmd.GET
@@ -238,8 +213,7 @@ class Get:
     chunk_size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     """A file for this name will be offered next; ``join`` is shared by all requests of one run, in all its attempts."""
 
     CMD: ClassVar[Cmd] = Cmd.PUT
@@ -251,8 +225,7 @@ class Put:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.OFFER
     identity: Identity
     mode: int
@@ -260,8 +233,7 @@ class Offer:
     eager: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.WANT
     missing: tuple[Extent, ...] = ()
     whole: bool = False
@@ -278,22 +250,19 @@ class Have(NamedTuple):
     digest: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Haves:
+class Haves(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.HAVES
     ranges: tuple[Have, ...] = ()
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Keep:
+class Keep(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.KEEP
     ranges: tuple[Extent, ...] = ()
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """The DATA that follows belongs here, until the length is used up."""
 
     CMD: ClassVar[Cmd] = Cmd.SPAN
@@ -301,8 +270,7 @@ class Span:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """All bytes of a chunk were sent; this is what they must come to."""
 
     CMD: ClassVar[Cmd] = Cmd.CHUNK
@@ -310,8 +278,7 @@ class Chunk:
     crc32: int
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(Struct, frozen=True):
     """A chunk arrived damaged (``found`` is what it came to): please send it again."""
 
     CMD: ClassVar[Cmd] = Cmd.AGAIN
@@ -319,15 +286,13 @@ class Again:
     found: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.FINISH
     chunks: int
     crc32: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Struct, frozen=True):
     """The file stands whole under its name; this is its CRC-32."""
 
     CMD: ClassVar[Cmd] = Cmd.COMMITTED
@@ -339,8 +304,7 @@ class Committed:
 # ---- trees ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(Struct, frozen=True):
     """Packs of what is to stand under this path come next."""
 
     CMD: ClassVar[Cmd] = Cmd.STORE
@@ -350,16 +314,14 @@ class Store:
     attempt: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(Struct, frozen=True):
     """What stands under this path will be asked for."""
 
     CMD: ClassVar[Cmd] = Cmd.FETCH
     path: Parts
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """Please send these entries as pack ``number``."""
 
     CMD: ClassVar[Cmd] = Cmd.ASK
@@ -367,8 +329,7 @@ class Ask:
     groups: tuple[Group, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Pack:
+class Pack(Struct, frozen=True):
     """The index of a pack; the contents of its regular files follow as DATA, one behind the other."""
 
     CMD: ClassVar[Cmd] = Cmd.PACK
@@ -389,8 +350,7 @@ class Failed(NamedTuple):
     fault: Fault
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
+class Packed(Struct, frozen=True):
     """All of pack ``number`` stands, but for what failed."""
 
     CMD: ClassVar[Cmd] = Cmd.PACKED
@@ -399,16 +359,14 @@ class Packed:
     durable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(Struct, frozen=True):
     """List the whole tree at this path, directories before what is in them."""
 
     CMD: ClassVar[Cmd] = Cmd.WALK
     path: Parts
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """List these directories, which are relative to the path of the first such message."""
 
     CMD: ClassVar[Cmd] = Cmd.LOOK
@@ -416,8 +374,7 @@ class Look:
     directories: tuple[Parts, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.LISTED
     groups: tuple[Group, ...] = ()
 
