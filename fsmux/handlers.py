@@ -24,6 +24,7 @@ from fsmux.files.source import Source
 from fsmux.limits import CHUNK_SIZE, MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
 from fsmux.plan.walk import Listed, walk
+from fsmux.range_handlers import create, take_data
 from fsmux.records import Attrs, Durability, Kind, printable
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import send_file
@@ -32,6 +33,7 @@ from fsmux.tree_handlers import fetch, look, store, walk_tree
 from fsmux.wire.frames import FileSpan, Meter
 from fsmux.wire.messages import (
     Close,
+    Create,
     Entries,
     Entry,
     Error,
@@ -262,22 +264,11 @@ async def _read(stream: Stream, handle: Handle, request: Read, size: int) -> Non
 
 async def _write(context: Context, stream: Stream, handle: Handle, request: Write) -> None:
     """Take one range; nothing is written unless all of it came and its CRC-32 is right."""
-    if request.length > MAX_DATA_PAYLOAD:
-        raise ProtocolError(f"WRITE of {request.length} bytes; the most is {MAX_DATA_PAYLOAD}")
-    stream.expect(request.length)
+    stream.expect(min(request.length, MAX_DATA_PAYLOAD))
     received: list[Data] = []
     try:
-        have = 0
-        while have < request.length:
-            data = await stream.receive()
-            if not isinstance(data, Data):
-                raise ProtocolError("WRITE was not followed by its data")
-            received.append(data)
-            have += data.length
-            stream.expect(max(request.length - have, 0))
-        if have > request.length:
-            raise ProtocolError("more data than WRITE announced")
-        views = [view for data in received for view in data.views]
+        views = await take_data(stream, request, received)
+        stream.expect(0)
         found = await context.disk.read(handle.crc32, views)
         if found != request.crc32:
             raise IntegrityError(f"the range at {request.offset} arrived damaged; nothing was written, write it again")
@@ -346,6 +337,7 @@ HANDLERS: dict[type, Callable[[Context, Stream, Any], Awaitable[None]]] = {
     SetAttrs: _set_attrs,
     Symlink: _symlink,
     Open: _open,
+    Create: create,
     Get: _get,
     Put: _put,
     Store: store,

@@ -19,21 +19,27 @@ from fsmux.backoff import RETRIES, Backoff
 from fsmux.errors import ConnectFailed, Damaged, FsmuxError, NetworkError, UsageError
 from fsmux.events import Retrying
 from fsmux.limits import CHUNK_SIZE
+from fsmux.moving.piping import pipe_of
 from fsmux.moving.report import Report
 from fsmux.moving.transfer import Transfer
 from fsmux.plan.filters import Filters
 from fsmux.records import Durability
 from fsmux.transfer.session import Run
-from fsmux.urls import Local, Remote
+from fsmux.urls import Local, Remote, Stdio
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fsmux.client import Client
     from fsmux.events import Observer, Summary
     from fsmux.moving.ledger import Ledger
     from fsmux.moving.repair import Repairs
+    from fsmux.urls import Endpoint
 
 STREAMS = 16
 """Files on their way at once. Enough to hide a round trip per file, few enough that each moves at a useful rate."""
+
+KEPT = "what has arrived is kept, and the same command goes on from there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +70,14 @@ class Options:
 class Job:
     """A transfer as a command line says it: sources and destination, exactly one side of them remote.
 
+    Instead of a local side there may be ``Stdio``, for one file.
+
     ``retries`` is how many attempts in a row may bring nothing before it is given up; None: ``RETRIES``, but none if
     the server cannot be reached at all.  ``timeout`` is that of :func:`fsmux.client.connect`.
     """
 
-    sources: tuple[Local | Remote, ...]
-    destination: Local | Remote
+    sources: tuple[Endpoint, ...]
+    destination: Endpoint
     token: str | None = None
     timeout: float | None = None
     retries: int | None = None
@@ -87,25 +95,48 @@ async def run(job: Job, observer: Observer) -> Summary:
     from fsmux.client import connect
 
     remote = _server_of(job)
-    report, this = Report(observer), Run()
+    report = Report(observer)
+    pipe = pipe_of(job.sources, job.destination, job.options, report)
+    attempt = _of_files(job, report) if pipe is None else pipe.run
+    loss = KEPT if pipe is None else pipe.loss
     backoff = Backoff(RETRIES if job.retries is None else job.retries)
     may_retry = job.retries is not None
-    while True:
-        before = report.progress
-        try:
-            async with connect(remote, token=job.token, timeout=job.timeout) as client:
-                may_retry = True
-                await _attempt(client, job.options, report, this).run(job.sources, job.destination)
-                return report.sum_up()
-        except (NetworkError, Damaged) as exc:
-            if job.options.dry_run or (isinstance(exc, ConnectFailed) and not may_retry):
-                raise
-            delay = backoff.failed(progressed=report.progress != before)
-            if delay is None:
-                raise _given_up(exc, backoff) from exc
-            report(Retrying("", backoff.failures, round(delay, 3), str(exc)))
-        await trio.sleep(delay)
-        this = this.next()
+    try:
+        while True:
+            before = report.progress
+            try:
+                async with connect(remote, token=job.token, timeout=job.timeout) as client:
+                    may_retry = True
+                    await attempt(client)
+                    return report.sum_up()
+            except (NetworkError, Damaged) as exc:
+                if job.options.dry_run or (isinstance(exc, ConnectFailed) and not may_retry):
+                    raise
+                if pipe is not None and not pipe.may_go_on:
+                    raise type(exc)(f"{exc}; {loss}") from exc
+                delay = backoff.failed(progressed=report.progress != before)
+                if delay is None:
+                    raise _given_up(exc, backoff, loss) from exc
+                report(Retrying("", backoff.failures, round(delay, 3), str(exc)))
+            await trio.sleep(delay)
+    finally:
+        if pipe is not None:
+            pipe.close()
+
+
+def _of_files(job: Job, report: Report) -> Callable[[Client], Awaitable[None]]:
+    """An attempt at a transfer of files and trees; each that is made is a later one of the same run."""
+    this: Run | None = None
+    sources = tuple(place for place in job.sources if not isinstance(place, Stdio))
+    destination = job.destination
+    assert not isinstance(destination, Stdio)
+
+    async def attempt(client: Client) -> None:
+        nonlocal this
+        this = Run() if this is None else this.next()
+        await _attempt(client, job.options, report, this).run(sources, destination)
+
+    return attempt
 
 
 def _attempt(client: Client, options: Options, report: Report, this: Run) -> Transfer:
@@ -128,10 +159,10 @@ def _server_of(job: Job) -> Remote:
     return remotes[0]
 
 
-def _given_up(error: FsmuxError, backoff: Backoff) -> FsmuxError:
+def _given_up(error: FsmuxError, backoff: Backoff, loss: str) -> FsmuxError:
     count = backoff.retries
     tries = f"gave up after {count} further {'attempt' if count == 1 else 'attempts'}; " if count else ""
-    return type(error)(f"{error}; {tries}what has arrived is kept, and the same command goes on from there")
+    return type(error)(f"{error}; {tries}{loss}")
 
 
 async def download(

@@ -18,7 +18,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("wire", "files", "plan"), 3),
     "mux": 4,
     "transfer": 5,
-    **dict.fromkeys(("server", "client", "handlers", "tree_handlers", "auth", "greeting"), 6),
+    **dict.fromkeys(("server", "client", "handlers", "tree_handlers", "range_handlers", "auth", "greeting"), 6),
     **dict.fromkeys(("lanes", "sites", "moving", "job", "checking"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
@@ -34,16 +34,19 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "typer": ("cli",),
     "rich": ("cli",),
     "click": ("cli",),
-    "trio": ("mux", "transfer", "server", "client", "handlers", "lanes", "sites", "moving", "job", "checking", "cli"),
+    "trio": (
+        "mux", "transfer", "server", "client", "handlers", "range_handlers", "lanes", "sites", "moving", "job",
+        "checking", "cli",
+    ),
     "socket": ("mux/transport", "server.py", "cli/serve.py", "cli/measure/rawloop.py"),
-    "select": ("mux/transport", "cli/measure/processes.py"),
+    "select": ("mux/transport", "files/syscalls.py", "cli/measure/processes.py"),
     "ctypes": ("files/syscalls.py",),
     "fcntl": ("files/syscalls.py",),
     "mmap": ("mux/buffers.py",),
     "google": ("wire/messages", "wire/_pb2"),
     "scramp": ("auth.py",),
     "subprocess": ("cli",),
-}
+}  # fmt: skip
 """Modules from outside, and where alone they may be imported."""
 
 HARMLESS = {

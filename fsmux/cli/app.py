@@ -100,7 +100,7 @@ def serve(
 def transfer(
     ctx: typer.Context,
     paths: Annotated[
-        list[str], typer.Argument(metavar="SRC... DST", show_default=False, help="Files, directories, remotes.")
+        list[str], typer.Argument(metavar="SRC... DST", show_default=False, help="Files, directories, remotes, -.")
     ],
     dry_run: Annotated[bool, option("--dry-run", "-n", help="Show what would be done, and do nothing.")] = False,
     verbose: Verbose = 0,
@@ -153,8 +153,11 @@ def transfer(
 ) -> None:
     """Copy files and directories to or from a server.
 
-    DIR copies the directory by name, DIR/ its contents. When the connection is lost it reconnects and goes on;
-    interrupted, the same command goes on where it stopped.
+    DIR copies the directory by name, DIR/ its contents. - is stdin, which goes to one file on a server, or stdout, to
+    which one file goes (--json goes to stderr then).
+
+    When the connection is lost it reconnects and goes on; interrupted, the same command goes on where it stopped. Only
+    what came from stdin cannot be read again: then nothing is left of it, and the exit code is 5.
     """
     from fsmux.cli import transfer as command
 

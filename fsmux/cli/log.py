@@ -59,6 +59,9 @@ class Log:
                 self._err.write(self._lines.popleft() + "\n")
             self._err.flush()
 
+    def hush(self) -> None:
+        """Nothing of a log is for whoever reads stdout."""
+
     def close(self) -> None:
         self.tick()
 

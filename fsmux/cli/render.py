@@ -209,6 +209,11 @@ class Reporter:
         if self._json:
             self._data.append(json_line(error_object(error.code.name, "", str(error), error.retryable)))
 
+    def hush(self) -> None:
+        """Say nothing more but errors."""
+        self._json, self._verbosity = False, min(self._verbosity, -1)
+        self._data.clear()
+
     def close(self) -> None:
         """The last words: what is still queued, then the summary."""
         with self._drawing:
@@ -284,6 +289,9 @@ def bars(tally: Tally, now: float, *, limit: int) -> RenderableType:
         "" if tally.scanning else _eta(tally, now),
     )
     for path, file in active[:limit]:
+        if file.done and not file.size:  # nobody knows how much comes out of a pipe
+            grid.add_row(Text(printable(path)), ProgressBar(total=None, pulse=True), format_bytes(file.done), "", "")
+            continue
         grid.add_row(
             Text(printable(path)),
             ProgressBar(total=max(file.size, 1), completed=min(file.done, file.size)),

@@ -49,6 +49,9 @@ class Reporter(Protocol):
     def fail(self, error: FsmuxError) -> None:
         """The whole ended with ``error``."""
 
+    def hush(self) -> None:
+        """Whoever was to read the output has gone: no more words."""
+
     def close(self) -> None:
         """The last words."""
 
@@ -78,6 +81,8 @@ def report(error: BaseException, verbosity: int, reporter: Reporter | None = Non
     if isinstance(leaf, BrokenPipeError):
         # The interpreter would complain once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if reporter is not None:
+            reporter.hush()
         return PIPE_CLOSED
     if not isinstance(leaf, FsmuxError):
         hint = "" if verbosity >= DEBUG else "; run it again with -vv to see where"

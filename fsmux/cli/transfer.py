@@ -17,7 +17,7 @@ from fsmux.errors import ExitCode, UsageError
 from fsmux.plan.filters import Filters
 from fsmux.records import Durability
 from fsmux.units import parse_rate
-from fsmux.urls import Local, Remote, Stdio, parse
+from fsmux.urls import Stdio, parse
 
 if TYPE_CHECKING:
     import typer
@@ -68,8 +68,9 @@ def move(ctx: typer.Context, options: TransferOptions, job: Job) -> int:
         quiet=options.verbosity < 0, json=options.json, dry_run=options.dry_run,
         dumb=os.environ.get("TERM", "dumb") == "dumb",
     )  # fmt: skip
+    piped = isinstance(job.destination, Stdio)
     reporter = Reporter(
-        painter, sys.stdout, time.monotonic,
+        painter, sys.stderr if piped else sys.stdout, time.monotonic,
         verbosity=options.verbosity, json=options.json, dry_run=options.dry_run,
     )  # fmt: skip
 
@@ -87,8 +88,9 @@ def move(ctx: typer.Context, options: TransferOptions, job: Job) -> int:
             return ExitCode.OK
         return exit_code(reporter.tally.failures) or ExitCode.SOME_FAILED
 
-    resume = shlex.join(["fsmux", *ctx.find_root().obj["args"]])
-    return execute(main, options.verbosity, reporter=reporter, resume="" if options.dry_run else resume)
+    resumes = not options.dry_run and not any(isinstance(place, Stdio) for place in (*job.sources, job.destination))
+    resume = shlex.join(["fsmux", *ctx.find_root().obj["args"]]) if resumes else ""
+    return execute(main, options.verbosity, reporter=reporter, resume=resume)
 
 
 def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
@@ -97,7 +99,9 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
 
     if len(options.paths) < 2:
         raise UsageError("name at least one source and a destination: fsmux transfer SRC... DST")
-    places = tuple(map(_place, options.paths))
+    places = tuple(map(parse, options.paths))
+    if any(isinstance(place, Stdio) for place in places):
+        _check_stdio(options, to_stdout=isinstance(places[-1], Stdio))
     chunks = chunk_size(options.chunk_size)
     ledger = _ledger(options.manifest, chunks) if options.manifest and not (options.dry_run or options.repair) else None
     return Job(
@@ -121,6 +125,15 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
     )
 
 
+def _check_stdio(options: TransferOptions, *, to_stdout: bool) -> None:
+    if (sys.stdout if to_stdout else sys.stdin) is None:  # its number may be that of some other file by now
+        raise UsageError(f"{'stdout' if to_stdout else 'stdin'} is closed, so nothing can go through -")
+    if options.manifest or options.repair:
+        raise UsageError(
+            "what passes through - leaves nothing to keep a manifest of, or to repair: leave the option out"
+        )
+
+
 def _ledger(path: str, chunks: int) -> Ledger:
     from fsmux.cli import manifests
 
@@ -131,10 +144,3 @@ def _keep(path: str, ledger: Ledger) -> ManifestWritten:
     from fsmux.cli import manifests
 
     return manifests.keep(path, ledger)
-
-
-def _place(text: str) -> Local | Remote:
-    place = parse(text)
-    if isinstance(place, Stdio):
-        raise UsageError("- (stdin or stdout) is not available in this version; name a file, ./- if it is called so")
-    return place

@@ -93,6 +93,10 @@ class Shown:
         if self._json:
             self.put(json_line(error_object(error.code.name, "", str(error), error.retryable)).encode())
 
+    def hush(self) -> None:
+        self.last_line, self.last_object = "", {}
+        self._data.clear()
+
     def close(self) -> None:
         if self._json and self.last_object:
             self.put(json_line(self.last_object).encode())

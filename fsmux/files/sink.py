@@ -40,6 +40,7 @@ from fsmux.limits import CHUNK_SIZE, MIB
 from fsmux.records import Durability, printable
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
 
     from fsmux.files.basis import Known
@@ -80,19 +81,12 @@ def open_sink(
     Nothing but a finished file ever has the final name.  A directory, pipe or device there is refused; a symbolic link
     will be replaced, not followed.  Whatever fails here leaves things as they were.
     """
-    names.check(parts)
-    if not parts:
-        raise IsADirectory(f"{printable(parts)}: is a directory")
     if len(identity.tag) > MAX_TAG:
         raise BadName(f"{printable(parts)}: the tag of its version is too long")
     manifest = Manifest(identity, effective_chunk_size(identity.size, chunk_size))
+    facts, pin = land_file(root, parts)
     with named(parts):
-        facts, pin = root.land(parts)
         try:
-            if facts is not None and not stat.S_ISREG(facts.st_mode) and not stat.S_ISLNK(facts.st_mode):
-                if stat.S_ISDIR(facts.st_mode):
-                    raise IsADirectory(f"{printable(parts)}: is a directory")
-                raise NotRegular(f"{printable(parts)}: is not a regular file and will not be replaced")
             if manifest.map.count > 1:
                 place = places.open_journaled(root.sys, pin.state, parts, manifest, owner, resume, poll)
             else:
@@ -102,6 +96,24 @@ def open_sink(
             raise
     reuse = resume and facts is not None
     return Sink(root, parts, place, pin, mode, durability, clock, reuse=reuse, verify=verify)
+
+
+def land_file(root: Root, parts: Parts) -> tuple[os.stat_result | None, Pin]:
+    """What has the name now, and a pin for the directory where its successor is put together.
+
+    Raises the typed error if the name cannot be that of a file, or what has it is not to be replaced by one.
+    """
+    names.check(parts)
+    if not parts:
+        raise IsADirectory(f"{printable(parts)}: is a directory")
+    with named(parts):
+        facts, pin = root.land(parts)
+    if facts is None or stat.S_ISREG(facts.st_mode) or stat.S_ISLNK(facts.st_mode):
+        return facts, pin
+    pin.release()
+    if stat.S_ISDIR(facts.st_mode):
+        raise IsADirectory(f"{printable(parts)}: is a directory")
+    raise NotRegular(f"{printable(parts)}: is not a regular file and will not be replaced")
 
 
 def may_resume(root: Root, parts: Parts, owner: bytes = b"") -> bool:

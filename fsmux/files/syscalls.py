@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import select
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -55,6 +56,7 @@ NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
 
 _OPENAT2: Final = 437  # the same number on every architecture
 _RENAME_NOREPLACE: Final = 1
+_F_SETPIPE_SZ: Final = 1031
 _TMPFS_MAGIC: Final = 0x01021994
 
 
@@ -252,10 +254,38 @@ class Syscalls:
         """Take the exclusive ``flock`` of an open file or fail with EWOULDBLOCK; closing it gives it back."""
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    # ---- pipes: a process's own stdin and stdout -----------------------------------------------------------------
+
+    def reopen_to_write(self, fd: int) -> int:
+        """The pipe, terminal or file behind ``fd`` as an open file of its own that never blocks."""
+        return os.open(b"/proc/self/fd/%d" % fd, os.O_WRONLY | _SAFE & ~_NOFOLLOW)
+
+    def readv(self, fd: int, buffers: Sequence[memoryview]) -> int:
+        return os.readv(fd, buffers)
+
+    def writev(self, fd: int, buffers: Sequence[memoryview]) -> int:
+        return os.writev(fd, buffers)
+
+    def wait(self, fd: int, write: bool, milliseconds: int) -> bool:
+        """Whether ``fd`` can be read from, or written to, without waiting; an error or the end counts as such."""
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT if write else select.POLLIN)
+        return bool(poll.poll(milliseconds))
+
+    def set_pipe_size(self, fd: int, size: int) -> None:
+        """Have a pipe hold so many bytes; EBADF for what is none, EPERM beyond the user's allowance."""
+        fcntl.fcntl(fd, _F_SETPIPE_SZ, size)
+
     # ---- the process ---------------------------------------------------------------------------------------------
 
     def euid(self) -> int:
         return os.geteuid()
+
+    def umask(self) -> int:
+        """Permission bits that new files do not get. Asking sets it for a moment, for all threads, to a strict one."""
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
 
     def kernel(self) -> str:
         """The version of Linux; empty elsewhere."""

@@ -22,6 +22,7 @@ from fsmux.events import FilesDone, FilesLinked, Retrying
 from fsmux.files.packing import read_pack
 from fsmux.files.unpacking import Failure, Unpacker
 from fsmux.limits import PACK_BYTES, PACKS_AHEAD
+from fsmux.mux.service import all_of
 from fsmux.records import Durability, Parts, printable
 from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.packs import receive_packs, send_pack
@@ -340,21 +341,3 @@ def _answers(group: Group, asked: Group) -> bool:
         return True
     kinds = zip(group.modes, asked.modes, strict=True)
     return not group.itself and all(now & KIND_BITS == then & KIND_BITS for now, then in kinds)
-
-
-async def all_of(*tasks: Callable[[], Awaitable[None]]) -> None:
-    """Run tasks side by side; the first typed error ends the others, and comes out as it is."""
-    failed: list[FsmuxError] = []
-
-    async def run(task: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await task()
-        except FsmuxError as exc:
-            failed.append(exc)
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for task in tasks:
-            nursery.start_soon(run, task)
-    if failed:
-        raise failed[0]

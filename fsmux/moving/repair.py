@@ -17,9 +17,9 @@ import trio
 from fsmux.errors import FsmuxError, IntegrityError, NetworkError, NotADirectory, NotFound, SourceChanged
 from fsmux.events import FileRepaired
 from fsmux.files.passing import ChunkDigests
-from fsmux.moving.carriers import all_of
 from fsmux.moving.report import name_of
 from fsmux.moving.transfer import Transfer
+from fsmux.mux.service import all_of
 from fsmux.records import Kind, printable
 from fsmux.sites import LocalSite
 

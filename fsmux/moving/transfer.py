@@ -26,10 +26,11 @@ from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported, UsageE
 from fsmux.events import Warned
 from fsmux.files.names import RESERVED
 from fsmux.lanes import Lanes, open_lanes
-from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload, all_of
+from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload
 from fsmux.moving.extras import Extras, TreeExtras, removal, unprotected
 from fsmux.moving.report import name_of
 from fsmux.moving.tree import Tree, move_tree
+from fsmux.mux.service import all_of
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
 from fsmux.plan.plan import Entered, Facts, Large, Verdict, in_the_way, judge
 from fsmux.records import Attrs, Kind, Parts, printable

@@ -21,8 +21,8 @@ import trio
 
 from fsmux.columns import Act, Group, itself
 from fsmux.limits import SMALL_FILE
-from fsmux.moving.carriers import Carrier, all_of
 from fsmux.moving.sharing import Sharing
+from fsmux.mux.service import all_of
 from fsmux.plan.plan import Entered, Large, conflicts, plan
 from fsmux.plan.walk import kept
 from fsmux.records import printable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from fsmux.moving.carriers import Carrier
     from fsmux.moving.extras import TreeExtras
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account

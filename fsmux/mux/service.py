@@ -1,4 +1,4 @@
-"""Tasks that serve a block of code and outlive every task that uses them.
+"""Tasks that serve a block of code and outlive every task that uses them; and tasks that stand and fall together.
 
 Theory: users are cancelled first, services last, or a user's cleanup would wait for a service that is gone.  So the
 services are shielded from whatever cancels the block, and are cancelled themselves once the block has been left.
@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
+
+from fsmux.errors import FsmuxError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,3 +41,21 @@ async def serving(scope: trio.CancelScope, *tasks: Callable[[], Awaitable[None]]
         scope.cancel()
     if error is not None:
         raise error
+
+
+async def all_of(*tasks: Callable[[], Awaitable[None]]) -> None:
+    """Run tasks side by side; the first typed error ends the others, and comes out as it is."""
+    failed: list[FsmuxError] = []
+
+    async def run(task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except FsmuxError as exc:
+            failed.append(exc)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for task in tasks:
+            nursery.start_soon(run, task)
+    if failed:
+        raise failed[0]

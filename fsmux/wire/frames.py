@@ -75,6 +75,7 @@ class Cmd(IntEnum):
     REMOVE = 24
     SETATTRS = 25
     SYMLINK = 26
+    CREATE = 27
 
     ATTRS = 32
     ENTRIES = 33

@@ -135,7 +135,7 @@ _IN_CONVERSATION: Final = frozenset(
 )  # fmt: skip
 OPENER_COMMANDS: Final = _IN_CONVERSATION | {
     Cmd.STAT, Cmd.LIST, Cmd.OPEN, Cmd.READ, Cmd.WRITE, Cmd.CLOSE, Cmd.MKDIR, Cmd.RENAME, Cmd.REMOVE, Cmd.SETATTRS,
-    Cmd.SYMLINK, Cmd.GET, Cmd.PUT, Cmd.STORE, Cmd.FETCH, Cmd.ASK, Cmd.WALK, Cmd.LOOK,
+    Cmd.SYMLINK, Cmd.CREATE, Cmd.GET, Cmd.PUT, Cmd.STORE, Cmd.FETCH, Cmd.ASK, Cmd.WALK, Cmd.LOOK,
 }  # fmt: skip
 """What the side that opened a stream may send on it: requests, and its half of a transfer."""
 

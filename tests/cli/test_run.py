@@ -31,6 +31,9 @@ class Recorder:
     def fail(self, error: FsmuxError) -> None:
         self.said.append(str(error))
 
+    def hush(self) -> None:
+        self.said.append("hush")
+
     def close(self) -> None:
         self.closed += 1
 

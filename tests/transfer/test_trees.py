@@ -16,7 +16,7 @@ from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
 from fsmux.errors import FsmuxError, ProtocolError, StreamReset, Unsupported
 from fsmux.events import FileDone, FileFailed, FilesDone, FilesSkipped, Planned, Scanning, WouldDo
 from fsmux.limits import SMALL_FILE
-from fsmux.moving.carriers import all_of
+from fsmux.mux.service import all_of
 from fsmux.records import Durability
 from fsmux.wire.messages import Ask, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
 

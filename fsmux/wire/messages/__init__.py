@@ -34,6 +34,7 @@ from fsmux.wire.messages.types import (
     Chunk,
     Close,
     Committed,
+    Create,
     Credit,
     Entries,
     Entry,
@@ -81,9 +82,9 @@ if TYPE_CHECKING:
     from typing import Final
 
 __all__ = [
-    "COMMANDS", "JOIN_SIZE", "Again", "Ask", "Attrs", "Auth", "Chunk", "Close", "Committed", "Credit", "Durability",
-    "Entries", "Entry", "Error", "Extent", "Failed", "Fault", "Fetch", "Finish", "Get", "Goaway", "Have", "Haves",
-    "Hello", "Identity", "Keep", "Kind", "List", "Listed", "Look", "Message", "Mkdir", "Offer", "Ok", "Open",
+    "COMMANDS", "JOIN_SIZE", "Again", "Ask", "Attrs", "Auth", "Chunk", "Close", "Committed", "Create", "Credit",
+    "Durability", "Entries", "Entry", "Error", "Extent", "Failed", "Fault", "Fetch", "Finish", "Get", "Goaway", "Have",
+    "Haves", "Hello", "Identity", "Keep", "Kind", "List", "Listed", "Look", "Message", "Mkdir", "Offer", "Ok", "Open",
     "Pace", "Pack", "Packed", "Ping", "Pong", "Put", "Read", "ReadDone", "Remove", "Rename", "Reset", "SetAttrs",
     "Span", "Stat", "Store", "Symlink", "Walk", "Want", "Write", "decode", "encode", "pages",
 ]  # fmt: skip

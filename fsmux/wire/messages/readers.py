@@ -172,6 +172,14 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
         lambda raw: t.Write(*checks.extent(raw.offset, raw.length, "WRITE"), raw.crc32),
     ),
     Cmd.CLOSE: (pb.Close.FromString, lambda raw: t.Close(raw.sync)),
+    Cmd.CREATE: (
+        pb.Create.FromString,
+        lambda raw: t.Create(
+            _path_of(raw.path, "CREATE path"),
+            checks.mode(raw.mode, "CREATE mode"),
+            checks.durability(raw.durability, "CREATE durability"),
+        ),
+    ),
     Cmd.GET: (pb.Get.FromString, _read_get),
     Cmd.PUT: (
         pb.Put.FromString,

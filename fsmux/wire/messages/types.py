@@ -201,6 +201,15 @@ class Close(Struct, frozen=True):
     sync: bool = False
 
 
+class Create(Struct, frozen=True):
+    """A file of unknown length follows in WRITEs; with CLOSE it gets its name."""
+
+    CMD: ClassVar[Cmd] = Cmd.CREATE
+    path: Parts
+    mode: int = 0o644
+    durability: Durability = Durability.BATCH
+
+
 # ---- bulk transfer ----------------------------------------------------------------------------------------------
 
 
@@ -382,7 +391,7 @@ class Listed(Struct, frozen=True):
 Message: TypeAlias = (
     Hello | Auth | Ping | Pong | Pace | Credit | Reset | Goaway | Error
     | Stat | List | Entries | Attrs | Mkdir | Rename | Remove | SetAttrs | Symlink | Ok
-    | Open | Read | ReadDone | Write | Close
+    | Open | Read | ReadDone | Write | Close | Create
     | Get | Put | Offer | Want | Haves | Keep | Span | Chunk | Again | Finish | Committed
     | Store | Fetch | Ask | Pack | Packed | Walk | Look | Listed
 )  # fmt: skip

@@ -1,0 +1,82 @@
+"""What a server does with ranges of bytes: those that are written to a handle, and those that a new file comes in.
+
+Theory: a range is taken whole and checked before any of it is written, in one hop to a thread for both.  While that
+runs the next ranges arrive, because a file that is being created has its credit for as long as it grows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmux.errors import ProtocolError
+from fsmux.files.growing import Growing
+from fsmux.limits import MAX_DATA_PAYLOAD
+from fsmux.mux.buffers import Data
+from fsmux.records import Attrs, Kind
+from fsmux.wire.messages import Close, Committed, Create, Ok, Write
+
+if TYPE_CHECKING:
+    from fsmux.handlers import Context
+    from fsmux.mux.stream import Stream
+
+
+async def take_data(stream: Stream, request: Write, taken: list[Data]) -> list[memoryview]:
+    """The bytes that follow a WRITE. Whatever happens, what is in ``taken`` is to be handed to ``consumed``."""
+    if request.length > MAX_DATA_PAYLOAD:
+        raise ProtocolError(f"WRITE of {request.length} bytes; the most is {MAX_DATA_PAYLOAD}")
+    have = 0
+    while have < request.length:
+        data = await stream.receive()
+        if not isinstance(data, Data):
+            raise ProtocolError("WRITE was not followed by its data")
+        taken.append(data)
+        have += data.length
+    if have > request.length:
+        raise ProtocolError("more data than WRITE announced")
+    return [view for data in taken for view in data.views]
+
+
+async def create(context: Context, stream: Stream, request: Create) -> None:
+    """A file of unknown length. It stands when its CLOSE has come; if the stream ends otherwise nothing is left."""
+    context.check_write()
+    durability = max(context.durability, request.durability)
+
+    def begin() -> Growing:
+        context.kept.keep()
+        return Growing(context.root, request.path, request.mode, durability)
+
+    growing = await context.disk.meta(begin)
+    try:
+        await stream.send(Attrs(Kind.FILE))
+        stream.expect(None)
+        while True:
+            match message := await stream.receive():
+                case Write():
+                    await _append(context, stream, growing, message)
+                case Close():
+                    durable = await context.disk.meta(growing.commit)
+                    await stream.send(Committed(growing.crc32, durable), end=True)
+                    return
+                case None:
+                    return
+                case _:
+                    if isinstance(message, Data):
+                        stream.consumed(message)
+                    raise ProtocolError(f"a file that is created cannot be asked for {type(message).__name__}")
+    finally:
+        with trio.CancelScope(shield=True):  # one unlink
+            await context.disk.meta(growing.discard)
+
+
+async def _append(context: Context, stream: Stream, growing: Growing, request: Write) -> None:
+    taken: list[Data] = []
+    try:
+        views = await take_data(stream, request, taken)
+        with trio.CancelScope(shield=True):  # the buffers are the thread's until it is done: one write of 4 MiB
+            await context.disk.store(growing.append, views, request.offset, request.crc32)
+    finally:
+        for data in taken:
+            stream.consumed(data)
+    await stream.send(Ok())

@@ -1,0 +1,151 @@
+"""Files that come from pipes and go to pipes, on the wire: ranges in order, damaged ones, an end that never came."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsmux.errors import AccessError, IntegrityError, ProtocolError
+from fsmux.files.chunks import crc32_of
+from fsmux.limits import MAX_DATA_PAYLOAD
+from fsmux.records import Attrs, Durability
+from fsmux.transfer.drain import Drain
+from fsmux.transfer.session import Report
+from fsmux.wire.messages import Close, Committed, Create, Get, Ok, Read, Write
+
+from .kit import BIG, CHUNK, content, damaging_pair, facing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from fsmux.mux.stream import Stream
+
+    from .kit import Side
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    (tmp_path / "served").mkdir()
+    return tmp_path / "served"
+
+
+@pytest.fixture
+async def side(served: Path, tmp_path: Path) -> AsyncIterator[Side]:
+    async with facing("memory", served, tmp_path) as found:
+        yield found
+
+
+async def write(stream: Stream, data: bytes, offset: int, crc: int | None = None) -> None:
+    await stream.send(Write(offset, len(data), crc32_of([data]) if crc is None else crc))
+    await stream.send_data(data)
+
+
+async def test_ranges_may_be_sent_without_waiting(side: Side, served: Path) -> None:
+    data = content(BIG)
+    async with side.client.connection.open_stream(Create((b"new", b"name"), 0o600, Durability.FILE)) as stream:
+        assert isinstance(await stream.expect_message(Attrs), Attrs)
+        for offset in range(0, BIG, CHUNK):
+            await write(stream, data[offset : offset + CHUNK], offset)
+        await stream.send(Close())
+        for _ in range(0, BIG, CHUNK):
+            await stream.expect_message(Ok)
+        assert not (served / "new").exists() or (served / "new" / "name").exists()
+        assert await stream.expect_message(Committed) == Committed(crc32_of([data]), durable=True)
+        assert await stream.receive() is None
+    assert (served / "new" / "name").read_bytes() == data
+    assert (served / "new" / "name").stat().st_mode & 0o777 == 0o600
+
+
+async def test_an_end_without_close_leaves_nothing(side: Side, served: Path) -> None:
+    async with side.client.connection.open_stream(Create((b"name",))) as stream:
+        await stream.expect_message(Attrs)
+        await write(stream, b"some", 0)
+        await stream.expect_message(Ok)
+        assert list(served.glob(".fsmux/*.tmp"))
+        stream.end()
+        assert await stream.receive() is None
+    await side.quiet()
+    assert not list(served.rglob("*.tmp"))
+    assert not (served / "name").exists()
+
+
+async def attempt(side: Side, step: Callable[[Stream], Awaitable[None]]) -> None:
+    async with side.client.connection.open_stream(Create((b"name",))) as stream:
+        await stream.expect_message(Attrs)
+        await step(stream)
+        while True:
+            await stream.expect_message(Ok)
+
+
+async def test_what_does_not_fit_ends_it(side: Side, served: Path) -> None:
+    async def damaged(stream: Stream) -> None:
+        await write(stream, b"some", 0, 1)
+
+    async def elsewhere(stream: Stream) -> None:
+        await write(stream, b"some", 1)
+
+    async def read(stream: Stream) -> None:
+        await stream.send(Read(0, 1))
+
+    async def bare(stream: Stream) -> None:
+        await stream.send_data(b"some")
+
+    async def too_long(stream: Stream) -> None:
+        await stream.send(Write(0, MAX_DATA_PAYLOAD + 1, 0))
+
+    async def too_much(stream: Stream) -> None:
+        await stream.send(Write(0, 1, 0))
+        await stream.send_data(b"some")
+
+    with pytest.raises(IntegrityError):
+        await attempt(side, damaged)
+    for step in (elsewhere, read, bare, too_long, too_much):
+        with pytest.raises(ProtocolError):
+            await attempt(side, step)
+    await side.quiet()
+    assert not (served / "name").exists()
+    assert not list(served.rglob("*.tmp"))
+
+
+async def test_writing_must_be_allowed(served: Path, tmp_path: Path) -> None:
+    async with facing("memory", served, tmp_path, write=False) as side:
+        with pytest.raises(AccessError):
+            async with side.client.connection.open_stream(Create((b"name",))) as stream:
+                await stream.expect_message(Attrs)
+
+
+@pytest.mark.parametrize("chunk", [CHUNK, 4 * CHUNK])
+async def test_a_damaged_chunk_is_written_when_it_is_right(served: Path, tmp_path: Path, chunk: int) -> None:
+    (served / "name").write_bytes(data := content(BIG))
+    found = bytearray()
+    pair = damaging_pair(lambda index, length: 7 if index in (3, 5) else None)
+
+    def take(views: Sequence[memoryview], written: Callable[[int], None], poll: Callable[[], None]) -> None:
+        for view in views:
+            found.extend(view)
+            written(len(view))
+
+    async with facing("memory", served, tmp_path, pair=pair) as side:
+        drain = Drain(take, Report("name", side.observe), lambda size: None)
+        async with side.client.connection.open_stream(Get((b"name",), chunk_size=chunk)) as stream:
+            outcome = await drain.receive_on(stream)
+    assert bytes(found) == data
+    assert outcome.crc32 == crc32_of([data])
+
+
+async def test_a_chunk_that_is_never_right_is_given_up(served: Path, tmp_path: Path) -> None:
+    (served / "name").write_bytes(content(BIG))
+    written: list[int] = []
+
+    def take(views: Sequence[memoryview], tell: Callable[[int], None], poll: Callable[[], None]) -> None:
+        written.extend(map(len, views))
+
+    pair = damaging_pair(lambda index, length: 7)
+    async with facing("memory", served, tmp_path, pair=pair) as side:
+        drain = Drain(take, Report("name", side.observe), lambda size: None)
+        with pytest.raises(IntegrityError, match="3 times"):
+            async with side.client.connection.open_stream(Get((b"name",), chunk_size=CHUNK)) as stream:
+                await drain.receive_on(stream)
+    assert not written
