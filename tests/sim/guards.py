@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from fsmux.errors import Busy, FsmuxError
-from fsmux.files import leftovers
+from fsmux.errors import Busy, FsmuxError, IntegrityError
+from fsmux.files import leftovers, listing
 from fsmux.files.journal import RECORD, Header, Journal, Type, parse
 from fsmux.files.lease import Lease
+from fsmux.files.packing import read_pack
 from fsmux.files.root import Root
 from fsmux.files.sink import open_sink
 from fsmux.files.syscalls import OPEN_CREATE
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
-from tests.sim.crash import CHUNK, RESERVED, Wrong, check_held, fill, identity, start
-from tests.sim.device import Device
+from tests.sim.crash import CHUNK, RESERVED, Ledger, Wrong, check_held, files_of, fill, identity, start
+from tests.sim.device import QUIET_LINUX, TELLING_LINUX, Device
+from tests.sim.packs import TREE, unpack
 from tests.sim.stories import FIRST, NAME, SMALL
 from tests.sim.syscalls import SimSyscalls, no_fault
 
@@ -183,7 +186,57 @@ def records_of_another_journal() -> None:
             raise Wrong("a record that does not belong to its journal was believed")
 
 
+def damaged_in_a_pack() -> None:
+    """Of what arrives damaged nothing stands, and the rest does."""
+    device = Device()
+    ledger = Ledger()
+    name = (b"dir", b"one")
+    damaged = dict(TREE) | {name: b"!" + TREE[name][1:]}
+    with Root.open("", sys=SimSyscalls(device)) as root:
+        failures = unpack(root, ledger, TREE, Durability.BATCH, sent=damaged)
+    if [type(failure.error) for failure in failures] != [IntegrityError]:
+        raise Wrong("a damaged file of a pack was not noticed")
+    if {name: bytes(inode.shown) for name, inode in files_of(device.root).items()} != {
+        other: data for other, data in TREE.items() if other != name
+    }:
+        raise Wrong("a damaged file of a pack stands, or others do not")
+
+
+def not_committed_in_a_pack() -> None:
+    class Broken(Exception):
+        pass
+
+    def breaks() -> None:
+        raise Broken
+
+    for linux in (TELLING_LINUX, QUIET_LINUX):
+        device = Device()
+        device.linux = linux
+        with Root.open("", sys=SimSyscalls(device)) as root, suppress(Broken):
+            unpack(root, Ledger(), TREE, Durability.BATCH, together=9, filled=breaks)
+        if RESERVED in device.root.entries:
+            raise Wrong("what was not committed was left")
+
+
+def changed_while_packed() -> None:
+    """A file is as long as it was when it was listed, and is another one."""
+    device = Device()
+    changed = bytes(reversed(TREE[b"a",]))
+    with Root.open("", sys=SimSyscalls(device)) as root:
+        unpack(root, Ledger(), TREE, Durability.BATCH)
+        (group,) = listing.groups(root, ())
+        device.write(device.root.entries[b"a"], changed, 0)
+        now = device.root.entries[b"a"].mtime_ns
+        if not read_pack(root, (), [group]).startswith(changed):
+            raise Wrong("something else was packed than stands there")
+        if group.mtimes[0] != now:
+            raise Wrong("a file that was changed travels with the time that it had before")
+
+
 GUARDS: Final = (
+    damaged_in_a_pack,
+    not_committed_in_a_pack,
+    changed_while_packed,
     back_to_an_earlier_version,
     records_of_another_journal,
     not_given_back,

@@ -85,16 +85,17 @@ def packs_of(tree: Tree, *, size: int = PACK, time: int = START_NS) -> Packs:
     return [(groups, _contents(groups, tree)) for groups in batches]
 
 
-def _contents(groups: Sequence[Group], tree: Tree) -> bytes:
+def _contents(groups: Sequence[Group], tree: Tree, *, crcs: bool = True) -> bytes:
+    """The contents of a pack, joined; with ``crcs`` the groups get their checksums."""
     joined = b""
     for group in groups:
-        group.crcs = []
-        if group.itself:
-            continue
-        for name, mode in zip(group.names, group.modes, strict=True):
-            data = tree[*group.directory, name] if mode & KIND_BITS == REGULAR else b""
-            group.crcs.append(crc32(data))
-            joined += data
+        regular = [] if group.itself else [mode & KIND_BITS == REGULAR for mode in group.modes]
+        found = [
+            tree[*group.directory, name] if is_file else b"" for name, is_file in zip(group.names, regular, strict=True)
+        ]
+        if crcs:
+            group.crcs = list(map(crc32, found))
+        joined += b"".join(found)
     return joined
 
 
@@ -106,12 +107,15 @@ def unpack(
     *,
     together: int = 1,
     filled: Callable[[], None] = lambda: None,
+    sent: Tree | None = None,
 ) -> list[Failure]:
     """Receive a tree, so many packs to a commit, and write down what that promises; what failed of it.
 
-    ``filled`` is called between the last pack of each commit and the commit.
+    ``filled`` is called between the last pack of each commit and the commit; ``sent`` is what arrives instead.
     """
     packs = packs_of(tree)
+    if sent is not None:
+        packs = [(groups, _contents(groups, sent, crcs=False)) for groups, _ in packs]
     failures: list[Failure] = []
     unpacker = Unpacker(root, (), durability)
     try:
