@@ -1,4 +1,4 @@
-"""A relay between a client and a server that counts bytes, stops at a chosen one, or damages a chosen one.
+"""A relay between a client and a server that counts bytes, stops at a chosen one, damages one, or lets them drip.
 
 Theory: to end a process at a random point of a transfer, the point must be one of the transfer and not of the clock.
 The relay forwards exactly so many bytes in one direction and then holds back the rest until it is told to go on, so
@@ -33,9 +33,11 @@ class Relay:
         self._limit: dict[Direction, int | None] = {"up": None, "down": None}
         self._damage: dict[Direction, int | None] = {"up": None, "down": None}
         self._bit = 0
+        self._trickle: dict[Direction, int] = {"up": 0, "down": 0}
         self._go_on = threading.Event()
         self._stopped: list[threading.Event] = []
         self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -64,6 +66,10 @@ class Relay:
         self._damage[direction] = self.passed[direction] + count
         self._bit = bit
 
+    def trickle(self, direction: Direction, count: int) -> None:
+        """Forward the next ``count`` bytes in this direction one by one, each in a segment of its own."""
+        self._trickle[direction] = count
+
     def cut(self, number: int) -> None:
         """End one connection on both sides, without a goodbye; they are counted from 0 as they were made."""
         with self._lock:
@@ -82,6 +88,11 @@ class Relay:
             for sock in self._sockets:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
+            threads = self._threads
+        for thread in threads:
+            thread.join(_CONNECT_SECONDS)
+        for sock in self._sockets:
+            sock.close()
 
     def _accept(self) -> None:
         while True:
@@ -100,8 +111,13 @@ class Relay:
             with self._lock:
                 self.by_connection.append(counts)
                 self._sockets += [client, server]
+            for sock in (client, server):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for pair in (("up", client, server), ("down", server, client)):
-                threading.Thread(target=self._forward, args=(*pair, counts), daemon=True).start()
+                thread = threading.Thread(target=self._forward, args=(*pair, counts), daemon=True)
+                thread.start()
+                with self._lock:
+                    self._threads.append(thread)
 
     def _forward(
         self, direction: Direction, source: socket.socket, sink: socket.socket, counts: dict[Direction, int]
@@ -122,6 +138,12 @@ class Relay:
         if at is not None and at < self.passed[direction] + len(data):
             data[at - self.passed[direction]] ^= 1 << self._bit
             self._damage[direction] = None
+        if (single := min(self._trickle[direction], len(data))) > 0:
+            self._trickle[direction] -= single
+            for at in range(single):
+                sink.sendall(data[at : at + 1])
+            self.passed[direction] += single
+            data = data[single:]
         limit = self._limit[direction]
         if limit is not None and self.passed[direction] + len(data) >= limit:
             allowed = max(0, limit - self.passed[direction])

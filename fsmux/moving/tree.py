@@ -119,6 +119,8 @@ class _Moving:
         self._scanned_in, self._scanned = trio.open_memory_channel[list[Group]](BATCHES)
         self._large_in, self._large = trio.open_memory_channel[tuple[_Open, Large]](LARGE_BACKLOG)
         self._here: _Open | None = None
+        top = tree.top
+        self._top = _Open((), top, None, top.differs and not top.made and tree.tell_top)
         self._existing = _Existing(tree.looker)
         self._sharing = Sharing(tree.carrier, tree.transfer)
         tree.carrier.watch = self._sharing.told
@@ -174,8 +176,7 @@ class _Moving:
     async def _plan(self) -> None:
         tree = self._tree
         with self._large_in:
-            top = tree.top
-            self._here = _Open((), top, None, top.differs and not top.made and tree.tell_top)
+            top, self._here = tree.top, self._top
             if tree.make_top:
                 await tree.carrier.put(itself((), top.mtime, top.mode, Act.MAKE))
             async for batch in self._scanned:
@@ -223,17 +224,16 @@ class _Moving:
         here.expected.update(found.enter)
         here.taken.update(found.taken)
         self._sharing.expect(group.directory, found)
+        if found.further or found.make is not None or found.large:
+            here.touched = self._top.touched = True  # what is unfinished may live in the top meanwhile
         for further in found.further:
-            here.touched = True
             here.pending += 1
             self._sharing.follow(group.directory, further, partial(self._released, here))
         if found.make is not None:
-            here.touched = True
             await tree.carrier.put(found.make)
         if found.adjust is not None:
             await tree.carrier.put(found.adjust)
         for large in found.large:
-            here.touched = True
             here.pending += 1
             await self._large_in.send((here, large))
 

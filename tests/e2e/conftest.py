@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.processes import Server
+    from benchmarks.relay import Direction
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +67,19 @@ def there(tmp_path: Path) -> Path:
     path = tmp_path / "there"
     path.mkdir()
     return path
+
+
+@pytest.fixture(params=("up", "down"))
+def direction(request: pytest.FixtureRequest) -> Direction:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def near(direction: Direction, served: Path, there: Path) -> Path:
+    """Where the file is; ``far`` is where it goes."""
+    return there if direction == "up" else served
+
+
+@pytest.fixture
+def far(direction: Direction, served: Path, there: Path) -> Path:
+    return served if direction == "up" else there

@@ -29,22 +29,6 @@ IMPATIENT = "1"
 """Seconds of silence after which a test's client gives a connection up."""
 
 
-@pytest.fixture(params=("up", "down"))
-def direction(request: pytest.FixtureRequest) -> Direction:
-    return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def near(direction: Direction, served: Path, there: Path) -> Path:
-    """Where the file is; ``far`` is where it goes."""
-    return there if direction == "up" else served
-
-
-@pytest.fixture
-def far(direction: Direction, served: Path, there: Path) -> Path:
-    return served if direction == "up" else there
-
-
 def pair(direction: Direction, address: str, near: Path, far: Path, name: str = "file") -> tuple[str | Path, ...]:
     url = Url(address)
     return (near / name, url(name)) if direction == "up" else (url(name), far / name)

@@ -37,6 +37,18 @@ def test_a_tree_goes_up_and_comes_back_with_everything_that_is_kept(url: Url, se
     assert inventory(there / "back") == inventory(tree)
 
 
+def test_what_comes_to_the_depth_of_a_tree_leaves_the_time_of_its_top(url: Url, served: Path, there: Path) -> None:
+    """What is unfinished lives in the top of a destination meanwhile, which changes it."""
+    (served / "tree/deep").mkdir(parents=True)
+    (served / "tree/deep/first").write_bytes(b"1")
+    os.utime(served / "tree", ns=(1, 1_000_000_007))
+    good("transfer", url("tree/"), there / "tree")
+    for name, size in (("small", 5), ("large", 300_000)):
+        (served / "tree/deep" / name).write_bytes(bytes(size))
+        good("transfer", url("tree/"), there / "tree")
+        assert inventory(there) == inventory(served), name
+
+
 def test_a_tree_moves_over_one_connection(relay: Relay, there: Path, served: Path) -> None:
     tree = make_tree(there / "tree")
     good("transfer", "--streams", "64", f"{tree}/", Url(relay.address)("copy"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -12,16 +14,14 @@ import trio
 
 from tests.sim.choices import Chooser
 from tests.sim.crash import Ledger, check_names
-from tests.sim.device import Device
+from tests.sim.device import LINK, QUIET_LINUX, START_NS, TELLING_LINUX, Device
 from tests.sim.syscalls import FIRST_FD, SHORT, SimSyscalls
 
 if TYPE_CHECKING:
-    import random
-
     from fsmux.records import Parts
     from tests.sim.world import World
 
-ERRNOS: Final = (errno.EIO, errno.ENOSPC, errno.EINTR, errno.EDQUOT, SHORT, SHORT)
+ERRNOS: Final = (errno.EIO, errno.ENOSPC, errno.EINTR, errno.EDQUOT, errno.EFBIG, SHORT, SHORT)
 
 
 @dataclass(slots=True)
@@ -46,6 +46,7 @@ class Machine:
     def __init__(self, name: str, world: World, number: int) -> None:
         self.name = name
         self.device = Device()
+        self.device.linux = random.Random(f"{name} {world.seed}").choice([QUIET_LINUX, TELLING_LINUX])
         self.ledger = Ledger()
         self.process: SimSyscalls | None = None
         self.scope = trio.CancelScope()
@@ -110,13 +111,23 @@ class Machine:
         self.scope.cancel()
 
     def put(self, name: Parts, data: bytes) -> None:
-        """A file that was always there."""
+        """A file or a link that was always there, with a time that no other one has anywhere."""
         process = SimSyscalls(self.device)
-        fd = process.openat(process.open_root(""), name[-1], os.O_RDWR | os.O_CREAT)
-        process.pwrite(fd, data, 0)
-        process.fsync(fd)
-        process.fsync(process.open_root(""))
+        time = START_NS - self._world.next_number()
+        parent = process.open_root("")
+        for part in name[:-1]:
+            with suppress(FileExistsError):
+                process.mkdir(parent, part, 0o755)
+            parent = process.openat(parent, part, os.O_DIRECTORY)
+        if data.startswith(LINK):
+            process.symlink(data.removeprefix(LINK), parent, name[-1])
+            process.utime_link(parent, name[-1], time)
+        else:
+            fd = process.openat(parent, name[-1], os.O_RDWR | os.O_CREAT)
+            process.pwrite(fd, data, 0)
+            process.futime(fd, time)
         for fd in process.descriptors:
             process.close(fd)
+        self.device.sync_all()
         self.ledger.possible[name] = [data]
         self.ledger.durable[name] = 0

@@ -176,9 +176,8 @@ MUTANTS: Final = (
     Mutant("no sync of each file of a pack", "files/unpacking.py",
            "                sys.fsync(fd)\n", "                pass\n"),
     Mutant("no sync of the directories of a pack", "files/unpacking.py",
-           "                self._root.settle(parent, directory)\n", "                pass\n"),
-    Mutant("packs without durability are called durable", "files/unpacking.py",
-           "        self.durable = durability is not Durability.NONE\n", "        self.durable = True\n"),
+           "contents)\n            if self.durable and not self.commits_together:\n"
+           "                self._root.settle(parent, directory)\n", "contents)\n"),
     Mutant("a file of a pack is right whatever its checksum", "files/unpacking.py",
            "                    if crc32(data) != crc:\n", "                    if False:\n"),
     Mutant("a short write is taken for a whole one in packs", "files/unpacking.py",

@@ -16,6 +16,7 @@ OFTEN = SEEDS // 50
 def test_two_thousand_episodes() -> None:
     reports = list(episodes(0, SEEDS))
     assert len({report.trace for report in reports}) == len(reports) == SEEDS
-    seen = Counter({name: sum(getattr(report, name) for report in reports) for name in ("died", "healed", "failures")})
+    kinds = ("died", "healed", "failures", "packed")
+    seen = Counter({name: sum(getattr(report, name) for report in reports) for name in kinds})
     assert all(count >= OFTEN for count in seen.values()), seen
     assert sum(report.tries > 1 for report in reports) >= SEEDS // 5

@@ -54,17 +54,16 @@ def _failing_calls(size: float, seed: int) -> Bar:
 
 def _seeds(size: float, seed: int) -> Bar:
     wanted = round(SEEDS * size)
-    done = died = healed = failures = 0
-    virtual = 0.0
+    done = died = healed = failures = packed = 0
     for report in episodes(seed, wanted):
         done += 1
         died += report.died
         healed += report.healed
         failures += report.failures
-        virtual += report.seconds
+        packed += report.packed
         if not done % EVERY:
             print(f"  {done:,} seeds", flush=True)
-    shown = f"{done:,}: {died:,} deaths, {failures:,} failed calls, {healed:,} healed chunks, {virtual / 3600:.0f} h"
+    shown = f"{done:,}: {died:,} deaths, {failures:,} failed calls, {healed:,} healed chunks, {packed:,} packed"
     return Bar("seeds of the whole, each twice", f"{wanted:,}", shown, done == wanted)
 
 

@@ -1,6 +1,6 @@
 """A client, a server, their disks and the network between them, with whatever a seed has in store for them.
 
-Theory.  A :class:`World` is one episode.  The seed draws files that are to be up- and downloaded, and a *fault mix*:
+Theory.  A :class:`World` is one episode.  The seed draws files and trees to be up- and downloaded, and a *fault mix*:
 links that are cut, stalled or flip a bit, calls that fail, and machines that are killed or lose power at some system
 call.  Client and server are the code that ships, over simulated system calls and links.  Whoever dies is started again
 on what is left; the client tries until all its files stand.  After some tries nothing goes wrong any more, and then all
@@ -17,6 +17,7 @@ import hashlib
 import random
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
@@ -44,10 +45,13 @@ from tests.sim.machine import Machine, Mix
 from tests.sim.network import Link, Weather
 from tests.sim.scheduler import Scheduler, simulate
 from tests.sim.syscalls import FIRST_FD
+from tests.sim.trees import PACK, SMALL, Grove, move
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from fsmux.client import Client
+    from fsmux.lanes import Lanes
     from fsmux.mux.connection import Connection
     from fsmux.mux.transport import Transport
     from fsmux.records import Parts
@@ -64,6 +68,9 @@ MOST_SECONDS: Final = 3_600.0
 
 CONTENT: Final = random.Random(7).randbytes(4 * CHUNK)
 SIZES: Final = (0, 1, 5_000, CHUNK, CHUNK + 1, 2 * CHUNK + 777)
+TREES: Final = 0.25
+"""Of episodes: there is a tree, too."""
+
 SPREAD_BYTES: Final = CHUNK
 """In place of the 32 MiB above which a file goes over several connections."""
 
@@ -90,6 +97,7 @@ class Report:
     healed: int
     failures: int
     tries: int
+    packed: int
 
 
 @dataclass(slots=True)
@@ -107,16 +115,20 @@ class World:
     healed: int = 0
     failures: int = 0
     tries: int = 0
+    packed: int = 0
+    """Files that came in packs."""
     troubled: bool = True
     events: int = 0
     server: Machine = field(init=False)
     client: Machine = field(init=False)
     tasks: list[_Task] = field(default_factory=list)
+    groves: list[Grove] = field(default_factory=list)
+    bugs: list[str] = field(default_factory=list)
     forecast: list[Weather] = field(default_factory=list)
     """Of the first links, in place of what the seed would have drawn."""
     _trace: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
     _listening: trio.MemorySendChannel[Transport] | None = None
-    _bugs: list[str] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _behind: list[Connection] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -130,6 +142,8 @@ class World:
             size = self.rng.choice(SIZES)
             start = self.rng.randrange(len(CONTENT) - size)
             self.add_task(b"file%d" % number, CONTENT[start : start + size], up=self.rng.random() < 0.5)
+        if self.rng.random() < TREES:
+            self.add_grove(Grove.drawn(b"tree", CONTENT, self.rng))
 
     def add_task(self, name: bytes, data: bytes, *, up: bool) -> None:
         """Have a file moved from where it was always."""
@@ -137,6 +151,26 @@ class World:
         source, target = (self.client, self.server) if up else (self.server, self.client)
         source.put((name,), data)
         target.ledger.possible[name,] = [data]
+
+    def add_grove(self, grove: Grove) -> None:
+        """Have a tree moved from where it was always to where parts of it were, perhaps in an earlier version."""
+        self.groves.append(grove)
+        source, target = (self.client, self.server) if grove.up else (self.server, self.client)
+        for name, data in grove.files.items():
+            source.put(name, data)
+        for name, data in grove.before.items():
+            target.put(name, data)
+        for name, data in grove.files.items():
+            target.ledger.possible.setdefault(name, []).append(data)
+
+    def next_number(self) -> int:
+        """One that nothing else has."""
+        return next(self._numbers)
+
+    @property
+    def done(self) -> bool:
+        """Whether all that is to be moved has been."""
+        return all(task.done for task in (*self.tasks, *self.groves))
 
     def note(self, what: str) -> None:
         """Add to what the run is recognised by."""
@@ -201,7 +235,7 @@ class World:
         if isinstance(event, RequestFailed):
             self.note(f"server {event.request} {event.code} {event.message}")
             if event.code == ErrorCode.INTERNAL.name:
-                self._bugs.append(f"{event.request}: {event.message}")
+                self.bugs.append(f"{event.request}: {event.message}")
         if isinstance(event, ChunkHealed):
             self.healed += 1
 
@@ -209,11 +243,13 @@ class World:
 
     async def work(self) -> None:
         """Tries, until every file stands."""
-        while not all(task.done for task in self.tasks):
+        while not self.done:
             self.tries += 1
             self.troubled = self.tries <= TROUBLED_TRIES
             if self.tries > MOST_TRIES:
-                raise Wrong(f"{[task.name for task in self.tasks if not task.done]}: not moved in {MOST_TRIES} tries")
+                left = [task.name for task in self.tasks if not task.done]
+                left += [(grove.top,) for grove in self.groves if not grove.done]
+                raise Wrong(f"{left}: not moved in {MOST_TRIES} tries")
             process = self.client.born()
             with self.client.scope:
                 try:
@@ -239,6 +275,9 @@ class World:
                         for task in self.tasks:
                             if not task.done:
                                 nursery.start_soon(self._move, site, task, options)
+                        for grove in self.groves:
+                            if not grove.done:
+                                nursery.start_soon(self._move_grove, grove, client, lanes, site, options)
                 if not self.troubled and connections == 1 and client.connection.failure is None:
                     await check_clean(client.connection, *self._behind)
 
@@ -265,16 +304,22 @@ class World:
         task.done = True
         target.ledger.durable[task.name] = 0
 
+    async def _move_grove(self, grove: Grove, client: Client, lanes: Lanes, site: LocalSite, options: Options) -> None:
+        try:
+            await move(self, grove, client, lanes, site, options)
+        except FsmuxError as error:
+            self._judge(error)
+
     def _judge(self, error: FsmuxError) -> None:
         self.note(f"client {type(error).__name__} {error}")
         if isinstance(error, InternalError):
-            self._bugs.append(str(error))
+            self.bugs.append(str(error))
 
     def _check_closed(self, process: SimSyscalls) -> None:
         if process.descriptors:
             raise Wrong(f"{len(process.descriptors)} descriptors are left")
-        if self._bugs:
-            raise Wrong(f"failed as a bug: {self._bugs}")
+        if self.bugs:
+            raise Wrong(f"failed as a bug: {self.bugs}")
 
     # ---- the whole -------------------------------------------------------------------------------------------------
 
@@ -285,17 +330,21 @@ class World:
                 await self.work()
                 self.troubled = False
                 nursery.cancel_scope.cancel()
-        if self._bugs:
-            raise Wrong(f"failed as a bug: {self._bugs}")
+        if self.bugs:
+            raise Wrong(f"failed as a bug: {self.bugs}")
         for machine in (self.server, self.client):
             check_names(machine.device.crash(Chooser(self.rng, 0.0, 0.0)), machine.ledger.after_power_cut())
-        for task in self.tasks:
-            found = files_of((self.server if task.up else self.client).device.root)
-            if task.name not in found or found[task.name].data != task.data:
-                raise Wrong(f"{task.name}: is not where it belongs")
+        for up, target in ((True, self.server), (False, self.client)):
+            found = files_of(target.device.root)
+            expected = {task.name: task.data for task in self.tasks if task.up == up}
+            for grove in self.groves:
+                expected |= grove.files if grove.up == up else {}
+            for name, data in expected.items():
+                if name not in found or found[name].shown != data:
+                    raise Wrong(f"{name}: is not where it belongs")
         return Report(
             self.seed, self._trace.hexdigest(), self.scheduler.now(), self.events,
-            self.died, self.healed, self.failures, self.tries,
+            self.died, self.healed, self.failures, self.tries, self.packed,
         )  # fmt: skip
 
     def preadv(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
@@ -313,6 +362,8 @@ def episode(seed: int, prepare: Callable[[World], None] = World.draw_tasks) -> R
             patch("fsmux.client.dial_unix", world.dial),
             patch("os.preadv", world.preadv),
             patch("fsmux.sites.SPREAD_BYTES", SPREAD_BYTES),
+            patch("fsmux.moving.tree.SMALL_FILE", SMALL),
+            patch("fsmux.moving.carriers.PACK_BYTES", PACK),
         ):
             return await world.run()
 
@@ -320,9 +371,9 @@ def episode(seed: int, prepare: Callable[[World], None] = World.draw_tasks) -> R
     return report
 
 
-def episodes(first: int, count: int) -> Iterator[Report]:
+def episodes(first: int, wanted: int) -> Iterator[Report]:
     """So many episodes, each told twice.  Raises what went wrong, with a note of the seed."""
-    for seed in range(first, first + count):
+    for seed in range(first, first + wanted):
         try:
             report = episode(seed)
             if episode(seed).trace != report.trace:
