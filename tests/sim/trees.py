@@ -111,7 +111,7 @@ async def move(world: World, grove: Grove, client: Client, lanes: Lanes, site: L
     remote, parts = RemoteSite(client), (grove.top,)
     source, goal = (site, remote) if grove.up else (remote, site)
     top = await source.stat(parts)
-    item = Item(source, parts, goal, parts, top, printable(grove.top), report.account(0), parts)
+    item = Item(source, parts, goal, parts, top, printable(grove.top), report.account(0), parts, 0, parts)
     await transfer._move_tree(item, None, None, last=True)
     if report.failed or (target.process is not life and not grove.up):
         return
