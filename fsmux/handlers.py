@@ -311,6 +311,7 @@ async def _put(context: Context, stream: Stream, request: Put) -> None:
             owner=context.owner,
             resume=not (request.no_resume or offer.eager),
             durability=max(context.durability, request.durability),  # each side gets at least what it asks for
+            verify=request.verify,
             clock=time.monotonic,
         )
 

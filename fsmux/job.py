@@ -48,8 +48,9 @@ class Options:
 
     ``streams`` files are on their way at once, over so many ``connections`` to the server; a big file goes over all of
     them. ``bwlimit`` is the most bytes of files per second that may travel, over all streams together. ``manifest``
-    is told of every file that stands at the destination. With ``repair`` nothing else is moved than what
-    that names. ``delete``: when all else has succeeded, names are removed that stand in directories of the destination
+    is told of every file that stands at the destination. With ``verify`` what was written is read back from the device
+    before it counts, and sent again where that did not keep it. With ``repair`` nothing else is moved than what that
+    names. ``delete``: when all else has succeeded, names are removed that stand in directories of the destination
     and not in those of the sources.
     """
 
@@ -58,6 +59,7 @@ class Options:
     chunk_size: int = CHUNK_SIZE
     resume: bool = True
     durability: Durability = Durability.BATCH
+    verify: bool = False
     dry_run: bool = False
     filters: Filters = field(default_factory=Filters)
     delete: bool = False

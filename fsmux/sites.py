@@ -265,7 +265,7 @@ class LocalSite:
                     streams = len(lanes) if join else 0
                     request = Put(
                         target, not options.resume, options.durability,
-                        join=join, streams=streams, attempt=run.attempt,
+                        join=join, streams=streams, attempt=run.attempt, verify=options.verify,
                     )  # fmt: skip
 
                     async def send(lane: Lane) -> Outcome:
@@ -298,6 +298,7 @@ class LocalSite:
                 owner=OWNER,
                 resume=options.resume and not offer.eager,
                 durability=options.durability,
+                verify=options.verify,
                 clock=time.monotonic,
             )
             if passing is not None:

@@ -24,6 +24,7 @@ from fsmux.cli.options import (
     Timeout,
     TokenFile,
     Verbose,
+    VerifyName,
     option,
     verbosity,
 )
@@ -140,6 +141,10 @@ def transfer(
     durability: Annotated[
         DurabilityName, option("--durability", help="none: do not wait for the disk; file: sync each file by itself.")
     ] = DurabilityName.BATCH,
+    verify: Annotated[
+        VerifyName,
+        option("--verify", help="disk: read back what was written, past the cache; send again what it did not keep."),
+    ] = VerifyName.NONE,
     manifest: Annotated[
         str | None,
         option(
@@ -164,8 +169,8 @@ def transfer(
     level = verbosity(verbose, quiet)
     options = command.TransferOptions(
         tuple(paths), dry_run, level, json, progress.value, delete, tuple(exclude or ()), tuple(include or ()),
-        connections, streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, manifest, repair,
-        token_file,
+        connections, streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, verify.value,
+        manifest, repair, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

@@ -31,6 +31,11 @@ class DurabilityName(StrEnum):
     FILE = "file"
 
 
+class VerifyName(StrEnum):
+    NONE = "none"
+    DISK = "disk"
+
+
 class LogFormat(StrEnum):
     TEXT = "text"
     JSON = "json"

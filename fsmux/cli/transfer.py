@@ -47,6 +47,7 @@ class TransferOptions:
     retries: int | None
     timeout: float | None
     durability: str
+    verify: str
     manifest: str | None
     repair: bool
     token_file: str | None
@@ -116,6 +117,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
             chunk_size=chunks,
             resume=options.resume,
             durability=Durability[options.durability.upper()],
+            verify=options.verify == "disk",
             dry_run=options.dry_run,
             delete=options.delete,
             filters=Filters(filter_rules(ctx, options.exclude, options.include)),

@@ -12,7 +12,8 @@ the ``fsync`` of each part.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError, from_os_error
 from fsmux.files import ranges
@@ -23,8 +24,13 @@ from fsmux.records import Durability
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fsmux.files.ranges import Poll
     from fsmux.files.sink import Sink
     from fsmux.records import Parts
+
+
+MOST_WRONG: Final = 64
+"""Chunks that a disk did not keep, after which it is not read on: they are to be sent again first."""
 
 
 def commit(sink: Sink, mode: int | None, mtime_ns: int | None) -> bool:
@@ -35,7 +41,7 @@ def commit(sink: Sink, mode: int | None, mtime_ns: int | None) -> bool:
         if sync or sink.verify:
             sink.sync_part(whole=True)
         if sink.verify:
-            _read_back(sink)
+            _prove(sink)
         directory = sink.root.enter(sink.parts)
         try:
             with directory.hold() as fd:
@@ -69,7 +75,7 @@ def commit_all(items: Sequence[tuple[Sink, int | None, int | None]]) -> list[boo
         with _noting(errors, sink):
             sink.sync_part(whole=True)
             if sink.verify:
-                _read_back(sink)
+                _prove(sink)
     by_directory: dict[Parts, list[Sink]] = {}
     for sink, _, _ in items:
         if sink not in errors:
@@ -145,28 +151,41 @@ def _prepare(sink: Sink, mode: int | None, mtime_ns: int | None) -> None:
         sink.sys.futime(fd, sink.identity.mtime_ns if mtime_ns is None else mtime_ns)
 
 
-def _read_back(sink: Sink) -> None:
-    """Compare what the device has with what was written; the part was synced, so that the cache can be dropped."""
+def read_back(sink: Sink, poll: Poll | None) -> dict[int, int | None]:
+    """See :meth:`.Sink.read_back`."""
+    sink.sync_part()
+    return _wrong_chunks(sink, poll)
+
+
+def _prove(sink: Sink) -> None:
+    """See that the device has what was written, unless that was seen already."""
+    if not sink.proven and (wrong := _wrong_chunks(sink, None)):
+        raise StorageError(
+            f"{sink.name}: the disk gave back other bytes than were written to it, in chunk {min(wrong)}; "
+            "check the disk, run it again to send what is wrong"
+        )
+
+
+def _wrong_chunks(sink: Sink, poll: Poll | None) -> dict[int, int | None]:
+    """Read everything from the device; the part was synced, so that the cache can be dropped."""
     manifest, place = sink.manifest, sink.place
-    wrong = []
+    wrong: dict[int, int | None] = {}
     with place.part.hold() as fd:
         sink.sys.drop_cache(fd)
         for index in range(manifest.map.count):
-            try:
-                found = ranges.crc32(sink.sys, fd, *manifest.map.extent(index))
-            except (ranges.ShortFile, OSError):
-                found = None
+            found = None
+            with suppress(ranges.ShortFile, OSError):
+                found = ranges.crc32(sink.sys, fd, *manifest.map.extent(index), poll)
             if found != manifest.crc_of(index):
-                wrong.append(index)
+                wrong[index] = found
+                if len(wrong) == MOST_WRONG:
+                    break
     for index in wrong:
         manifest.drop(index)
         if place.journal is not None:
             place.journal.append(Type.INVALID, index)
-    if wrong:
-        raise StorageError(
-            f"{sink.name}: the disk gave back other bytes than were written to it, in chunk {wrong[0]}; "
-            "check the disk, run it again to send what is wrong"
-        )
+    sink.proven = not wrong
+    return wrong
 
 
 def _publish(sink: Sink, directory: int) -> None:

@@ -237,8 +237,10 @@ class PackDigests:
 class NotingUnpacker(Unpacker):
     """One that notes what it writes."""
 
-    def __init__(self, root: Root, base: Parts, durability: Durability, notes: PackDigests) -> None:
-        super().__init__(root, base, durability)
+    def __init__(
+        self, root: Root, base: Parts, durability: Durability, notes: PackDigests, *, verify: bool = False
+    ) -> None:
+        super().__init__(root, base, durability, verify=verify)
         self._notes = notes
 
     def fill(self, share: Share, contents: memoryview) -> None:

@@ -163,6 +163,8 @@ class Sink:
         self._changing = threading.Lock()  # take-over and checkpoints; held during system calls
         self._dirty = 0
         self._checkpointed = clock()
+        self.proven = False
+        """Whether the device gave back all that was written, and nothing was written since."""
         self.watch: ChunkDigests | None = None
         """Told of what is written, if a manifest is made."""
         self.poisoned = False
@@ -196,6 +198,7 @@ class Sink:
             ranges.write_all(self.sys, fd, views, offset)
         with self._mutex:
             self._dirty += size
+            self.proven = False
         if self.watch is not None:
             self.watch.wrote(views, offset)
         self.flush_records()
@@ -287,6 +290,7 @@ class Sink:
             crc = self.basis.reuse(extent, poll)
         with self._mutex:
             self._dirty += extent.length
+            self.proven = False
         return crc
 
     def take_over(self) -> None:
@@ -352,6 +356,14 @@ class Sink:
         return StorageError(f"{self.name}: the disk could not keep what was written; run it again to check and go on")
 
     # ---- ending --------------------------------------------------------------------------------------------------
+
+    def read_back(self, poll: Poll | None = None) -> dict[int, int | None]:
+        """Compare what the device has with what was recorded; chunks that it does not have are no longer held.
+
+        The result has for each of them the CRC-32 that was found, None for one that cannot be read.
+        """
+        with named(self.parts):
+            return commit.read_back(self, poll)
 
     def commit(self, mode: int | None = None, mtime_ns: int | None = None) -> bool:
         """Give the complete file its final name.  True if it is on stable storage, name and all.

@@ -55,6 +55,7 @@ class Route:
     here: Parts
     there: Parts
     durability: Durability
+    verify: bool
     run: Run
     notes: TreeNotes | None = None
     """Who is told of files that stand, if a manifest is made."""
@@ -269,7 +270,9 @@ class Upload(_Packs):
 
     async def run(self) -> None:
         route = self._route
-        request = Store(route.there, route.durability, join=route.run.id, attempt=route.run.attempt)
+        request = Store(
+            route.there, route.durability, join=route.run.id, attempt=route.run.attempt, verify=route.verify
+        )
         async with route.connection.open_stream(request) as stream:
             await all_of(partial(self._send, stream), partial(self._hear, stream))
 
@@ -304,9 +307,9 @@ class Download(_Packs):
     async def run(self) -> None:
         route = self._route
         if route.notes is None:
-            unpacker = Unpacker(route.root, route.here, route.durability)
+            unpacker = Unpacker(route.root, route.here, route.durability, verify=route.verify)
         else:
-            unpacker = route.notes.unpacker(route.durability)
+            unpacker = route.notes.unpacker(route.durability, verify=route.verify)
         self._durable = unpacker.durable
         async with route.connection.open_stream(Fetch(route.there)) as stream:
             await all_of(

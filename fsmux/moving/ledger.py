@@ -181,9 +181,9 @@ class TreeNotes:
         """How to read a pack."""
         return partial(self._packs.read_pack, number)
 
-    def unpacker(self, durability: Durability) -> NotingUnpacker:
+    def unpacker(self, durability: Durability, *, verify: bool) -> NotingUnpacker:
         """How to write packs."""
-        return NotingUnpacker(self._root, self._here, durability, self._packs)
+        return NotingUnpacker(self._root, self._here, durability, self._packs, verify=verify)
 
     def stands(self, number: int, place: int, group: Group, failed: Container[int]) -> None:
         """A group of a pack stands, or is gone, but for what failed."""

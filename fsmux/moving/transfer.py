@@ -508,9 +508,11 @@ class Transfer:
         down = isinstance(item.target, LocalSite)
         there = item.source_prefix if down else item.target_prefix
         site, here = item.local
-        client, durability = self._client, self._options.durability
+        client, options = self._client, self._options
         notes = self._notes(item)
-        route = Route(client.connection, client.disk, site.root, here, there, durability, self._run, notes)
+        route = Route(
+            client.connection, client.disk, site.root, here, there, options.durability, options.verify, self._run, notes
+        )
         return Download(route, item.account) if down else Upload(route, item.account)
 
 

@@ -82,10 +82,10 @@ class Assembly:
         partial.expected = self._found(index, partial)
         return self._verdict(index, partial)
 
-    def failed(self, verdict: Verdict) -> int:
+    def failed(self, index: int) -> int:
         """Start a chunk anew; returns how many times it has been wrong by now."""
-        attempts = self._attempts.get(verdict.index, 0) + 1
-        self._attempts[verdict.index] = attempts
+        attempts = self._attempts.get(index, 0) + 1
+        self._attempts[index] = attempts
         return attempts
 
     def gaps(self, extent: Extent) -> list[Extent]:

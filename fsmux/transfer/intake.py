@@ -77,7 +77,7 @@ class Intake:
         self._outlet.boundary = self._receiving.map.chunk_size
         self.stream.outlet = self._outlet
         try:
-            while not await self._receiving.committed():
+            while not await self._receiving.committed(self):
                 await self._take(await self.stream.receive())
         finally:
             self.stream.outlet = None
@@ -107,6 +107,14 @@ class Intake:
             self._unfinished += 1
         self.owed.extend(pieces)
         self._promise(sum(piece.length for piece in pieces))
+
+    def ask_again(self, index: int, found: int) -> None:
+        """Ask for a chunk that is not right; it came to ``found``. Not a checkpoint; raises if the stream is over."""
+        self._needs_credit = True
+        if self._receiving.joint:
+            self.owed.append(self._receiving.map.extent(index))
+        self._promise(self._receiving.map.length(index))
+        self.stream.send_nowait(Again(index, found))
 
     async def compare(self) -> None:
         """Name the ranges of an earlier version that are here; the sender says which still hold."""
@@ -235,13 +243,8 @@ class Intake:
 
     def _settle(self, verdict: Verdict | None) -> None:
         """Record a chunk that is whole and right, or ask for it again."""
-        if verdict is None or self._receiving.settled(verdict):
-            return
-        self._needs_credit = True
-        if self._receiving.joint:
-            self.owed.append(self._receiving.map.extent(verdict.index))
-        self._promise(self._receiving.map.length(verdict.index))
-        self.stream.send_nowait(Again(verdict.index, verdict.found))
+        if verdict is not None and not self._receiving.settled(verdict):
+            self.ask_again(verdict.index, verdict.found)
 
     def _promise(self, count: int) -> None:
         """So many more bytes are to come; credit follows."""

@@ -205,15 +205,36 @@ class Receiving:
                 await self.disk.meta(self.sink.suspend)
         self.closed.set()
 
-    async def committed(self) -> bool:
-        """Whether the file stands; commits it if all of it is here."""
-        if self._complete:
+    async def committed(self, intake: Intake) -> bool:
+        """Whether the file stands; commits it if all of it is here. What the disk did not keep ``intake`` asks for."""
+        if self._complete and await self._proven(intake):
             with trio.CancelScope(shield=True):  # once begun it is not left halfway; bounded by one commit
                 async with self._syncing:
                     if self.outcome is None and self._error is None:
                         await self._commit()
             self._release()
         return self.outcome is not None
+
+    async def _proven(self, intake: Intake) -> bool:
+        """Whether the device gives back what was written to it, if that is to be seen."""
+        if not self.sink.verify:
+            return True
+        async with self._syncing:
+            if self.outcome is not None or self._error is not None or self.sink.proven:
+                return True
+            if not self._complete:  # somebody else has looked meanwhile
+                return False
+            wrong = await self.disk.read(self.sink.read_back, trio.from_thread.check_cancelled)
+        for index, found in wrong.items():
+            attempt = self.assembly.failed(index)
+            if attempt >= MAX_ATTEMPTS:
+                raise IntegrityError(
+                    f"{self._report.name}: the disk gave back other bytes than were written to it, {attempt} times, "
+                    f"in chunk {index}; check the disk"
+                )
+            self._report.observer(ChunkHealed(self._report.name, index, attempt))
+            intake.ask_again(index, found or 0)
+        return not wrong
 
     @property
     def _complete(self) -> bool:
@@ -264,7 +285,7 @@ class Receiving:
         if verdict.right:
             self.sink.received(verdict.index, verdict.found)
             return True
-        attempt = self.assembly.failed(verdict)
+        attempt = self.assembly.failed(verdict.index)
         if attempt >= MAX_ATTEMPTS:
             raise IntegrityError(
                 f"{self._report.name}: chunk {verdict.index} arrived damaged {attempt} times "

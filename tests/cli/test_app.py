@@ -57,9 +57,17 @@ def test_the_defaults_of_a_transfer(jobs: list[Job]) -> None:
     options = job.options
     assert (options.streams, options.chunk_size, options.resume, options.dry_run) == (16, 4 << 20, True, False)
     assert options.connections == 1
+    assert not options.verify
     assert options.durability is Durability.BATCH
     assert (job.timeout, job.retries) == (None, None)
     assert not options.filters
+
+
+def test_verify_disk(jobs: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("transfer", "--verify", "disk", "a", "host:c") == 0
+    assert jobs[0].options.verify
+    assert call("transfer", "--verify", "everything", "a", "host:c") == ExitCode.USAGE
+    assert len(jobs) == 1
 
 
 def test_options_of_a_transfer(jobs: list[Job]) -> None:

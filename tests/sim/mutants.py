@@ -45,7 +45,7 @@ MUTANTS: Final = (
            "            sink.sync_part(whole=True)\n            if sink.verify:\n", "            if sink.verify:\n"),
     Mutant("the part is synced after its rename", "files/commit.py",
            "        if sync or sink.verify:\n            sink.sync_part(whole=True)\n        if sink.verify:\n"
-           "            _read_back(sink)\n        directory = sink.root.enter(sink.parts)\n"
+           "            _prove(sink)\n        directory = sink.root.enter(sink.parts)\n"
            "        try:\n            with directory.hold() as fd:\n                _publish(sink, fd)\n",
            "        directory = sink.root.enter(sink.parts)\n        try:\n            with directory.hold() as fd:\n"
            "                _publish(sink, fd)\n                sink.sync_part(whole=True)\n"),
@@ -215,7 +215,7 @@ MUTANTS: Final = (
     Mutant("a connection that fell silent is kept", "mux/connection.py",
            "            if silent >= self._patience:\n", "            if False:\n"),
     Mutant("a damaged chunk is not asked for again", "transfer/intake.py",
-           "        self.stream.send_nowait(Again(verdict.index, verdict.found))\n", ""),
+           "        self.stream.send_nowait(Again(index, found))\n", ""),
     Mutant("bytes that were taken are no credit again", "transfer/intake.py",
            "            for data in batch:\n                self.stream.consumed(data)\n", "            pass\n"),
 )  # fmt: skip

@@ -124,6 +124,8 @@ class World:
     tasks: list[_Task] = field(default_factory=list)
     groves: list[Grove] = field(default_factory=list)
     bugs: list[str] = field(default_factory=list)
+    verify: bool = False
+    """Whether all is read back from the device before it counts."""
     forecast: list[Weather] = field(default_factory=list)
     """Of the first links, in place of what the seed would have drawn."""
     _trace: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
@@ -262,8 +264,9 @@ class World:
     async def _try(self, process: SimSyscalls) -> None:
         connections = self.rng.choice([1, 1, 2])
         options = Options(
-            chunk_size=CHUNK, connections=connections, durability=self.rng.choice([Durability.BATCH, Durability.FILE])
-        )
+            chunk_size=CHUNK, connections=connections, durability=self.rng.choice([Durability.BATCH, Durability.FILE]),
+            verify=self.verify,
+        )  # fmt: skip
         self._behind.clear()
         with ExitStack() as stack:
             root = stack.enter_context(Root.open("", sys=process))

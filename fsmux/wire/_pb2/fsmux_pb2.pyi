@@ -294,20 +294,22 @@ class Get(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., fresh: bool = ..., chunk_size: _Optional[int] = ...) -> None: ...
 
 class Put(_message.Message):
-    __slots__ = ("path", "no_resume", "durability", "join", "streams", "attempt")
+    __slots__ = ("path", "no_resume", "durability", "join", "streams", "attempt", "verify")
     PATH_FIELD_NUMBER: _ClassVar[int]
     NO_RESUME_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     STREAMS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_FIELD_NUMBER: _ClassVar[int]
     path: Path
     no_resume: bool
     durability: Durability
     join: bytes
     streams: int
     attempt: int
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+    verify: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ..., attempt: _Optional[int] = ..., verify: bool = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("identity", "mode", "chunk_size", "eager")
@@ -442,16 +444,18 @@ class Lost(_message.Message):
     def __init__(self, index: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
 
 class Store(_message.Message):
-    __slots__ = ("path", "durability", "join", "attempt")
+    __slots__ = ("path", "durability", "join", "attempt", "verify")
     PATH_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_FIELD_NUMBER: _ClassVar[int]
     path: Path
     durability: Durability
     join: bytes
     attempt: int
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., attempt: _Optional[int] = ...) -> None: ...
+    verify: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., attempt: _Optional[int] = ..., verify: bool = ...) -> None: ...
 
 class Fetch(_message.Message):
     __slots__ = ("path",)

@@ -105,6 +105,7 @@ def _put(m: t.Put) -> pb.Put:
         join=m.join,
         streams=m.streams,
         attempt=m.attempt,
+        verify=m.verify,
     )
 
 
@@ -199,7 +200,9 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Again: lambda m: pb.Again(index=m.index, found=m.found),
     t.Finish: lambda m: pb.Finish(chunks=m.chunks, crc32=m.crc32),
     t.Committed: lambda m: pb.Committed(crc32=m.crc32, durable=m.durable, bytes_resumed=m.bytes_resumed),
-    t.Store: lambda m: pb.Store(path=_path(m.path), durability=m.durability, join=m.join, attempt=m.attempt),
+    t.Store: lambda m: pb.Store(
+        path=_path(m.path), durability=m.durability, join=m.join, attempt=m.attempt, verify=m.verify
+    ),
     t.Fetch: lambda m: pb.Fetch(path=_path(m.path)),
     t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
     t.Pack: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),

@@ -232,6 +232,7 @@ class Put(Struct, frozen=True):
     join: bytes = b""
     streams: int = 0
     attempt: int = 0
+    verify: bool = False
 
 
 class Offer(Struct, frozen=True):
@@ -321,6 +322,7 @@ class Store(Struct, frozen=True):
     durability: Durability = Durability.BATCH
     join: bytes = b""
     attempt: int = 0
+    verify: bool = False
 
 
 class Fetch(Struct, frozen=True):
