@@ -94,6 +94,14 @@ class FileDone(Event, frozen=True):
     durable: bool
 
 
+class FileCopied(Event, frozen=True):
+    """What a file is was at the destination already, as ``source``, and was copied there: nothing of it travelled."""
+
+    path: str
+    source: str
+    bytes: int
+
+
 class FileSkipped(Event, frozen=True):
     """A file was left alone, and why (``up to date``, ``special file``…)."""
 
@@ -227,6 +235,8 @@ class Summary(Event, frozen=True):
     seconds: float
     deleted: int = 0
     """Names that were removed because the source has none of them; of a directory with all in it, one."""
+    copied: int = 0
+    """Files of which nothing travelled because the destination had them under another name."""
 
 
 class FileDamaged(Event, frozen=True):

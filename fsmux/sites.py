@@ -247,15 +247,18 @@ class LocalSite:
 
     async def push(
         self, parts: Parts, target: Parts, name: str, observer: Observer, options: Options, *, fresh: bool,
-        passing: ChunkDigests | None = None,
+        passing: ChunkDigests | None = None, like: Parts = (),
     ) -> Outcome:  # fmt: skip
-        """Upload a file. ``fresh``: nothing is known to stand at its destination. ``passing`` sees what is read."""
+        """Upload a file. ``fresh``: nothing is known to stand at its destination. ``passing`` sees what is read.
+
+        ``like`` is a file there that may have the same bytes.
+        """
         source = await self._disk.meta(Source.open, self.root, parts)
         with source:
             digests, report = self._client.digests, Report(name, observer)
             sending = Sending(source, self._disk, digests, report, options.chunk_size, passing)
             size = source.identity.size
-            eager = fresh and _single_chunk(size, options)
+            eager = fresh and not like and _single_chunk(size, options)
             # The same in all attempts, so that what the server keeps for a lost connection is not somebody else's.
             run = self._lanes.run
             join = run.id if self._may_join else b""
@@ -265,7 +268,7 @@ class LocalSite:
                     streams = len(lanes) if join else 0
                     request = Put(
                         target, not options.resume, options.durability,
-                        join=join, streams=streams, attempt=run.attempt, verify=options.verify,
+                        join=join, streams=streams, attempt=run.attempt, verify=options.verify, like=like,
                     )  # fmt: skip
 
                     async def send(lane: Lane) -> Outcome:
@@ -279,12 +282,13 @@ class LocalSite:
 
     async def fetch(
         self, source: Parts, parts: Parts, name: str, observer: Observer, options: Options, *, fresh: bool, size: int,
-        asked: Stream | None = None, passing: ChunkDigests | None = None,
+        asked: Stream | None = None, passing: ChunkDigests | None = None, like: Parts = (),
     ) -> Outcome:  # fmt: skip
         """Download a file of ``size`` bytes. ``fresh``: nothing stands at its destination.
 
         Where nothing was kept of it either, it comes without a question what is missing. ``asked`` is the stream of a
-        :meth:`RemoteSite.ask_for` that has asked for it already. ``passing`` sees what is written.
+        :meth:`RemoteSite.ask_for` that has asked for it already. ``passing`` sees what is written. ``like`` is a file
+        here that may have the same bytes.
         """
         root = self.root
 
@@ -299,6 +303,7 @@ class LocalSite:
                 resume=options.resume and not offer.eager,
                 durability=options.durability,
                 verify=options.verify,
+                like=like,
                 clock=time.monotonic,
             )
             if passing is not None:
@@ -308,8 +313,8 @@ class LocalSite:
         report = Report(name, observer)
 
         async def attempt() -> Outcome:
-            eager = fresh
-            if asked is None and fresh and not _single_chunk(size, options):
+            eager = fresh and not like
+            if asked is None and eager and not _single_chunk(size, options):
                 eager = not await self._disk.meta(may_resume, root, parts, OWNER)
             with self._lanes_for(size) as lanes:
                 joint = len(lanes) > 1

@@ -148,7 +148,10 @@ def transfer(
     manifest: Annotated[
         str | None,
         option(
-            "--manifest", metavar="FILE", show_default=False, help="Keep digests of what stands at DST, for 'verify'."
+            "--manifest",
+            metavar="FILE",
+            show_default=False,
+            help="Keep digests of what stands at DST, for 'verify' and for files that move.",
         ),
     ] = None,
     repair: Annotated[

@@ -41,6 +41,7 @@ class Tally:
         self.skipped = 0
         self.failed = 0
         self.deleted = 0
+        self.copied = 0
         self.retries = 0
         self.active: dict[str, Active] = {}
         self.failures: set[str] = set()
@@ -100,6 +101,8 @@ class Tally:
                 self.failures.add(code)
             case events.Retrying() | events.ChunkHealed():
                 self.retries += 1
+            case events.FileCopied():
+                self.copied += 1
             case events.Summary():
                 self.summary = event
 
@@ -136,6 +139,7 @@ class Tally:
             retries=self.retries,
             seconds=now - self.started,
             deleted=self.deleted,
+            copied=self.copied,
         )
 
 

@@ -60,6 +60,8 @@ def sentence(event: events.Event) -> tuple[int, str] | None:
         case events.FileDone(path, _, _, resumed):
             note = f" ({format_bytes(resumed)} resumed)" if resumed else ""
             return VERBOSE, f"{printable(path)}{note}"
+        case events.FileCopied(path, source):
+            return VERBOSE, f"{printable(path)} (copied there from {printable(source)})"
         case events.FileLinked(path):
             return VERBOSE, f"{printable(path)} (linked)"
     return None
@@ -69,11 +71,12 @@ def summary_line(total: events.Summary) -> str:
     """The last line."""
     failed = f", {total.failed} FAILED" if total.failed else ""
     deleted = f", deleted {total.deleted}" if total.deleted else ""
+    copied = f", copied there {total.copied}" if total.copied else ""
     rate = total.bytes_sent / total.seconds if total.seconds > 0 else 0.0
     return (
         f"{count_files(total.files)}, {format_bytes(total.bytes)}{failed}: sent {format_bytes(total.bytes_sent)}, "
-        f"skipped {total.skipped}{deleted}, resumed {format_bytes(total.bytes_resumed)}, retries {total.retries}, "
-        f"{format_duration(total.seconds)}, {format_rate(rate)}"
+        f"skipped {total.skipped}{deleted}{copied}, resumed {format_bytes(total.bytes_resumed)}, "
+        f"retries {total.retries}, {format_duration(total.seconds)}, {format_rate(rate)}"
     )
 
 
@@ -107,6 +110,8 @@ def as_object(event: events.Event) -> dict[str, Any] | None:
             }  # fmt: skip
         case events.FileLinked(path):
             return {"event": "file_linked", "path": path}
+        case events.FileCopied(path, source, size):
+            return {"event": "file_copied", "path": path, "from": source, "bytes": size}
         case events.FileDamaged(path, size, chunks, reason):
             ranges = [{"offset": chunk.offset, "length": chunk.length} for chunk in chunks]
             return {"event": "damaged", "path": path, "bytes": size, "chunks": ranges, "message": reason}
@@ -129,11 +134,11 @@ def as_object(event: events.Event) -> dict[str, Any] | None:
             return error_object(code, path, message, retryable)
         case events.Warned(path, message):
             return {"event": "warning", "path": path, "message": message}
-        case events.Summary(files, size, sent, resumed, skipped, failed, retries, seconds, deleted):
+        case events.Summary(files, size, sent, resumed, skipped, failed, retries, seconds, deleted, copied):
             return {
                 "event": "summary", "files": files, "bytes": size, "bytes_sent": sent, "bytes_resumed": resumed,
                 "skipped": skipped, "failed": failed, "retries": retries, "seconds": round(seconds, 6),
-                "deleted": deleted,
+                "deleted": deleted, "copied": copied,
             }  # fmt: skip
     return None
 

@@ -40,7 +40,7 @@ class Growing:
             raise
         self.size = 0
         self.crc32 = 0
-        self._sink = Sink(root, parts, place, pin, mode, durability, time.monotonic, reuse=False, verify=False)
+        self._sink = Sink(root, parts, place, pin, mode, durability, time.monotonic, final=(), verify=False)
 
     def append(self, views: Sequence[memoryview], offset: int, crc: int) -> None:
         """Write ``views``, whose CRC-32 must be ``crc`` and whose place must be the end of the file."""

@@ -71,13 +71,15 @@ def open_sink(
     resume: bool = True,
     durability: Durability = Durability.BATCH,
     verify: bool = False,
+    like: Parts = (),
     clock: Callable[[], float] = time.monotonic,
     poll: Poll | None = None,
 ) -> Sink:
     """Begin to receive ``parts``, or go on with what an earlier session of the same ``owner`` left of it.
 
     Without ``resume`` what was left is thrown away.  With ``verify`` everything is read back from the device before it
-    is committed.  ``poll`` is called during long reads and may raise.
+    is committed.  ``like`` names another file that may have the same bytes: if nothing has the name, ranges are taken
+    from that.  ``poll`` is called during long reads and may raise.
     Nothing but a finished file ever has the final name.  A directory, pipe or device there is refused; a symbolic link
     will be replaced, not followed.  Whatever fails here leaves things as they were.
     """
@@ -94,8 +96,8 @@ def open_sink(
         except BaseException:
             pin.release()
             raise
-    reuse = resume and facts is not None
-    return Sink(root, parts, place, pin, mode, durability, clock, reuse=reuse, verify=verify)
+    final = () if not resume else like if facts is None else parts
+    return Sink(root, parts, place, pin, mode, durability, clock, final=final, verify=verify)
 
 
 def land_file(root: Root, parts: Parts) -> tuple[os.stat_result | None, Pin]:
@@ -143,7 +145,7 @@ class Sink:
         durability: Durability,
         clock: Callable[[], float],
         *,
-        reuse: bool,
+        final: Parts,
         verify: bool,
     ) -> None:
         self.parts = parts
@@ -156,7 +158,7 @@ class Sink:
         self.pin = pin
         self.mode = mode
         self._clock = clock
-        self._reuse = reuse
+        self._final = final  # a finished file that ranges may be taken from
         self._basis: Basis | None = None
         self._basis_known = False
         self._mutex = threading.Lock()  # manifest and counters; held for some bytecodes
@@ -263,9 +265,9 @@ class Sink:
             return None
         pieces = [] if self.place.old is None else pieces_of_part(self.place.old, self.manifest)
         final = None
-        if self._reuse:
+        if self._final:
             with suppress(FsmuxError):  # whatever is wrong with it, it is no help
-                final, facts = self.root.open_regular(self.parts, links=False)
+                final, facts = self.root.open_regular(self._final, links=False)
                 pieces += pieces_of_final(facts.st_size, self.manifest, pieces)
         if not pieces:
             if final is not None:

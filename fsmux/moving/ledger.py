@@ -22,6 +22,7 @@ from fsmux.files import reading
 from fsmux.files.digestfile import DIGEST_SIZE, Record, chunks_of
 from fsmux.files.passing import ChunkDigests, NotingUnpacker, PackDigests
 from fsmux.files.reading import Wanted
+from fsmux.limits import SMALL_FILE
 from fsmux.records import printable
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class Ledger:
         """Bytes of files that were read for it, because they did not travel."""
         self._files: dict[bytes, bytes] = {}
         self._passing: dict[Parts, ChunkDigests] = {}
+        self._sizes: set[int] = set()  # of large files; these and the next two may speak of what is gone
+        self._by_version: dict[tuple[int, int], bytes] = {}
+        self._by_digest: dict[tuple[int, bytes], bytes] = {}
         self._gone: set[bytes] = set()  # directories whose records are still to be dropped
         for record in records:
             self._put(record)
@@ -89,7 +93,11 @@ class Ledger:
 
     def _put(self, record: Record) -> None:
         fixed = _PACKED.pack(record.size, record.mtime_ns, record.crc32, record.digest)
-        self._files[b"/".join(record.parts)] = fixed + record.chunks
+        path = b"/".join(record.parts)
+        self._files[path] = fixed + record.chunks
+        if record.size > SMALL_FILE:
+            self._sizes.add(record.size)
+            self._by_version[record.size, record.mtime_ns] = self._by_digest[record.size, record.digest] = path
 
     def linked(self, path: Parts, first: Parts) -> None:
         """A file is one more name of another one, and has its record."""
@@ -101,6 +109,18 @@ class Ledger:
         """Whether there is a record of this version of a file."""
         packed = self._files.get(path)
         return packed is not None and _PACKED.unpack_from(packed)[:2] == (size, mtime_ns)
+
+    def has_size(self, size: int) -> bool:
+        """Whether a large file of this size has, or had, a record."""
+        return size in self._sizes
+
+    def of_version(self, size: int, mtime_ns: int) -> Parts | None:
+        """A large file with this size and time, as of some record of it."""
+        return _split(self._by_version.get((size, mtime_ns)))
+
+    def of_digest(self, size: int, digest: bytes) -> Parts | None:
+        """A large file with this content, as of some record of it."""
+        return _split(self._by_digest.get((size, digest)))
 
     # ---- what comes by a session of its own ------------------------------------------------------------------------
 
@@ -156,6 +176,10 @@ class Ledger:
                     self.bytes_read += one.map.size
                 except FsmuxError as error:
                     observer(Warned(printable(parts), f"it is not in the manifest: {error}"))
+
+
+def _split(path: bytes | None) -> Parts | None:
+    return None if path is None else tuple(path.split(b"/"))
 
 
 class TreeNotes:

@@ -46,7 +46,7 @@ class Report:
         self._tell = observer
         self._started = time.monotonic()
         self.files = self.bytes = self.sent = self.resumed = self.skipped = self.failed = self.retries = 0
-        self.found_files = self.found_bytes = self.skipped_bytes = self.deleted = 0
+        self.found_files = self.found_bytes = self.skipped_bytes = self.deleted = self.copied = 0
         self.progress = 0
         """Grows with whatever the destination surely has and had not before."""
         self._accounts: dict[int, Account] = {}
@@ -161,6 +161,7 @@ class Report:
             retries=self.retries,
             seconds=time.monotonic() - self._started,
             deleted=self.deleted,
+            copied=self.copied,
         )
         self._tell(summary)
         return summary
@@ -252,9 +253,14 @@ class Account:
         """That of one file, which goes by sessions of its own."""
         return self._journeys.setdefault(parts, Journey(self.report))
 
-    def done(self, name: str, parts: Parts, outcome: Outcome) -> None:
+    def done(self, name: str, parts: Parts, outcome: Outcome, twin: str = "") -> None:
+        """A file stands. ``twin`` is another one at the destination that it may have been copied from."""
         self._settle(*_place(parts))
-        self.report.done(self._journeys.pop(parts).ended(name, outcome))
+        event = self._journeys.pop(parts).ended(name, outcome)
+        self.report.done(event)
+        if twin and not event.bytes_sent and event.bytes_resumed == event.bytes:
+            self.report.copied += 1
+            self.report(events.FileCopied(name, twin, event.bytes))
 
     def packed(self, event: FilesDone) -> None:
         """Files came in a pack."""

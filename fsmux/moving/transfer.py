@@ -22,7 +22,7 @@ import trio
 
 from fsmux import events
 from fsmux.columns import Act, itself
-from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported, UsageError
+from fsmux.errors import FsmuxError, IntegrityError, NetworkError, NotFound, Unsupported, UsageError
 from fsmux.events import Warned
 from fsmux.files.names import RESERVED
 from fsmux.lanes import Lanes, open_lanes
@@ -30,6 +30,7 @@ from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload
 from fsmux.moving.extras import Extras, TreeExtras, removal, unprotected
 from fsmux.moving.report import name_of
 from fsmux.moving.tree import Tree, move_tree
+from fsmux.moving.twins import find_twin
 from fsmux.mux.service import all_of
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
 from fsmux.plan.plan import Entered, Facts, Large, Verdict, in_the_way, judge
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from fsmux.moving.report import Account, Report
     from fsmux.mux.stream import Stream
     from fsmux.plan.filters import Filters
-    from fsmux.transfer.session import Run
+    from fsmux.transfer.session import Outcome, Run
 
 
 @dataclass(slots=True)
@@ -76,6 +77,10 @@ class Item:
             return self.target, self.target_prefix
         assert isinstance(self.source, LocalSite)
         return self.source, self.source_prefix
+
+    def below_destination(self, listed: Parts) -> Parts:
+        """Where the target has what a manifest calls so."""
+        return self.target_prefix[: len(self.target_prefix) - len(self.listed)] + listed
 
     @property
     def place(self) -> tuple[int, Parts]:
@@ -205,6 +210,8 @@ class Transfer:
         if len(sources) > 1 or not isinstance(place, Remote) or not isinstance(destination, Local):
             return None
         if place.is_contents or not place.path_parts or options.dry_run or options.bwlimit is not None:
+            return None
+        if self._ledger:  # something that is here may be the file, under another name
             return None
         if options.connections > 1:  # a big file will be asked for piece by piece
             return None
@@ -341,18 +348,31 @@ class Transfer:
         options = replace(self._options, resume=True) if journey.begun else self._options
         ledger, listed = self._ledger, item.listed + parts
         passing = None if ledger is None else ledger.passing(listed)
-        if isinstance(item.target, LocalSite):
-            outcome = await item.target.fetch(
-                source, target, name, journey, options, fresh=fresh, size=size,
-                asked=self._asked if not parts else None, passing=passing,
-            )  # fmt: skip
-        else:
+
+        async def move(like: Parts) -> Outcome:
+            if isinstance(item.target, LocalSite):
+                return await item.target.fetch(
+                    source, target, name, journey, options, fresh=fresh, size=size,
+                    asked=self._asked if not (parts or like) else None, passing=passing, like=like,
+                )  # fmt: skip
             assert isinstance(item.source, LocalSite)
-            outcome = await item.source.push(source, target, name, journey, options, fresh=fresh, passing=passing)
+            return await item.source.push(
+                source, target, name, journey, options, fresh=fresh, passing=passing, like=like
+            )
+
+        twin: Parts = ()
+        if ledger is not None and fresh and options.resume:
+            twin = await find_twin(ledger, self._client.disk, item.source, source, size, listed)
+        try:
+            outcome = await move(twin and item.below_destination(twin))
+        except IntegrityError:
+            if not twin:
+                raise
+            outcome = await move(())  # somebody wrote to the twin while it was being copied
         if ledger is not None:
             site, here = item.local
             await ledger.passed(self._client.disk, site.root, here + parts, listed, outcome.crc32, self._report)
-        item.account.done(name, parts, outcome)
+        item.account.done(name, parts, outcome, printable(twin) if twin else "")
 
     # ---- trees -----------------------------------------------------------------------------------------------------
 

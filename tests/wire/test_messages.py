@@ -109,7 +109,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Get: {"chunk_size": st.one_of(st.just(0), chunk_sizes)},
     m.Put: {
         "durability": st.sampled_from(m.Durability),
-        "join": joins, "streams": st.integers(0, 1024), "attempt": u32,
+        "join": joins, "streams": st.integers(0, 1024), "attempt": u32, "like": paths,
     },
     m.Offer: {"identity": identities, "mode": modes, "chunk_size": chunk_sizes},
     m.Want: {"missing": extents(), "held": sizes}, m.Haves: {"ranges": haves}, m.Keep: {"ranges": extents()},

@@ -294,7 +294,7 @@ class Get(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., fresh: bool = ..., chunk_size: _Optional[int] = ...) -> None: ...
 
 class Put(_message.Message):
-    __slots__ = ("path", "no_resume", "durability", "join", "streams", "attempt", "verify")
+    __slots__ = ("path", "no_resume", "durability", "join", "streams", "attempt", "verify", "like")
     PATH_FIELD_NUMBER: _ClassVar[int]
     NO_RESUME_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
@@ -302,6 +302,7 @@ class Put(_message.Message):
     STREAMS_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
+    LIKE_FIELD_NUMBER: _ClassVar[int]
     path: Path
     no_resume: bool
     durability: Durability
@@ -309,7 +310,8 @@ class Put(_message.Message):
     streams: int
     attempt: int
     verify: bool
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ..., attempt: _Optional[int] = ..., verify: bool = ...) -> None: ...
+    like: Path
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ..., attempt: _Optional[int] = ..., verify: bool = ..., like: _Optional[_Union[Path, _Mapping]] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("identity", "mode", "chunk_size", "eager")

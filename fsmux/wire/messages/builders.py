@@ -106,6 +106,7 @@ def _put(m: t.Put) -> pb.Put:
         streams=m.streams,
         attempt=m.attempt,
         verify=m.verify,
+        like=_path(m.like) if m.like else None,
     )
 
 

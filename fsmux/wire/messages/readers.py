@@ -191,6 +191,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             checks.at_most(raw.streams, checks.MAX_JOINED, "PUT streams"),
             raw.attempt,
             raw.verify,
+            _path_of(raw.like, "PUT like"),
         ),
     ),
     Cmd.OFFER: (pb.Offer.FromString, _read_offer),

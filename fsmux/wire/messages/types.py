@@ -233,6 +233,7 @@ class Put(Struct, frozen=True):
     streams: int = 0
     attempt: int = 0
     verify: bool = False
+    like: Parts = ()
 
 
 class Offer(Struct, frozen=True):
