@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.sim import mutants
+from tests.sim import ext4, mutants
 from tests.sim.flips import Recording, flip_all, record
 from tests.sim.stories import explore
 from tests.sim.sweep import FAULTS, OPERATIONS, sweep
@@ -76,6 +78,15 @@ def _flips(size: float, seed: int) -> Bar:
     return Bar("single-bit flips of 1 MiB found", every, f"{done:,}", done == wanted)
 
 
+def _ext4(size: float, seed: int) -> Bar:
+    name, bar = "power cuts on an ext4", "each write"
+    if lacks := ext4.missing():
+        return Bar(name, bar, f"skipped: {lacks}", True)
+    with tempfile.TemporaryDirectory() as place:
+        found, entries = ext4.power_cuts(Path(place), seed, round(1 / size))
+    return Bar(name, bar, f"{found:,} states of a log of {entries:,}", found >= entries * size)
+
+
 def _mutants(size: float, seed: int) -> Bar:
     survived = mutants.main([])
     counted = sum(not mutant.progress for mutant in mutants.MUTANTS)
@@ -87,6 +98,7 @@ RIGS: Final[dict[str, Callable[[float, int], Bar]]] = {
     "calls": _failing_calls,
     "seeds": _seeds,
     "flips": _flips,
+    "ext4": _ext4,
     "mutants": _mutants,
 }
 
