@@ -45,7 +45,7 @@ async def create(context: Context, stream: Stream, request: Create) -> None:
 
     def begin() -> Growing:
         context.kept.keep()
-        return Growing(context.root, request.path, request.mode, durability)
+        return Growing(context.root, request.path, request.mode, durability, verify=request.verify)
 
     growing = await context.disk.meta(begin)
     try:

@@ -130,6 +130,10 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
 def _check_stdio(options: TransferOptions, *, to_stdout: bool) -> None:
     if (sys.stdout if to_stdout else sys.stdin) is None:  # its number may be that of some other file by now
         raise UsageError(f"{'stdout' if to_stdout else 'stdin'} is closed, so nothing can go through -")
+    if to_stdout and options.verify == "disk":
+        raise UsageError("--verify disk is about a disk, and - (stdout) is none")
+    if options.delete:
+        raise UsageError("--delete removes what a directory of the source has not; - is none")
     if options.manifest or options.repair:
         raise UsageError(
             "what passes through - leaves nothing to keep a manifest of, or to repair: leave the option out"

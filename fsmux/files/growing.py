@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Growing:
     """A file that grows at its end only; :meth:`commit` or :meth:`discard` it.  For one thread at a time."""
 
-    def __init__(self, root: Root, parts: Parts, mode: int, durability: Durability) -> None:
-        """Begin it.  Fails as :func:`.open_sink` does, and leaves things as they were then."""
+    def __init__(self, root: Root, parts: Parts, mode: int, durability: Durability, *, verify: bool = False) -> None:
+        """Begin it.  ``verify`` is that of :func:`.open_sink`; so is how it fails, and that it changes nothing then."""
         _, pin = land_file(root, parts)
         try:
             with named(parts):
@@ -40,7 +40,7 @@ class Growing:
             raise
         self.size = 0
         self.crc32 = 0
-        self._sink = Sink(root, parts, place, pin, mode, durability, time.monotonic, final=(), verify=False)
+        self._sink = Sink(root, parts, place, pin, mode, durability, time.monotonic, final=(), verify=verify)
 
     def append(self, views: Sequence[memoryview], offset: int, crc: int) -> None:
         """Write ``views``, whose CRC-32 must be ``crc`` and whose place must be the end of the file."""
@@ -58,7 +58,10 @@ class Growing:
         self.crc32 = combine(self.crc32, crc, length)
 
     def commit(self) -> bool:
-        """Give it its name.  True if it is on stable storage, name and all."""
+        """Give it its name.  True if it is on stable storage, name and all.
+
+        Raises :class:`StorageError` if it was to be verified and the device has something else.
+        """
         self._sink.manifest = _whole(self.size, self._sink.sys.now_ns(), self.crc32)
         return self._sink.commit()
 

@@ -109,7 +109,7 @@ class FromPipe:
             report.would_send(self._name, 0)
             report.planned()
             return
-        request = Create(place.path_parts, self._mode, options.durability)
+        request = Create(place.path_parts, self._mode, options.durability, options.verify)
         try:
             with client.limited(options.bwlimit):
                 async with client.connection.open_stream(request) as stream:

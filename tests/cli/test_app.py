@@ -139,6 +139,8 @@ def test_where_the_token_comes_from(jobs: list[Job], monkeypatch: pytest.MonkeyP
         (["transfer", "a", "-"], 2, "must be remote"),
         (["transfer", "--manifest", "m", "host:a", "-"], 2, "manifest"),
         (["transfer", "--repair", "--manifest", "m", "-", "host:a"], 2, "repair"),
+        (["transfer", "--verify", "disk", "host:a", "-"], 2, "about a disk"),
+        (["transfer", "--delete", "-", "host:a"], 2, "--delete"),
         (["transfer", "--chunk-size", "3MiB", "a", "host:"], 2, "power of two"),
         (["transfer", "--chunk-size", "1KiB", "a", "host:"], 2, "64KiB"),
         (["transfer", "--exclude", "[", "a", "host:"], 2, "not a pattern"),

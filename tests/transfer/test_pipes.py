@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 
-from fsmux.errors import AccessError, IntegrityError, ProtocolError
+from fsmux.errors import AccessError, IntegrityError, ProtocolError, StorageError
 from fsmux.files.chunks import crc32_of
+from fsmux.files.syscalls import Syscalls
 from fsmux.limits import MAX_DATA_PAYLOAD
 from fsmux.records import Attrs, Durability
 from fsmux.transfer.drain import Drain
@@ -69,6 +71,33 @@ async def test_an_end_without_close_leaves_nothing(side: Side, served: Path) -> 
     await side.quiet()
     assert not list(served.rglob("*.tmp"))
     assert not (served / "name").exists()
+
+
+async def test_what_the_disk_has_lost_gets_no_name(side: Side, served: Path) -> None:
+    data = content(BIG)
+
+    def rot(sys: Syscalls, fd: int) -> None:
+        (part,) = served.glob(".fsmux/*.tmp")
+        with part.open("r+b") as file:
+            file.seek(CHUNK)
+            file.write(b"rotten")
+
+    async def create() -> bytes:
+        request = Create((b"name",), verify=True)
+        async with side.client.connection.open_stream(request) as stream:
+            await stream.expect_message(Attrs)
+            await write(stream, data, 0)
+            await stream.send(Close())
+            await stream.expect_message(Ok)
+            done: Committed = await stream.expect_message(Committed)
+            assert done.crc32 == crc32_of([data])
+        return (served / "name").read_bytes()
+
+    with patch.object(Syscalls, "drop_cache", rot), pytest.raises(StorageError, match="gave back other bytes"):
+        await create()
+    await side.quiet()
+    assert not (served / "name").exists()
+    assert await create() == data
 
 
 async def attempt(side: Side, step: Callable[[Stream], Awaitable[None]]) -> None:

@@ -256,14 +256,16 @@ class Close(_message.Message):
     def __init__(self, sync: bool = ...) -> None: ...
 
 class Create(_message.Message):
-    __slots__ = ("path", "mode", "durability")
+    __slots__ = ("path", "mode", "durability", "verify")
     PATH_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    VERIFY_FIELD_NUMBER: _ClassVar[int]
     path: Path
     mode: int
     durability: Durability
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., mode: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    verify: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., mode: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., verify: bool = ...) -> None: ...
 
 class Identity(_message.Message):
     __slots__ = ("size", "mtime_ns", "tag")

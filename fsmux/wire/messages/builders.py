@@ -187,7 +187,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.ReadDone: lambda m: pb.ReadDone(length=m.length, crc32=m.crc32),
     t.Write: lambda m: pb.Write(offset=m.offset, length=m.length, crc32=m.crc32),
     t.Close: lambda m: pb.Close(sync=m.sync),
-    t.Create: lambda m: pb.Create(path=_path(m.path), mode=m.mode, durability=m.durability),
+    t.Create: lambda m: pb.Create(path=_path(m.path), mode=m.mode, durability=m.durability, verify=m.verify),
     t.Get: _get,
     t.Put: _put,
     t.Offer: lambda m: pb.Offer(identity=_identity(m.identity), mode=m.mode, chunk_size=m.chunk_size, eager=m.eager),

@@ -178,6 +178,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             _path_of(raw.path, "CREATE path"),
             checks.mode(raw.mode, "CREATE mode"),
             checks.durability(raw.durability, "CREATE durability"),
+            raw.verify,
         ),
     ),
     Cmd.GET: (pb.Get.FromString, _read_get),

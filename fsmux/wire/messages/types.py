@@ -208,6 +208,7 @@ class Create(Struct, frozen=True):
     path: Parts
     mode: int = 0o644
     durability: Durability = Durability.BATCH
+    verify: bool = False
 
 
 # ---- bulk transfer ----------------------------------------------------------------------------------------------
