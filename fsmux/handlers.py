@@ -29,11 +29,12 @@ from fsmux.records import Attrs, Durability, Kind, printable
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import send_file
 from fsmux.transfer.session import Report
-from fsmux.tree_handlers import fetch, look, store, walk_tree
+from fsmux.tree_handlers import digest, fetch, look, store, walk_tree
 from fsmux.wire.frames import FileSpan, Meter
 from fsmux.wire.messages import (
     Close,
     Create,
+    Digest,
     Entries,
     Entry,
     Error,
@@ -346,4 +347,5 @@ HANDLERS: dict[type, Callable[[Context, Stream, Any], Awaitable[None]]] = {
     Fetch: fetch,
     Walk: walk_tree,
     Look: look,
+    Digest: digest,
 }

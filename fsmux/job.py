@@ -50,8 +50,11 @@ class Options:
     them. ``bwlimit`` is the most bytes of files per second that may travel, over all streams together. ``manifest``
     is told of every file that stands at the destination. With ``verify`` what was written is read back from the device
     before it counts, and sent again where that did not keep it. With ``repair`` nothing else is moved than what that
-    names. ``delete``: when all else has succeeded, names are removed that stand in directories of the destination
-    and not in those of the sources.
+    names.
+
+    With ``checksum`` a file is up to date if it has the same bytes, whatever its time; with ``update`` it is left alone
+    if it is newer at the destination. ``delete``: when all else has succeeded, names are removed that stand in
+    directories of the destination and not in those of the sources.
     """
 
     streams: int = STREAMS
@@ -62,6 +65,8 @@ class Options:
     verify: bool = False
     dry_run: bool = False
     filters: Filters = field(default_factory=Filters)
+    checksum: bool = False
+    update: bool = False
     delete: bool = False
     bwlimit: int | None = None
     manifest: Ledger | None = None

@@ -14,29 +14,33 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from fsmux.columns import Group
+import trio
+
+from fsmux.columns import Group, Packer
 from fsmux.errors import ErrorCode, FsmuxError, NotFound
 from fsmux.files import listing
+from fsmux.files.comparing import digests
 from fsmux.files.root import Root
 from fsmux.files.sink import Sink, may_resume, open_sink
 from fsmux.files.source import Source
 from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
-from fsmux.limits import KIB
+from fsmux.limits import KIB, MAX_FILE_SIZE
 from fsmux.plan.walk import batches, preorder
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Outcome, Report, together
 from fsmux.wire.frames import JOIN_FEATURE
-from fsmux.wire.messages import Get, Listed, Look, Offer, Ok, Put, Stat, Walk
+from fsmux.wire.messages import Digest, Digests, Get, Listed, Look, Offer, Ok, Put, Stat, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from fsmux.client import Client
     from fsmux.events import Observer
     from fsmux.files.passing import ChunkDigests
     from fsmux.job import Options
+    from fsmux.moving.comparing import Digester
     from fsmux.moving.tree import Looker
     from fsmux.mux.stream import Stream
     from fsmux.records import Attrs, Parts
@@ -61,6 +65,9 @@ class Site(Protocol):
 
     def looking(self, parts: Parts, *, nothing: bool) -> AbstractAsyncContextManager[Looker | None]:
         """What stands in directories below ``parts``, for the block; None if nothing does."""
+
+    def digesting(self, parts: Parts) -> AbstractAsyncContextManager[Digester]:
+        """Who reads files below ``parts`` for their digests, for the block."""
 
     async def symlink(self, parts: Parts, attrs: Attrs) -> None: ...
     async def set_attrs(self, parts: Parts, attrs: Attrs) -> None: ...
@@ -97,6 +104,13 @@ class RemoteSite:
             stream.expect(None)
             yield RemoteLooker(stream)
             stream.reset(ErrorCode.CANCELLED)  # of what it was asked for, nothing more matters
+
+    @asynccontextmanager
+    async def digesting(self, parts: Parts) -> AsyncIterator[Digester]:
+        async with self._client.connection.open_stream(Digest(parts)) as stream:
+            stream.expect(None)
+            yield RemoteDigester(stream)
+            stream.reset(ErrorCode.CANCELLED)  # nothing more is asked for
 
     @contextmanager
     def ask_for(self, parts: Parts, options: Options) -> Iterator[tuple[Stream, Stream]]:
@@ -152,6 +166,51 @@ class RemoteLooker:
             listed: Listed = await self._stream.expect_message(Listed)
             self._found.extend(listed.groups)
         return self._found.popleft()
+
+
+class RemoteDigester:
+    """Asks the server."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._found: deque[bytes | None] = deque()
+
+    async def ask(self, groups: Sequence[Group]) -> None:
+        packer = Packer(MAX_FILE_SIZE)
+        for group in groups:
+            for page in packer.put(group):
+                await self._stream.send(Digest((), tuple(page)))
+        if not packer.empty:
+            await self._stream.send(Digest((), tuple(packer.flush())))
+
+    async def answer(self, count: int) -> list[bytes | None]:
+        while len(self._found) < count:
+            found: Digests = await self._stream.expect_message(Digests)
+            self._found.extend(found.digests)
+        return [self._found.popleft() for _ in range(count)]
+
+
+class LocalDigester:
+    """Reads itself, in a thread."""
+
+    def __init__(self, disk: Disk, root: Root, base: Parts) -> None:
+        self._disk = disk
+        self._root = root
+        self._base = base
+        self._asked: deque[Group] = deque()
+        self._found: deque[bytes | None] = deque()
+
+    async def ask(self, groups: Sequence[Group]) -> None:
+        self._asked.extend(groups)
+
+    async def answer(self, count: int) -> list[bytes | None]:
+        wanted: list[Group] = []
+        while len(self._found) + sum(map(len, wanted)) < count:
+            wanted.append(self._asked.popleft())
+        with closing(digests(self._root, self._base, wanted, trio.from_thread.check_cancelled)) as hops:
+            while (batch := await self._disk.read(next, hops, None)) is not None:
+                self._found.extend(batch)
+        return [self._found.popleft() for _ in range(count)]
 
 
 class LocalLooker:
@@ -235,6 +294,10 @@ class LocalSite:
             return
         with closing(LocalLooker(self._disk, self._held, parts)) as looker:
             yield looker
+
+    @asynccontextmanager
+    async def digesting(self, parts: Parts) -> AsyncIterator[Digester]:
+        yield LocalDigester(self._disk, self.root, parts)
 
     async def symlink(self, parts: Parts, attrs: Attrs) -> None:
         await self._disk.meta(self.root.symlink, parts, attrs.link_target, attrs)

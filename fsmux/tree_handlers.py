@@ -10,14 +10,17 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
+
 from fsmux.columns import Group, Packer
 from fsmux.errors import FsmuxError, ProtocolError
 from fsmux.files import listing
+from fsmux.files.comparing import digests
 from fsmux.files.unpacking import Failure, Unpacker
 from fsmux.limits import MAX_FILE_SIZE
 from fsmux.plan.walk import batches, preorder
 from fsmux.transfer.packs import receive_packs, send_pack
-from fsmux.wire.messages import Ask, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
+from fsmux.wire.messages import Ask, Digest, Digests, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -67,6 +70,27 @@ async def _send_groups(context: Context, stream: Stream, found: Generator[Group,
                     await stream.send(Listed(tuple(groups)))
             if not packer.empty:
                 await stream.send(Listed(tuple(packer.flush())))
+
+
+async def digest(context: Context, stream: Stream, request: Digest) -> None:
+    """Read files for their digests, as long as any are asked for."""
+    base = request.path
+    message: object = request
+
+    def poll() -> None:
+        trio.from_thread.check_cancelled()
+        if stream.error is not None:  # the client has gone, or wants no more
+            raise stream.error
+
+    stream.expect(None)
+    while message is not None:
+        if not isinstance(message, Digest):
+            raise ProtocolError(f"a digest is not followed by {type(message).__name__}")
+        with closing(digests(context.root, base, message.groups, poll)) as found:
+            while (batch := await context.disk.read(next, found, None)) is not None:
+                await stream.send(Digests(tuple(batch)))
+        message = await stream.receive()
+    stream.end()
 
 
 async def fetch(context: Context, stream: Stream, request: Fetch) -> None:

@@ -35,8 +35,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "click": ("cli",),
     "trio": (
-        "mux", "transfer", "server", "client", "handlers", "range_handlers", "lanes", "sites", "moving", "job",
-        "checking", "cli",
+        "mux", "transfer", "server", "client", "handlers", "range_handlers", "tree_handlers", "lanes", "sites",
+        "moving", "job", "checking", "cli",
     ),
     "socket": ("mux/transport", "server.py", "cli/serve.py", "cli/measure/rawloop.py"),
     "select": ("mux/transport", "files/syscalls.py", "cli/measure/processes.py"),

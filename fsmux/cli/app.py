@@ -110,6 +110,10 @@ def transfer(
     progress: Annotated[
         Progress, option("--progress", help="Bars on a terminal, always, or no progress at all.")
     ] = Progress.AUTO,
+    checksum: Annotated[
+        bool, option("--checksum", "-c", help="Compare the bytes of files of the same size, not their times.")
+    ] = False,
+    update: Annotated[bool, option("--update", "-u", help="Leave alone what is newer at the destination.")] = False,
     delete: Annotated[
         bool,
         option(
@@ -171,9 +175,9 @@ def transfer(
 
     level = verbosity(verbose, quiet)
     options = command.TransferOptions(
-        tuple(paths), dry_run, level, json, progress.value, delete, tuple(exclude or ()), tuple(include or ()),
-        connections, streams, chunk_size, bwlimit, not no_resume, retries, timeout, durability.value, verify.value,
-        manifest, repair, token_file,
+        tuple(paths), dry_run, level, json, progress.value, checksum, update, delete, tuple(exclude or ()),
+        tuple(include or ()), connections, streams, chunk_size, bwlimit, not no_resume, retries, timeout,
+        durability.value, verify.value, manifest, repair, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

@@ -25,9 +25,16 @@ def run(ctx: typer.Context, options: TransferOptions) -> int:
         raise UsageError("--repair needs --manifest FILE, which says what DST should be")
     if not isinstance(job.destination, Local):
         raise UsageError("--repair compares DST, so that must be on this machine; run it where DST is")
-    if options.dry_run or not options.resume or options.delete or job.options.filters:
+    if (
+        options.dry_run
+        or not options.resume
+        or options.checksum
+        or options.update
+        or options.delete
+        or job.options.filters
+    ):
         raise UsageError(
-            "--repair does not go with -n, --no-resume, --delete, --exclude and --include; "
+            "--repair does not go with -n, --no-resume, -c, -u, --delete, --exclude and --include; "
             "fsmux verify shows what is wrong"
         )
     found: list[Check] = []

@@ -36,6 +36,8 @@ class TransferOptions:
     verbosity: int
     json: bool
     progress: str
+    checksum: bool
+    update: bool
     delete: bool
     exclude: tuple[str, ...]
     include: tuple[str, ...]
@@ -119,6 +121,8 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
             durability=Durability[options.durability.upper()],
             verify=options.verify == "disk",
             dry_run=options.dry_run,
+            checksum=options.checksum,
+            update=options.update,
             delete=options.delete,
             filters=Filters(filter_rules(ctx, options.exclude, options.include)),
             bwlimit=parse_rate(options.bwlimit) if options.bwlimit else None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fsmux import events
 from fsmux.columns import KIND_BITS, REGULAR
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from fsmux.plan.plan import Plan
     from fsmux.records import Parts
     from fsmux.transfer.session import Outcome
+
+
+UP_TO_DATE: Final = "up to date"
+NEWER: Final = "newer at the destination"
 
 
 class Report:
@@ -86,9 +90,9 @@ class Report:
             self._planned = True
             self._tell(Planned(self.found_files, self.found_bytes, self.skipped, self.skipped_bytes))
 
-    def current(self, group: Group) -> None:
-        """These are up to date."""
-        event = FilesSkipped(group.directory, group.names, group.sizes, "up to date")
+    def left(self, group: Group, reason: str = UP_TO_DATE) -> None:
+        """These are left as they are."""
+        event = FilesSkipped(group.directory, group.names, group.sizes, reason)
         self.skipped += len(group)
         self.skipped_bytes += event.bytes
         self._tell(event)
@@ -222,7 +226,9 @@ class Account:
             for name in found.special:
                 report.skip(printable((*directory, name)), 0, "special file", warn=True)
             if found.current is not None:
-                report.current(found.current)
+                report.left(found.current)
+            if found.newer is not None:
+                report.left(found.newer, NEWER)
             size = sum(found.make.sizes) if found.make is not None else 0
             files = found.files + len(found.large) + len(found.further)
             report.found(files, size + sum([large.size for large in found.large]))

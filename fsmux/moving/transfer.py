@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,13 +27,25 @@ from fsmux.events import Warned
 from fsmux.files.names import RESERVED
 from fsmux.lanes import Lanes, open_lanes
 from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload
+from fsmux.moving.comparing import Comparer
 from fsmux.moving.extras import Extras, TreeExtras, removal, unprotected
-from fsmux.moving.report import name_of
+from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
 from fsmux.moving.tree import Tree, move_tree
 from fsmux.moving.twins import find_twin
 from fsmux.mux.service import all_of
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
-from fsmux.plan.plan import Entered, Facts, Large, Verdict, in_the_way, judge
+from fsmux.plan.plan import (
+    Entered,
+    Facts,
+    Large,
+    Verdict,
+    as_group,
+    in_the_way,
+    judge,
+    known_different,
+    known_equal,
+    same_size_and_time,
+)  # fmt: skip
 from fsmux.records import Attrs, Kind, Parts, printable
 from fsmux.sites import LocalSite, RemoteSite, Site, local_site
 from fsmux.urls import Local, Remote
@@ -269,7 +281,7 @@ class Transfer:
             existing = Facts.of(await item.target.stat(item.target_prefix, follow=not item.target_prefix))
         except NotFound:
             existing = None
-        verdict = judge(Facts.of(item.top), existing)
+        verdict = await self._verdict(item, existing)
         if verdict is Verdict.DIRECTORY_IN_THE_WAY and self._options.delete and await self._clear(item, (), True):
             existing, verdict = None, judge(Facts.of(item.top), None)
         if verdict in (Verdict.CURRENT, Verdict.ADJUST) and account.owed(()) and item.top.kind is Kind.FILE:
@@ -281,7 +293,9 @@ class Transfer:
             case Verdict.SPECIAL if news:
                 report.skip(name, 0, "special file", warn=True)
             case Verdict.CURRENT if news:
-                report.skip(name, item.top.size, "up to date")
+                report.skip(name, item.top.size, UP_TO_DATE)
+            case Verdict.NEWER if news:
+                report.skip(name, item.top.size, NEWER)
             case Verdict.DIRECTORY_IN_THE_WAY:
                 account.fail(name, (), in_the_way(verdict, ()))
             case Verdict.SEND:
@@ -299,6 +313,20 @@ class Transfer:
                     adjust = partial(item.target.set_attrs, item.target_prefix, item.top)
                     await self._guarded(item, (), partial(self._change, item, events.ADJUST, adjust))
         return None
+
+    async def _verdict(self, item: Item, existing: Facts | None) -> Verdict:
+        """What to do about it where that stands at the destination."""
+        options, top = self._options, Facts.of(item.top)
+        up_to_date = same_size_and_time
+        if options.checksum and existing is not None:
+            name, there = item.source_prefix[-1:], item.target_prefix[-1:]
+            source, found = as_group(name, top), as_group(name, existing)
+            up_to_date = known_different
+            async with self._comparing(item, False, above=True) as comparer:
+                if comparer is not None and (alike := comparer.alike(source, found)) is not None:
+                    await comparer.ask([alike], [replace(alike, names=list(there))])
+                    up_to_date = known_equal if any(await comparer.equal([alike])) else known_different
+        return judge(top, existing, up_to_date, update=options.update)
 
     async def _note_current(self, item: Item) -> None:
         """A file is up to date, and is to have a record in the manifest."""
@@ -407,7 +435,10 @@ class Transfer:
                 return True
             return await self._guarded(item, parts, partial(self._transfer, item, parts, large.size, large.fresh))
 
-        async with item.target.looking(item.target_prefix, nothing=made) as looker:
+        async with (
+            item.target.looking(item.target_prefix, nothing=made) as looker,
+            self._comparing(item, made) as comparer,
+        ):
             tree = Tree(
                 scan=item.source.scan(item.source_prefix),
                 looker=looker,
@@ -417,6 +448,8 @@ class Transfer:
                 top=Entered(top.mtime, top.mode, made, differs),
                 make_top=made and first,
                 filters=filters,
+                comparer=comparer,
+                update=options.update,
                 account=item.account,
                 claimed=claimed,
                 later=later,
@@ -431,6 +464,20 @@ class Transfer:
                 await move_tree(tree)
         if extras is not None:
             extras.end()
+
+    @asynccontextmanager
+    async def _comparing(self, item: Item, made: bool, *, above: bool = False) -> AsyncIterator[Comparer | None]:
+        """Who compares bytes, if that is wanted; of what is beside the item if it is a file (``above``)."""
+        if not self._options.checksum or made:
+            yield None
+            return
+        if SYNC_FEATURE not in self._client.connection.peer_hello.features:
+            raise Unsupported("the server makes no digests of files; both sides need this release of fsmux")
+        source, target = item.source_prefix, item.target_prefix
+        if above:
+            source, target = source[:-1], target[:-1]
+        async with item.source.digesting(source) as here, item.target.digesting(target) as there:
+            yield Comparer(here, there, update=self._options.update)
 
     async def _finish(self, item: Item, groups: list[tuple[Group, bool]]) -> None:
         """Finish the directories that several sources share, deepest first."""

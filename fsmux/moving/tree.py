@@ -1,8 +1,9 @@
 """A tree on its way: scanned, compared, planned and moved side by side, a directory at a time.
 
-Theory: four things go on at once, each waiting for the next one where that is slower, so that nothing ever holds the
+Theory: five things go on at once, each waiting for the next one where that is slower, so that nothing ever holds the
 tree.  The *scan* reads the source, directories before what is in them, and has the destination look into the same
-directories.  The *plan* compares the two, page by page.  The *carrier* takes directories, links and small files to the
+directories.  The *look* puts what is there beside it, and has bytes compared where times do not count.  The *plan*
+compares the two, page by page.  The *carrier* takes directories, links and small files to the
 other side in packs.  *Workers* take large files there, each by a session of its own; they have a queue of their own, so
 that a large file starts as soon as it is met, and small ones do not wait behind it.
 
@@ -15,12 +16,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
 from fsmux.columns import Act, Group, itself
 from fsmux.limits import SMALL_FILE
+from fsmux.moving.comparing import COMPARED_AHEAD, Comparer
 from fsmux.moving.sharing import Sharing
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import Entered, Large, conflicts, plan
@@ -38,11 +40,22 @@ if TYPE_CHECKING:
     from fsmux.plan.filters import Filters
     from fsmux.records import Parts
 
+LOOKED = 2
+"""Batches that wait to be planned beside what stands at the destination; those whose bytes are compared, more."""
+
 BATCHES = 16
 """Batches of about a thousand entries that wait for what stands at the destination: at 100 ms, 160,000 entries/s."""
 
 LARGE_BACKLOG = 4096
 """Large files that wait for a worker. Beyond it the scan waits, too; a name and a few numbers each."""
+
+
+class _Looked(NamedTuple):
+    """A group of the source, what stands beside it, and which of its files may be equal to that."""
+
+    group: Group
+    existing: Group | None
+    alike: Group | None
 
 
 class Looker(Protocol):
@@ -69,6 +82,10 @@ class Tree:
     top: Entered
     make_top: bool
     filters: Filters
+    comparer: Comparer | None
+    """Who compares the bytes of files, if that is how they are found up to date."""
+    update: bool
+    """Whether files that are newer at the destination are left alone."""
     account: Account
     last: bool
     """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
@@ -118,6 +135,9 @@ class _Moving:
         self._account = tree.account
         self._scanned_in, self._scanned = trio.open_memory_channel[list[Group]](BATCHES)
         self._large_in, self._large = trio.open_memory_channel[tuple[_Open, Large]](LARGE_BACKLOG)
+        self._looked_in, self._looked = trio.open_memory_channel[list[_Looked]](
+            LOOKED if tree.comparer is None else COMPARED_AHEAD
+        )
         self._here: _Open | None = None
         top = tree.top
         self._top = _Open((), top, None, top.differs and not top.made and tree.tell_top)
@@ -126,7 +146,7 @@ class _Moving:
         tree.carrier.watch = self._sharing.told
 
     async def run(self) -> None:
-        await all_of(self._scan, self._plan_and_work, self._tree.carrier.run)
+        await all_of(self._scan, self._look, self._plan_and_work, self._tree.carrier.run)
 
     # ---- the scan ------------------------------------------------------------------------------------------------
 
@@ -160,6 +180,22 @@ class _Moving:
                         await looker.ask(asked)
                     await self._scanned_in.send(chosen)
 
+    # ---- the other side --------------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """Put beside what was scanned what stands at the destination, and have bytes compared if that is wanted."""
+        comparer = self._tree.comparer
+        with self._looked_in:
+            async for batch in self._scanned:
+                looked: list[_Looked] = []
+                for group in batch:
+                    existing = await self._existing.beside(group)
+                    alike = None if comparer is None else comparer.alike(group, existing)
+                    looked.append(_Looked(group, existing, alike))
+                if comparer is not None:
+                    await comparer.ask([alike for _, _, alike in looked if alike is not None])
+                await self._looked_in.send(looked)
+
     # ---- the plan ------------------------------------------------------------------------------------------------
 
     async def _plan_and_work(self) -> None:
@@ -179,31 +215,37 @@ class _Moving:
             top, self._here = tree.top, self._top
             if tree.make_top:
                 await tree.carrier.put(itself((), top.mtime, top.mode, Act.MAKE))
-            async for batch in self._scanned:
-                for group in batch:
-                    await self._plan_group(group)
+            async for batch in self._looked:
+                equal: list[set[bytes]] = []
+                if tree.comparer is not None:
+                    equal = await tree.comparer.equal([alike for _, _, alike in batch if alike is not None])
+                    equal.reverse()
+                for group, existing, alike in batch:
+                    same = equal.pop() if alike is not None else None if tree.comparer is None else set()
+                    await self._plan_group(group, existing, same)
                 self._account.report.scanning()
-                if not self._scanned.statistics().current_buffer_used:
+                if not any(one.statistics().current_buffer_used for one in (self._scanned, self._looked)):
                     await tree.carrier.hurry()
             while self._here is not None:
                 await self._leave()
         if self._tree.last:
             self._account.report.planned()
 
-    async def _plan_group(self, group: Group) -> None:
+    async def _plan_group(self, group: Group, existing: Group | None, equal: set[bytes] | None) -> None:
         here = await self._enter(group.directory)
         if here is None:
             return  # what is in a directory that failed is not spoken of
         if group.error is not None:
             self._account.fail(printable(group.directory), group.directory, group.error)
             return
-        existing = None if here.facts.made else await self._existing.beside(group)
+        if here.facts.made:
+            existing = None  # by ourselves, at most
         if self._tree.extras is not None:
             self._tree.extras.beside(group, existing, here.facts)
         if self._tree.clear is not None and existing is not None:
             existing = await self._cleared(self._tree.clear, group, existing)
         for part in self._account.parted(group):
-            await self._do(here, part, existing)
+            await self._do(here, part, existing, equal)
 
     async def _cleared(self, clear: Callable[[Parts, bool], Awaitable[bool]], group: Group, existing: Group) -> Group:
         """What stands at the destination, after directories in the way of files, and the reverse, were removed."""
@@ -213,11 +255,14 @@ class _Moving:
                 gone.add(index)
         return existing.pick([index for index in range(len(existing)) if index not in gone]) if gone else existing
 
-    async def _do(self, here: _Open, group: Group, existing: Group | None) -> None:
+    async def _do(self, here: _Open, group: Group, existing: Group | None, equal: set[bytes] | None) -> None:
         """Plan a group, tell of it, and hand it to those who move it."""
         tree, owed = self._tree, self._account.owed(group.directory)
         shared = self._sharing.shared if tree.links else None
-        found = plan(group, existing, small=SMALL_FILE, claimed=tree.claimed, again=owed, shared=shared)
+        found = plan(
+            group, existing, small=SMALL_FILE, update=tree.update, equal=equal,
+            claimed=tree.claimed, again=owed, shared=shared,
+        )  # fmt: skip
         self._account.take(group, found)
         if tree.notes is not None:
             await tree.notes.planned(group, found)

@@ -22,7 +22,7 @@ from fsmux.plan.sharing import Further, SharedFile
 from fsmux.records import Attrs, Kind, Parts, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from fsmux.plan.sharing import Shared
 
@@ -45,6 +45,11 @@ class Facts(NamedTuple):
         return cls(attrs.size, attrs.mtime_ns, _BITS_OF[attrs.kind] | attrs.mode, attrs.link_target)
 
 
+def as_group(name: Sequence[bytes], facts: Facts) -> Group:
+    """One name as a group of its own."""
+    return Group((), list(name), [facts.size], [facts.mtime], [facts.mode])
+
+
 class Verdict(Enum):
     """What is to be done about one name."""
 
@@ -52,9 +57,11 @@ class Verdict(Enum):
     """Make the directory or the link, in place of a file or link that has the name."""
     SEND = auto()
     ADJUST = auto()
-    """The bytes are up to date, the mode is not."""
+    """The bytes are up to date, the mode is not; nor, perhaps, the time, if the bytes were compared."""
     CURRENT = auto()
     """Nothing is to be done, or no more than in the directory."""
+    NEWER = auto()
+    """A file is left alone because the one at the destination is newer."""
     SPECIAL = auto()
     """It cannot be transferred."""
     FILE_IN_THE_WAY = auto()
@@ -66,8 +73,20 @@ def same_size_and_time(source: Facts, destination: Facts) -> bool:
     return source.size == destination.size and source.mtime == destination.mtime
 
 
-def judge(source: Facts, existing: Facts | None, up_to_date: UpToDate = same_size_and_time) -> Verdict:
-    """What to do about one name, which ``existing`` has at the destination."""
+def known_equal(source: Facts, destination: Facts) -> bool:
+    """For files whose bytes were compared, and are the same."""
+    return True
+
+
+def known_different(source: Facts, destination: Facts) -> bool:
+    """For files whose bytes were compared, or need not be."""
+    return False
+
+
+def judge(
+    source: Facts, existing: Facts | None, up_to_date: UpToDate = same_size_and_time, *, update: bool = False
+) -> Verdict:
+    """What to do about one name, which ``existing`` has at the destination; ``update``: no newer file is replaced."""
     kind = source.mode & KIND_BITS
     there = existing.mode & KIND_BITS if existing is not None else 0
     if kind not in _KIND_OF:
@@ -81,8 +100,13 @@ def judge(source: Facts, existing: Facts | None, up_to_date: UpToDate = same_siz
     if kind == SYMLINK:
         same = existing is not None and there == SYMLINK and existing.target == source.target
         return Verdict.CURRENT if same else Verdict.MAKE
-    if existing is not None and there == REGULAR and up_to_date(source, existing):
-        return Verdict.CURRENT if existing.mode == source.mode else Verdict.ADJUST
+    if existing is None or there != REGULAR:
+        return Verdict.SEND
+    if update and existing.mtime > source.mtime:
+        return Verdict.NEWER
+    if up_to_date(source, existing):
+        same = (existing.mode, existing.mtime) == (source.mode, source.mtime)
+        return Verdict.CURRENT if same else Verdict.ADJUST
     return Verdict.SEND
 
 
@@ -126,6 +150,8 @@ class Plan:
     adjust: Group | None = None
     current: Group | None = None
     """Files and links that are up to date."""
+    newer: Group | None = None
+    """Files that are newer at the destination, and are left alone for it."""
     special: list[bytes] = field(default_factory=list)
     failed: list[tuple[bytes, FsmuxError]] = field(default_factory=list)
     enter: dict[bytes, Entered] = field(default_factory=dict)
@@ -144,27 +170,29 @@ def plan(
     existing: Group | None,
     *,
     small: int,
-    up_to_date: UpToDate = same_size_and_time,
+    update: bool = False,
+    equal: Collection[bytes] | None = None,
     claimed: dict[Parts, bool] | None = None,
     again: Collection[bytes] = (),
     shared: Shared | None = None,
 ) -> Plan:
     """What to do about ``source``, where ``existing`` holds whatever has one of its names at the destination.
 
-    Files of more than ``small`` bytes are large.  ``claimed`` (whether each name is a directory) is shared between the
-    plans of sources that go to the same place: what one of them took is refused to the others, unless both are
-    directories.  Files named in ``again`` are to be sent even if they are up to date: an attempt that was cut short had
-    them on their way, and whether the destination has made sure of them nobody has heard.  ``shared`` is what was met
-    of files with several names in the same tree; without it each of their names is a file.
+    A file is up to date if it has the same size and time, or, if they are known, is among those with ``equal`` bytes;
+    with ``update`` it is left alone, too, if it is newer at the destination.  Files of more than ``small`` bytes are
+    large.  ``claimed`` (whether each name is a directory) is shared between the plans of sources that go to the same
+    place: what one of them took is refused to the others, unless both are directories.  Files named in ``again`` are to
+    be sent even if they are up to date: an attempt that was cut short had them on their way, and whether the
+    destination has made sure of them nobody has heard.  ``shared`` is what was met of files with several names in the
+    same tree; without it each of their names is a file.
     """
     if claimed is None and source.names and not (source.shared and shared is not None):
         kinds = source.kinds
         if not existing and kinds <= _KIND_OF.keys() and max(source.sizes) <= small:
             return _all_new(source, kinds)
-        unchanged = existing and kinds <= {REGULAR} and _same(source, existing) and up_to_date is same_size_and_time
-        if unchanged and not again:
+        if existing and kinds <= {REGULAR} and _same(source, existing) and equal is None and not again:
             return Plan(current=source)
-    return _one_by_one(source, existing, small, up_to_date, claimed, again, shared)
+    return _one_by_one(source, existing, small, update, equal, claimed, again, shared)
 
 
 def conflicts(source: Group, existing: Group) -> list[tuple[int, bool]]:
@@ -206,7 +234,8 @@ def _one_by_one(
     source: Group,
     existing: Group | None,
     small: int,
-    up_to_date: UpToDate,
+    update: bool,
+    equal: Collection[bytes] | None,
     claimed: dict[Parts, bool] | None,
     again: Collection[bytes],
     shared: Shared | None,
@@ -219,11 +248,13 @@ def _one_by_one(
     make: list[int] = []
     adjust: list[int] = []
     current: list[int] = []
+    newer: list[int] = []
     for index, (name, size, mtime, mode) in enumerate(
         zip(source.names, source.sizes, source.mtimes, source.modes, strict=True)
     ):
         before = there.get(name)
-        verdict = judge(Facts(size, mtime, mode, texts.get(index, b"")), before, up_to_date)
+        up_to_date = same_size_and_time if equal is None else known_equal if name in equal else known_different
+        verdict = judge(Facts(size, mtime, mode, texts.get(index, b"")), before, up_to_date, update=update)
         if name in again and verdict in (Verdict.CURRENT, Verdict.ADJUST) and mode & KIND_BITS == REGULAR:
             verdict = Verdict.SEND
         is_directory = mode & KIND_BITS == DIRECTORY
@@ -272,6 +303,8 @@ def _one_by_one(
             make.append(index)
         elif verdict is Verdict.ADJUST:
             adjust.append(index)
+        elif verdict is Verdict.NEWER:
+            newer.append(index)
         else:
             current.append(index)
     found.make = source.pick(make) if make else None
@@ -279,6 +312,7 @@ def _one_by_one(
         found.make.shared = {}  # its receiver need not know
     found.adjust = _without_sizes(source.pick(adjust, Act.ADJUST)) if adjust else None
     found.current = source.pick(current) if current else None
+    found.newer = source.pick(newer) if newer else None
     return found
 
 

@@ -38,7 +38,7 @@ LINKS_FEATURE: Final = "links"
 """Who names it in its HELLO knows which files have several names, and makes hard links."""
 
 SYNC_FEATURE: Final = "sync"
-"""Who names it in its HELLO removes names by packs."""
+"""Who names it in its HELLO removes names by packs, and makes digests of files where they are."""
 
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
@@ -104,6 +104,8 @@ class Cmd(IntEnum):
     WALK = 65
     LOOK = 66
     LISTED = 67
+    DIGEST = 68
+    DIGESTS = 69
 
 
 class Flags(IntFlag):
@@ -112,7 +114,7 @@ class Flags(IntFlag):
     END_STREAM = 1
 
 
-CREDITED: Final = frozenset({Cmd.DATA, Cmd.ENTRIES, Cmd.PACK, Cmd.ASK, Cmd.LISTED})
+CREDITED: Final = frozenset({Cmd.DATA, Cmd.ENTRIES, Cmd.PACK, Cmd.ASK, Cmd.LISTED, Cmd.DIGESTS})
 """Commands whose payload counts against the stream's credit."""
 
 _DATA: Final = int(Cmd.DATA)

@@ -135,11 +135,13 @@ _IN_CONVERSATION: Final = frozenset(
 )  # fmt: skip
 OPENER_COMMANDS: Final = _IN_CONVERSATION | {
     Cmd.STAT, Cmd.LIST, Cmd.OPEN, Cmd.READ, Cmd.WRITE, Cmd.CLOSE, Cmd.MKDIR, Cmd.RENAME, Cmd.REMOVE, Cmd.SETATTRS,
-    Cmd.SYMLINK, Cmd.CREATE, Cmd.GET, Cmd.PUT, Cmd.STORE, Cmd.FETCH, Cmd.ASK, Cmd.WALK, Cmd.LOOK,
+    Cmd.SYMLINK, Cmd.CREATE, Cmd.GET, Cmd.PUT, Cmd.STORE, Cmd.FETCH, Cmd.ASK, Cmd.WALK, Cmd.LOOK, Cmd.DIGEST,
 }  # fmt: skip
 """What the side that opened a stream may send on it: requests, and its half of a transfer."""
 
-ANSWERER_COMMANDS: Final = _IN_CONVERSATION | {Cmd.ATTRS, Cmd.ENTRIES, Cmd.READ_DONE, Cmd.OK, Cmd.PACKED, Cmd.LISTED}
+ANSWERER_COMMANDS: Final = _IN_CONVERSATION | {
+    Cmd.ATTRS, Cmd.ENTRIES, Cmd.READ_DONE, Cmd.OK, Cmd.PACKED, Cmd.LISTED, Cmd.DIGESTS
+}  # fmt: skip
 """What the other side may send on it: answers, and its half of a transfer."""
 
 _KNOWN: Final = frozenset(Cmd)

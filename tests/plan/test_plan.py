@@ -108,7 +108,7 @@ def test_a_directory_that_failed_is_not_entered() -> None:
 
 
 def test_another_notion_of_up_to_date() -> None:
-    found = plan(group(x=FILE), group(x=OTHER), small=SMALL, up_to_date=lambda source, destination: True)
+    found = plan(group(x=FILE), group(x=OTHER), small=SMALL, equal={b"x"})
     assert found.adjust is not None
     assert (found.adjust.names, found.adjust.act, found.adjust.sizes) == ([b"x"], Act.ADJUST, [0])
 

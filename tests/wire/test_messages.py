@@ -54,10 +54,14 @@ def extents(draw: st.DrawFn) -> tuple[m.Extent, ...]:
 
 
 @st.composite
-def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False) -> Group:
-    """A group of a pack, of what is asked for, or of a listing."""
+def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, digested: bool = False) -> Group:
+    """A group of a pack, of what is asked for, of a listing, or of files that are to be read."""
     kinds = [0o100000, 0o040000, 0o120000, *([0o010000, 0o020000, 0o140000] if listed else [])]
     here = draw(paths)
+    if digested:
+        found = draw(st.lists(names, min_size=1, max_size=6))
+        count = len(found)
+        return Group(here, found, [draw(sizes) for _ in found], [0] * count, [0o100000] * count)
     act = Act.MAKE if listed else draw(st.sampled_from(Act))
     if act is Act.LINK:
         found = draw(st.lists(names, min_size=1, max_size=6))
@@ -126,6 +130,8 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
         "number": u64,
         "failed": st.lists(st.builds(m.Failed, u32, u32, st.builds(m.Fault, u32, briefs)), max_size=4).map(tuple),
     },
+    m.Digest: {"groups": st.lists(groups(digested=True), max_size=4).map(tuple)},
+    m.Digests: {"digests": st.lists(st.one_of(st.none(), digests), min_size=1, max_size=9).map(tuple)},
     m.Listed: {"groups": st.lists(groups(listed=True), max_size=4).map(tuple)},
 }  # fmt: skip
 
@@ -148,7 +154,7 @@ messages = st.sampled_from(sorted(MESSAGES.values(), key=lambda cls: cls.__name_
 def test_every_command_but_data_has_its_message() -> None:
     assert set(MESSAGES) == m.COMMANDS == set(Cmd) - {Cmd.DATA}
     assert set(m.__all__) >= {cls.__name__ for cls in MESSAGES.values()}
-    assert {Cmd.DATA, Cmd.ENTRIES, Cmd.PACK, Cmd.ASK, Cmd.LISTED} == CREDITED
+    assert {Cmd.DATA, Cmd.ENTRIES, Cmd.PACK, Cmd.ASK, Cmd.LISTED, Cmd.DIGESTS} == CREDITED
 
 
 @given(messages)
@@ -326,7 +332,7 @@ def test_refused_with_the_name_of_the_field(cmd: Cmd, raw: Any, field: str) -> N
     assert str(info.value).isprintable()
 
 
-@pytest.mark.parametrize("cmd", [Cmd.DATA, 0, 68, 999, 65535])
+@pytest.mark.parametrize("cmd", [Cmd.DATA, 0, 99, 999, 65535])
 def test_commands_without_a_message(cmd: int) -> None:
     with pytest.raises(ProtocolError, match="no message"):
         m.decode(cmd, b"")

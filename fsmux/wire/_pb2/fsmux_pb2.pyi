@@ -514,3 +514,19 @@ class Listed(_message.Message):
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     groups: _containers.RepeatedCompositeFieldContainer[Group]
     def __init__(self, groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ...) -> None: ...
+
+class Digest(_message.Message):
+    __slots__ = ("path", "groups")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    path: Path
+    groups: _containers.RepeatedCompositeFieldContainer[Group]
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ...) -> None: ...
+
+class Digests(_message.Message):
+    __slots__ = ("digests", "lost")
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    digests: bytes
+    lost: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, digests: _Optional[bytes] = ..., lost: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -160,6 +160,11 @@ def _packed(m: t.Packed) -> pb.Packed:
     return pb.Packed(number=m.number, failed=failed, durable=m.durable)
 
 
+def _digests(m: t.Digests) -> pb.Digests:
+    lost = [index for index, digest in enumerate(m.digests) if digest is None]
+    return pb.Digests(digests=b"".join(digest or bytes(checks.DIGEST_SIZE) for digest in m.digests), lost=lost)
+
+
 BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Hello: _hello,
     t.Auth: lambda m: pb.Auth(mechanism=m.mechanism, data=m.data, done=m.done),
@@ -211,4 +216,6 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Walk: lambda m: pb.Walk(path=_path(m.path)),
     t.Look: lambda m: pb.Look(path=_path(m.path), directories=[_path(parts) for parts in m.directories]),
     t.Listed: lambda m: pb.Listed(groups=_groups(m.groups)),
+    t.Digest: lambda m: pb.Digest(path=_path(m.path), groups=_groups(m.groups)),
+    t.Digests: _digests,
 }

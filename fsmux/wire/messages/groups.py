@@ -51,6 +51,16 @@ def packed(raw: Collection[pb.Group]) -> tuple[Group, ...]:
     return groups
 
 
+def to_digest(raw: Collection[pb.Group]) -> tuple[Group, ...]:
+    """Of DIGEST: what is to be read."""
+    groups = _groups(raw, "DIGEST")
+    for group in groups:
+        strange = group.act is not Act.MAKE or group.crcs or group.lost or group.error is not None
+        if strange or not group.names or group.kinds != {REGULAR}:
+            raise ProtocolError("DIGEST: something else than names of regular files")
+    return groups
+
+
 def _groups(raw: Collection[pb.Group], field: str) -> tuple[Group, ...]:
     checks.at_most(len(raw), GROUP_ENTRIES, f"{field} groups")
     return tuple([_group(group, field) for group in raw])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from fsmux.columns import GROUP_ENTRIES
 from fsmux.errors import ProtocolError
 from fsmux.records import Attrs, Identity
 from fsmux.wire._pb2 import fsmux_pb2 as pb
@@ -100,6 +101,16 @@ def _read_offer(raw: pb.Offer) -> t.Offer:
     per_chunk = checks.chunk_size(raw.chunk_size, "OFFER chunk_size")
     checks.chunk_count(identity.size, per_chunk, "OFFER chunk_size")
     return t.Offer(identity, checks.mode(raw.mode, "OFFER mode"), per_chunk, raw.eager)
+
+
+def _read_digests(raw: pb.Digests) -> t.Digests:
+    size, joined = checks.DIGEST_SIZE, raw.digests
+    if len(joined) % size or not 0 < len(joined) <= size * GROUP_ENTRIES:
+        raise ProtocolError(f"DIGESTS: {len(joined)} bytes of digests")
+    found: list[bytes | None] = [joined[at : at + size] for at in range(0, len(joined), size)]
+    for index in raw.lost:
+        found[checks.at_most(index, len(found) - 1, "DIGESTS lost")] = None
+    return t.Digests(tuple(found))
 
 
 def _read_haves(raw: pb.Haves) -> t.Haves:
@@ -245,4 +256,9 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     Cmd.WALK: (pb.Walk.FromString, lambda raw: t.Walk(_path_of(raw.path, "WALK path"))),
     Cmd.LOOK: (pb.Look.FromString, _read_look),
     Cmd.LISTED: (pb.Listed.FromString, lambda raw: t.Listed(g.listed(raw.groups))),
+    Cmd.DIGEST: (
+        pb.Digest.FromString,
+        lambda raw: t.Digest(_path_of(raw.path, "DIGEST path"), g.to_digest(raw.groups)),
+    ),
+    Cmd.DIGESTS: (pb.Digests.FromString, _read_digests),
 }

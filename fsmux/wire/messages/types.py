@@ -392,11 +392,26 @@ class Listed(Struct, frozen=True):
     groups: tuple[Group, ...] = ()
 
 
+class Digest(Struct, frozen=True):
+    """Read these files, which have these sizes; they are relative to the path of the first such message."""
+
+    CMD: ClassVar[Cmd] = Cmd.DIGEST
+    path: Parts = ()
+    groups: tuple[Group, ...] = ()
+
+
+class Digests(Struct, frozen=True):
+    """XXH3-128 of the next files that were asked for; None of one that cannot be read, or has another size."""
+
+    CMD: ClassVar[Cmd] = Cmd.DIGESTS
+    digests: tuple[bytes | None, ...] = ()
+
+
 Message: TypeAlias = (
     Hello | Auth | Ping | Pong | Pace | Credit | Reset | Goaway | Error
     | Stat | List | Entries | Attrs | Mkdir | Rename | Remove | SetAttrs | Symlink | Ok
     | Open | Read | ReadDone | Write | Close | Create
     | Get | Put | Offer | Want | Haves | Keep | Span | Chunk | Again | Finish | Committed
-    | Store | Fetch | Ask | Pack | Packed | Walk | Look | Listed
+    | Store | Fetch | Ask | Pack | Packed | Walk | Look | Listed | Digest | Digests
 )  # fmt: skip
 """Whatever :func:`~fsmux.wire.messages.encode` takes. ``Attrs`` of records.py is the message ATTRS as it stands."""
