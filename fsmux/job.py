@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fsmux.events import Observer, Summary
     from fsmux.moving.ledger import Ledger
     from fsmux.moving.repair import Repairs
+    from fsmux.plan.selection import Selection
     from fsmux.urls import Endpoint
 
 STREAMS = 16
@@ -52,9 +53,10 @@ class Options:
     before it counts, and sent again where that did not keep it. With ``repair`` nothing else is moved than what that
     names.
 
-    With ``checksum`` a file is up to date if it has the same bytes, whatever its time; with ``update`` it is left alone
-    if it is newer at the destination. ``delete``: when all else has succeeded, names are removed that stand in
-    directories of the destination and not in those of the sources.
+    ``selection`` names what takes part of the one directory that is the source.  With ``checksum`` a file is up to date
+    if it has the same bytes, whatever its time; with ``update`` it is left alone if it is newer at the destination.
+    ``delete``: when all else has succeeded, names are removed that stand in directories of the destination and not in
+    those of the sources.
     """
 
     streams: int = STREAMS
@@ -65,6 +67,7 @@ class Options:
     verify: bool = False
     dry_run: bool = False
     filters: Filters = field(default_factory=Filters)
+    selection: Selection | None = None
     checksum: bool = False
     update: bool = False
     delete: bool = False

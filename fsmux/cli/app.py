@@ -127,6 +127,16 @@ def transfer(
     include: Annotated[
         list[str] | None, option("--include", metavar="GLOB", help="Let in what matches, before a later --exclude.")
     ] = None,
+    files_from: Annotated[
+        str | None,
+        option(
+            "--files-from",
+            metavar="FILE",
+            show_default=False,
+            help="Only the names in FILE (-: stdin), one a line, relative to SRC.",
+        ),
+    ] = None,
+    from0: Annotated[bool, option("--from0", "-0", help="The names in FILE end with zero bytes.")] = False,
     connections: Annotated[
         int,
         option("--connections", "-j", min=1, max=64, metavar="N", help="Connections at once: for lossy or long links."),
@@ -176,8 +186,8 @@ def transfer(
     level = verbosity(verbose, quiet)
     options = command.TransferOptions(
         tuple(paths), dry_run, level, json, progress.value, checksum, update, delete, tuple(exclude or ()),
-        tuple(include or ()), connections, streams, chunk_size, bwlimit, not no_resume, retries, timeout,
-        durability.value, verify.value, manifest, repair, token_file,
+        tuple(include or ()), files_from, from0, connections, streams, chunk_size, bwlimit, not no_resume, retries,
+        timeout, durability.value, verify.value, manifest, repair, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

@@ -15,7 +15,7 @@ from fsmux.cli.run import execute
 from fsmux.cli.tally import exit_code
 from fsmux.errors import ExitCode, UsageError
 from fsmux.plan.filters import Filters
-from fsmux.records import Durability
+from fsmux.records import Durability, printable
 from fsmux.units import parse_rate
 from fsmux.urls import Stdio, parse
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fsmux.events import ManifestWritten
     from fsmux.job import Job
     from fsmux.moving.ledger import Ledger
+    from fsmux.plan.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class TransferOptions:
     delete: bool
     exclude: tuple[str, ...]
     include: tuple[str, ...]
+    files_from: str | None
+    from0: bool
     connections: int
     streams: int
     chunk_size: str
@@ -121,6 +124,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
             durability=Durability[options.durability.upper()],
             verify=options.verify == "disk",
             dry_run=options.dry_run,
+            selection=_selection(options),
             checksum=options.checksum,
             update=options.update,
             delete=options.delete,
@@ -142,6 +146,27 @@ def _check_stdio(options: TransferOptions, *, to_stdout: bool) -> None:
         raise UsageError(
             "what passes through - leaves nothing to keep a manifest of, or to repair: leave the option out"
         )
+    if options.checksum or options.update or options.delete or options.files_from:
+        raise UsageError("-c, -u, --delete and --files-from have no meaning for what passes through -: leave them out")
+
+
+def _selection(options: TransferOptions) -> Selection | None:
+    """The names in the file that was given."""
+    if options.files_from is None:
+        if options.from0:
+            raise UsageError("--from0 says how the names of --files-from end, and there is none")
+        return None
+    from fsmux.plan.selection import select, split_names
+
+    try:
+        if options.files_from == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open(options.files_from, "rb") as file:
+                data = file.read()
+    except OSError as error:
+        raise UsageError(f"--files-from {printable(options.files_from)}: {(error.strerror or '').lower()}") from None
+    return select(split_names(data, nul=options.from0))
 
 
 def _ledger(path: str, chunks: int) -> Ledger:

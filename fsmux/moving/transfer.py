@@ -30,6 +30,7 @@ from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload
 from fsmux.moving.comparing import Comparer
 from fsmux.moving.extras import Extras, TreeExtras, removal, unprotected
 from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
+from fsmux.moving.selecting import selected
 from fsmux.moving.tree import Tree, move_tree
 from fsmux.moving.twins import find_twin
 from fsmux.mux.service import all_of
@@ -53,6 +54,7 @@ from fsmux.wire.frames import LINKS_FEATURE, PACKS_FEATURE, SYNC_FEATURE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from fsmux.client import Client
     from fsmux.columns import Group
@@ -120,6 +122,12 @@ class Transfer:
 
     async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> None:
         """Move ``sources`` to ``destination``, exactly one side of which is remote."""
+        if self._options.selection is not None:
+            if len(sources) > 1:
+                raise UsageError("--files-from names what is in one source; name one directory")
+            if self._options.delete:
+                raise UsageError("--files-from does not go with --delete: what it does not name is not extra")
+            sources = [replace(sources[0], trailing_slash=True)]
         count = 1 if self._options.dry_run else self._options.connections
         with ExitStack() as open_roots:
             async with open_lanes(self._client, count, self._report, self._run) as self._lanes:
@@ -185,6 +193,8 @@ class Transfer:
                 attrs = await site.stat(prefix, follow=place.is_contents)
             if attrs.kind is Kind.SYMLINK and place.is_contents:
                 attrs = await site.stat(prefix, follow=True)
+            if self._options.selection is not None and attrs.kind is not Kind.DIRECTORY:
+                raise UsageError(f"{place}: --files-from needs a directory as source")
             name = prefix[-1] if prefix else b""  # without a name of its own it means its contents
             origins.append(Origin(str(place), name, attrs.kind, place.is_contents))
             tops.append((site, prefix, attrs))
@@ -440,7 +450,7 @@ class Transfer:
             self._comparing(item, made) as comparer,
         ):
             tree = Tree(
-                scan=item.source.scan(item.source_prefix),
+                scan=self._scan(item, filters),
                 looker=looker,
                 carrier=self._carrier(item),
                 transfer=transfer,
@@ -478,6 +488,11 @@ class Transfer:
             source, target = source[:-1], target[:-1]
         async with item.source.digesting(source) as here, item.target.digesting(target) as there:
             yield Comparer(here, there, update=self._options.update)
+
+    def _scan(self, item: Item, filters: Filters) -> AbstractAsyncContextManager[AsyncIterator[list[Group]]]:
+        if (selection := self._options.selection) is None:
+            return item.source.scan(item.source_prefix)
+        return selected(item.source, item.source_prefix, selection, filters, item.account)
 
     async def _finish(self, item: Item, groups: list[tuple[Group, bool]]) -> None:
         """Finish the directories that several sources share, deepest first."""

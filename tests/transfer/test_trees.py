@@ -7,6 +7,7 @@ import stat
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 from zlib_ng.zlib_ng import crc32
@@ -255,8 +256,8 @@ async def test_what_arrives_damaged_is_asked_for_again(served: Path, there: Path
 
 async def test_a_peer_without_packs_is_a_clear_error(move: Tree) -> None:
     make(move.source / "file")
-    hello = move.side.client.connection.peer_hello
-    object.__setattr__(hello, "features", ())
+    connection = move.side.client.connection
+    connection.peer_hello = msgspec.structs.replace(connection.peer_hello, features=())
     with pytest.raises(Unsupported, match="both sides need this release"):
         await move()
 

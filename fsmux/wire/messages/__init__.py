@@ -85,10 +85,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMANDS", "JOIN_SIZE", "Again", "Ask", "Attrs", "Auth", "Chunk", "Close", "Committed", "Create", "Credit",
-    "Digest", "Digests", "Durability", "Entries", "Entry", "Error", "Extent", "Failed", "Fault", "Fetch", "Finish", "Get",
-    "Goaway", "Have", "Haves", "Hello", "Identity", "Keep", "Kind", "List", "Listed", "Look", "Message", "Mkdir",
-    "Offer", "Ok", "Open", "Pace", "Pack", "Packed", "Ping", "Pong", "Put", "Read", "ReadDone", "Remove", "Rename",
-    "Reset", "SetAttrs", "Span", "Stat", "Store", "Symlink", "Walk", "Want", "Write", "decode", "encode", "pages",
+    "Digest", "Digests", "Durability", "Entries", "Entry", "Error", "Extent", "Failed", "Fault", "Fetch", "Finish",
+    "Get", "Goaway", "Have", "Haves", "Hello", "Identity", "Keep", "Kind", "List", "Listed", "Look", "Message",
+    "Mkdir", "Offer", "Ok", "Open", "Pace", "Pack", "Packed", "Ping", "Pong", "Put", "Read", "ReadDone", "Remove",
+    "Rename", "Reset", "SetAttrs", "Span", "Stat", "Store", "Symlink", "Walk", "Want", "Write", "decode", "encode",
+    "pages",
 ]  # fmt: skip
 
 COMMANDS: Final = frozenset(READERS)
