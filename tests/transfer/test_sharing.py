@@ -6,6 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from fsmux.columns import REGULAR, Act, Group
@@ -136,7 +137,8 @@ async def test_names_in_pages_of_a_directory_belong_together(move: Tree, monkeyp
 async def test_a_peer_that_cannot_link_gets_files(move: Tree) -> None:
     make(move.source / "file", 9)
     hello = move.side.client.connection.peer_hello
-    object.__setattr__(hello, "features", tuple(one for one in hello.features if one != LINKS_FEATURE))
+    features = tuple(one for one in hello.features if one != LINKS_FEATURE)
+    move.side.client.connection.peer_hello = msgspec.structs.replace(hello, features=features)
     summary = await move()
     assert (summary.files, summary.bytes_sent) == (4, 36)
     assert not move.side.of(FileDone)
