@@ -78,6 +78,13 @@ class FileReused(Event, frozen=True):
     bytes: int
 
 
+class FileHoles(Event, frozen=True):
+    """``bytes`` of this file are holes, of which the destination knows now without any having been sent."""
+
+    path: str
+    bytes: int
+
+
 class FileDone(Event, frozen=True):
     """A file stands whole under its final name.
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from fsmux import limits
 from fsmux._version import __version__
 from fsmux.errors import FsmuxError
-from fsmux.wire.frames import JOIN_FEATURE, LINKS_FEATURE, PACE_FEATURE, PACKS_FEATURE, SYNC_FEATURE, VERSION
+from fsmux.wire.frames import (
+    HOLES_FEATURE,
+    JOIN_FEATURE,
+    LINKS_FEATURE,
+    PACE_FEATURE,
+    PACKS_FEATURE,
+    SYNC_FEATURE,
+    VERSION,
+)
 from fsmux.wire.messages import Hello
 
 if TYPE_CHECKING:
@@ -16,7 +24,7 @@ if TYPE_CHECKING:
     from fsmux.auth import ClientAuth, ServerAuth, User
     from fsmux.mux.connection import Connection
 
-FEATURES: tuple[str, ...] = (PACE_FEATURE, JOIN_FEATURE, PACKS_FEATURE, LINKS_FEATURE, SYNC_FEATURE)
+FEATURES: tuple[str, ...] = (PACE_FEATURE, JOIN_FEATURE, PACKS_FEATURE, LINKS_FEATURE, SYNC_FEATURE, HOLES_FEATURE)
 """Optional parts of the protocol that this side speaks beyond version 1."""
 
 

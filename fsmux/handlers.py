@@ -314,6 +314,7 @@ async def _put(context: Context, stream: Stream, request: Put) -> None:
             durability=max(context.durability, request.durability),  # each side gets at least what it asks for
             verify=request.verify,
             like=request.like,
+            holes=offer.holes,
             clock=time.monotonic,
         )
 

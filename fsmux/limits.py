@@ -40,6 +40,9 @@ MAX_CHUNK_SIZE: Final = 64 * MIB
 MAX_CHUNKS: Final = 2**20
 """Chunks of one file; above it the chunk size doubles, so that a manifest stays within some tens of MiB."""
 
+MIN_HOLE: Final = 512
+"""Bytes of a hole that is worth a word: the smallest block of any file system. What comes shorter is sent."""
+
 MAX_FILE_SIZE: Final = 2**62
 """Bytes. Sums of two of these still fit a signed 64-bit offset."""
 

@@ -367,6 +367,7 @@ class LocalSite:
                 durability=options.durability,
                 verify=options.verify,
                 like=like,
+                holes=offer.holes,
                 clock=time.monotonic,
             )
             if passing is not None:

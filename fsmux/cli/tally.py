@@ -56,7 +56,7 @@ class Tally:
                 self.done_bytes += count
                 if active := self.active.get(path):
                     active.done += count
-            case events.FileReused(path, count):
+            case events.FileReused(path, count) | events.FileHoles(path, count):
                 self.done_bytes += count
                 if active := self.active.get(path):
                     active.done += count

@@ -4,7 +4,7 @@ Theory: there may be two of them: what an unfinished transfer of *another* versi
 file under the final name.  Both are offered as pieces with a digest; the sender says which it finds equal in its own
 version.  CRC-32 is not enough for that decision (it was made for noise, not for edits), so digests have 128 bits.  A
 piece in the part is where it belongs already.  A piece of the final file is copied, and digested once more while it is
-copied, because somebody may have written to that file since.
+copied, because somebody may have written to that file since.  Holes of it stay holes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from fsmux.errors import IntegrityError, InternalError
 from fsmux.files import ranges
 from fsmux.files.chunks import combine_all
+from fsmux.files.holes import clear, zeros_digest
 from fsmux.records import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from fsmux.files.holes import Layout
     from fsmux.files.lease import Lease
     from fsmux.files.manifest import Manifest
     from fsmux.files.ranges import Poll
@@ -48,8 +50,19 @@ class Known(NamedTuple):
 class Basis:
     """The pieces of one sink, in order and disjoint."""
 
-    def __init__(self, sys: Syscalls, shown: str, part: Lease, final: Lease | None, pieces: Sequence[Piece]) -> None:
+    def __init__(
+        self,
+        sys: Syscalls,
+        shown: str,
+        part: Lease,
+        final: Lease | None,
+        pieces: Sequence[Piece],
+        manifest: Manifest,
+        layout: Layout | None,
+    ) -> None:
         self._sys = sys
+        self._manifest = manifest
+        self._layout = layout
         self._shown = shown
         self._part = part
         self._final = final
@@ -91,10 +104,15 @@ class Basis:
         known = self._known.get(piece.extent.offset)
         if known is None:
             raise InternalError(f"{self._shown}: {piece.extent} was never offered")
-        if not piece.in_part:
+        size = self._manifest.identity.size
+        if self._manifest.holes and known[0] == zeros_digest(piece.extent.length):
+            with self._part.hold() as target:
+                clear(self._sys, target, piece.extent, size)
+        elif not piece.in_part:
+            assert self._layout is not None
             try:
                 with self._lease(piece).hold() as source, self._part.hold() as target:
-                    digest = ranges.copy(self._sys, source, target, *piece.extent, poll)
+                    digest = ranges.copy(self._sys, source, target, piece.extent, size, self._layout, poll)
             except ranges.ShortFile:
                 digest = b""
             if digest != known[0]:

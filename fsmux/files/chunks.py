@@ -7,7 +7,7 @@ for again.  Everything here is pure.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from zlib_ng import zlib_ng
 
@@ -17,6 +17,10 @@ from fsmux.records import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+SPARSE_CHUNKS: Final = 2**14
+"""Chunks of a file with holes beyond which they grow: 64 GiB in those of 4 MiB, 1 TiB in those of 64 MiB."""
 
 
 def crc32_of(views: Iterable[bytes | bytearray | memoryview], crc: int = 0) -> int:
@@ -49,6 +53,14 @@ def effective_chunk_size(size: int, wanted: int) -> int:
         chunk_size *= 2
     if chunk_size > MAX_CHUNK_SIZE:
         raise RefusedError(f"a file of {size} bytes is beyond what can be transferred")
+    return chunk_size
+
+
+def sparse_chunk_size(size: int, wanted: int) -> int:
+    """The same for a file with holes: doubled further, because what its chunks cost is not paid for by their bytes."""
+    chunk_size = effective_chunk_size(size, wanted)
+    while chunk_size * SPARSE_CHUNKS < size and chunk_size < MAX_CHUNK_SIZE:
+        chunk_size *= 2
     return chunk_size
 
 

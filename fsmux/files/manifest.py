@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 class Manifest:
     """The chunks of one version of a file that are held, with their CRC-32."""
 
-    __slots__ = ("_crcs", "_held", "bytes_held", "chunks_held", "identity", "map")
+    __slots__ = ("_crcs", "_held", "bytes_held", "chunks_held", "holes", "identity", "map")
 
-    def __init__(self, identity: Identity, chunk_size: int) -> None:
+    def __init__(self, identity: Identity, chunk_size: int, holes: int = 0) -> None:
         self.identity = identity
+        self.holes = holes
+        """Bytes of the file that take no room at its sender, more or less."""
         self.map = ChunkMap(identity.size, chunk_size)
         count = self.map.count
         self._held = bytearray(count)

@@ -21,6 +21,7 @@ from fsmux.columns import KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import IntegrityError, SourceChanged
 from fsmux.files import ranges
 from fsmux.files.digestfile import Record, chunks_of, make_record
+from fsmux.files.holes import zero_views, zeros_digest
 from fsmux.files.naming import named
 from fsmux.files.packing import read_pack
 from fsmux.files.unpacking import Unpacker
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from fsmux.files.root import Root
     from fsmux.files.sink import Sink
     from fsmux.files.unpacking import Share
-    from fsmux.records import Durability, Identity, Parts
+    from fsmux.records import Durability, Extent, Identity, Parts
 
     Both = tuple[int, bytes]
     """CRC-32 and XXH3-128."""
@@ -55,12 +56,17 @@ class _Run:
         self.state: xxhash.xxh3_128 | None = None
         self.upto = 0
         """What ``state`` has seen is all that is before this."""
-        self.ahead: dict[int, bytes] = {}
-        """What has come beyond that, by place; disjoint."""
+        self.ahead: dict[int, tuple[int, Sequence[bytes | memoryview]]] = {}
+        """What has come beyond that, by place, as its length and bytes; disjoint."""
         self.ahead_bytes = 0
 
-    def wrote(self, views: Sequence[memoryview], at: int, length: int, room: int) -> bytes | None:
-        """Take bytes that were written at ``at``, copying at most ``room``; the digest if all ``length`` are there."""
+    def wrote(
+        self, views: Sequence[memoryview], at: int, length: int, room: int, *, lasting: bool = False
+    ) -> bytes | None:
+        """Take bytes that were written at ``at``, copying at most ``room``; the digest if all ``length`` are there.
+
+        ``lasting`` bytes stay as they are and need not be copied.
+        """
         size = sum(map(len, views))
         if self.ahead:
             self._drop(at, at + size)
@@ -69,22 +75,29 @@ class _Run:
         elif at < self.upto:
             self.state, self.upto = None, 0  # what was seen stands no longer
         if at != self.upto or self.state is None:
-            if self.ahead_bytes + size <= room:
-                self.ahead[at] = b"".join(views)
+            if lasting:
+                self.ahead[at] = (size, views)
+            elif self.ahead_bytes + size <= room:
+                self.ahead[at] = (size, [b"".join(views)])
                 self.ahead_bytes += size
             return None
         for view in views:
             self.state.update(view)
         self.upto += size
         while (more := self.ahead.pop(self.upto, None)) is not None:
-            self.state.update(more)
-            self.upto += len(more)
-            self.ahead_bytes -= len(more)
+            for data in more[1]:
+                self.state.update(data)
+            self.upto += more[0]
+            self._let_go(more)
         return self.state.digest() if self.upto == length else None
 
     def _drop(self, start: int, stop: int) -> None:
-        for at in [at for at, data in self.ahead.items() if at < stop and start < at + len(data)]:
-            self.ahead_bytes -= len(self.ahead.pop(at))
+        for at in [at for at, (size, _) in self.ahead.items() if at < stop and start < at + size]:
+            self._let_go(self.ahead.pop(at))
+
+    def _let_go(self, data: tuple[int, Sequence[bytes | memoryview]]) -> None:
+        if isinstance(data[1][0], bytes):
+            self.ahead_bytes -= data[0]
 
 
 class ChunkDigests:
@@ -126,8 +139,23 @@ class ChunkDigests:
         self._known = {index: both for index, both in self._known.items() if manifest.crc_of(index) == both[0]}
         sink.watch = self
 
-    def wrote(self, views: Sequence[memoryview], offset: int) -> None:
-        """These bytes, of one chunk, were written."""
+    def cleared(self, hole: Extent) -> None:
+        """This range was made a hole."""
+        if self._map is None:
+            return
+        for index in self._map.chunks_of(hole):
+            chunk = self._map.extent(index)
+            start, end = max(chunk.offset, hole.offset), min(chunk.end, hole.end)
+            if end - start < chunk.length:
+                self.wrote(zero_views(end - start), start, lasting=True)
+            else:
+                with self._mutex:
+                    if (run := self._runs.pop(index, None)) is not None:
+                        self._ahead -= run.ahead_bytes
+                    self._passed[index] = zeros_digest(chunk.length)
+
+    def wrote(self, views: Sequence[memoryview], offset: int, *, lasting: bool = False) -> None:
+        """These bytes, of one chunk, were written; ``lasting`` ones stay as they are."""
         if self._map is None:
             return
         index, into = divmod(offset, self._map.chunk_size)
@@ -136,7 +164,8 @@ class ChunkDigests:
             if run is None:
                 run = self._runs[index] = _Run()
             self._ahead -= run.ahead_bytes
-            digest = run.wrote(views, into, self._map.length(index), AHEAD_BYTES - self._ahead)
+            room = AHEAD_BYTES - self._ahead
+            digest = run.wrote(views, into, self._map.length(index), room, lasting=lasting)
             self._ahead += run.ahead_bytes
             self._passed.pop(index, None)
             if digest is not None:

@@ -1,7 +1,8 @@
 """Loops over ranges of open files: write all of it, read all of it, checksum, digest, copy.
 
 Theory: the kernel may do less than it was asked to, so each of these is a loop, and each is written once.  Checksums
-are made in pieces that stay in the processor's cache, through one buffer per thread.  ``poll`` is called between
+are made in pieces that stay in the processor's cache, through one buffer per thread, and a range that is one hole is
+not read for them.  ``poll`` is called between
 pieces; it may raise, which is how a long read in a worker thread is cancelled.
 """
 
@@ -15,13 +16,16 @@ from typing import TYPE_CHECKING, Final
 import xxhash
 from zlib_ng import zlib_ng
 
+from fsmux.files.holes import clear, is_hole, zero_views, zeros_crc, zeros_digest
 from fsmux.files.syscalls import IOV_MAX
 from fsmux.limits import KIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from fsmux.files.holes import Layout
     from fsmux.files.syscalls import Syscalls
+    from fsmux.records import Extent
 
     Poll = Callable[[], None]
 
@@ -98,6 +102,8 @@ def pieces(sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None =
 
 
 def crc32(sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None = None) -> int:
+    if is_hole(sys, fd, offset, length):
+        return zeros_crc(length)
     crc = 0
     for piece in pieces(sys, fd, offset, length, poll):
         crc = zlib_ng.crc32(piece, crc)
@@ -106,6 +112,8 @@ def crc32(sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None = 
 
 def digest(sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None = None) -> bytes:
     """XXH3-128, sixteen bytes."""
+    if is_hole(sys, fd, offset, length):
+        return zeros_digest(length)
     state = xxhash.xxh3_128()
     for piece in pieces(sys, fd, offset, length, poll):
         state.update(piece)
@@ -114,6 +122,8 @@ def digest(sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None =
 
 def crc32_and_digest(sys: Syscalls, fd: int, offset: int, length: int, poll: Poll | None = None) -> tuple[int, bytes]:
     """Both, in one reading."""
+    if is_hole(sys, fd, offset, length):
+        return zeros_crc(length), zeros_digest(length)
     crc = 0
     state = xxhash.xxh3_128()
     for piece in pieces(sys, fd, offset, length, poll):
@@ -122,14 +132,25 @@ def crc32_and_digest(sys: Syscalls, fd: int, offset: int, length: int, poll: Pol
     return crc, state.digest()
 
 
-def copy(sys: Syscalls, source: int, target: int, offset: int, length: int, poll: Poll | None = None) -> bytes:
-    """Copy a range to the same place in another file; the digest of what was copied.
+def copy(
+    sys: Syscalls, source: int, target: int, extent: Extent, size: int, layout: Layout, poll: Poll | None = None
+) -> bytes:
+    """Copy a range to the same place in another file of ``size`` bytes, holes as holes; the digest of what was copied.
 
     Not ``copy_file_range``: the bytes must be seen anyway to be checked, and what is checked must be what is written.
     """
     state = xxhash.xxh3_128()
-    for piece in pieces(sys, source, offset, length, poll):
-        state.update(piece)
-        write_all(sys, target, (piece,), offset)
-        offset += len(piece)
+    for run, hole, _ in layout.runs(source, extent):
+        offset = run.offset
+        if hole:
+            clear(sys, target, run, size)
+            if run == extent:
+                return zeros_digest(run.length)
+            for view in zero_views(run.length):
+                state.update(view)
+            continue
+        for piece in pieces(sys, source, offset, run.length, poll):
+            state.update(piece)
+            write_all(sys, target, (piece,), offset)
+            offset += len(piece)
     return state.digest()

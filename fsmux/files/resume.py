@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fsmux.files import lock, ranges
+from fsmux.files.holes import BLOCK
 from fsmux.files.journal import Header, Journal, Log, Type, stamp_of
 from fsmux.files.lease import Lease
 from fsmux.files.manifest import Manifest
@@ -130,7 +131,7 @@ def _fresh(
     try:
         with part.hold() as fd:
             facts = sys.fstat(fd)
-            reserve(sys, state, fd, manifest.identity.size)
+            reserve(sys, state, fd, manifest)
         header = Header(
             manifest.identity, manifest.map.chunk_size, facts.st_dev, facts.st_ino, whose, where, sys.random(16)
         )
@@ -254,17 +255,18 @@ def take_over(sys: Syscalls, state: StateDir, place: Place) -> None:
     with place.part.hold() as fd:
         if sys.fstat(fd).st_size > size:
             sys.ftruncate(fd, size)
-        reserve(sys, state, fd, size)
+        reserve(sys, state, fd, place.manifest)
     place.journal.begin(place.header)
     place.header = None
 
 
-def reserve(sys: Syscalls, state: StateDir, fd: int, size: int) -> None:
-    """See to it that there is room for the whole file before any of it travels."""
-    if size < RESERVE_FROM:
+def reserve(sys: Syscalls, state: StateDir, fd: int, manifest: Manifest) -> None:
+    """See to it that there is room for the whole file, but for its holes, before any of it travels."""
+    size = manifest.identity.size
+    if size - manifest.holes < RESERVE_FROM:
         return
-    if not state.reserves:
-        if sys.free_bytes(fd) < size - sys.fstat(fd).st_blocks * 512:
+    if manifest.holes or not state.reserves:
+        if sys.free_bytes(fd) < size - manifest.holes - sys.fstat(fd).st_blocks * BLOCK:
             raise OSError(errno.ENOSPC, "no space")
         return
     try:

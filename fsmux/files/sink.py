@@ -33,6 +33,7 @@ from fsmux.files import commit, names, ranges
 from fsmux.files import resume as places
 from fsmux.files.basis import Basis, pieces_of_final, pieces_of_part
 from fsmux.files.chunks import effective_chunk_size
+from fsmux.files.holes import Layout, clear
 from fsmux.files.journal import MAX_TAG, Type, stamp_of
 from fsmux.files.manifest import Manifest
 from fsmux.files.naming import named
@@ -70,6 +71,7 @@ def open_sink(
     owner: bytes = b"",
     resume: bool = True,
     durability: Durability = Durability.BATCH,
+    holes: int = 0,
     verify: bool = False,
     like: Parts = (),
     clock: Callable[[], float] = time.monotonic,
@@ -80,12 +82,13 @@ def open_sink(
     Without ``resume`` what was left is thrown away.  With ``verify`` everything is read back from the device before it
     is committed.  ``like`` names another file that may have the same bytes: if nothing has the name, ranges are taken
     from that.  ``poll`` is called during long reads and may raise.
+    So many bytes of the file are ``holes`` at its sender: for them no room is set aside.
     Nothing but a finished file ever has the final name.  A directory, pipe or device there is refused; a symbolic link
     will be replaced, not followed.  Whatever fails here leaves things as they were.
     """
     if len(identity.tag) > MAX_TAG:
         raise BadName(f"{printable(parts)}: the tag of its version is too long")
-    manifest = Manifest(identity, effective_chunk_size(identity.size, chunk_size))
+    manifest = Manifest(identity, effective_chunk_size(identity.size, chunk_size), holes)
     facts, pin = land_file(root, parts)
     with named(parts):
         try:
@@ -206,6 +209,19 @@ class Sink:
         self.flush_records()
         return crc
 
+    def clear(self, holes: Sequence[Extent]) -> None:
+        """Make these ranges holes, whatever the part has there. Like :meth:`write`, this records nothing."""
+        for hole in holes:
+            self._check_range(*hole)
+        if self.place.header is not None:
+            self.take_over()
+        with named(self.parts), self.place.part.hold() as fd:
+            for hole in holes:
+                clear(self.sys, fd, hole, self.manifest.identity.size)
+        if self.watch is not None:
+            for hole in holes:
+                self.watch.cleared(hole)
+
     def _check_range(self, offset: int, size: int) -> None:
         """Nothing is written outside the file, nor over a chunk that the journal may have called durable."""
         if offset < 0 or offset + size > self.manifest.identity.size:
@@ -264,17 +280,18 @@ class Sink:
         if self.ended or self.manifest.complete:
             return None
         pieces = [] if self.place.old is None else pieces_of_part(self.place.old, self.manifest)
-        final = None
+        final = layout = None
         if self._final:
             with suppress(FsmuxError):  # whatever is wrong with it, it is no help
                 final, facts = self.root.open_regular(self._final, links=False)
+                layout = Layout(self.sys, facts)
                 pieces += pieces_of_final(facts.st_size, self.manifest, pieces)
         if not pieces:
             if final is not None:
                 final.close()
             return None
         pieces.sort()
-        return Basis(self.sys, self.name, self.place.part, final, pieces)
+        return Basis(self.sys, self.name, self.place.part, final, pieces, self.manifest, layout)
 
     def basis_digests(self, poll: Poll | None = None) -> Iterator[Known]:
         """Ranges of the basis with their digests, in order, each within one chunk."""

@@ -13,22 +13,34 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import SourceChanged
 from fsmux.files import ranges
 from fsmux.files.chunks import ChunkMap
+from fsmux.files.holes import Layout, Run, holes_of
 from fsmux.files.naming import named
+from fsmux.limits import KIB, MIB
 from fsmux.records import Identity, printable
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
 
     from fsmux.files.lease import Lease
     from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
     from fsmux.files.syscalls import Syscalls
-    from fsmux.records import Parts
+    from fsmux.records import Extent, Parts
+
+SHORT_RUN: Final = 64 * KIB
+"""Bytes of data between two holes below which a frame of their own would cost more than they do."""
+
+GATHERED: Final = 1 * MIB
+"""Bytes of short runs that are read in one hop: some hundreds of them, less than a millisecond."""
+
+MOST_RUNS: Final = 500
+"""Runs in one message: 24 bytes each and 13 for its chunk, in at most 20 KiB."""
 
 _VERSION = struct.Struct("<QQq")
 
@@ -41,7 +53,7 @@ def identity_of(facts: os.stat_result) -> Identity:
 class Source:
     """An open file of one version.  Thread-safe, as all it keeps is constant; close it when done."""
 
-    __slots__ = ("_ctime_ns", "_sys", "identity", "lease", "mode", "parts")
+    __slots__ = ("_ctime_ns", "_layout", "_sys", "holes", "identity", "lease", "mode", "parts")
 
     def __init__(self, sys: Syscalls, parts: Parts, lease: Lease, facts: os.stat_result) -> None:
         self._sys = sys
@@ -50,6 +62,8 @@ class Source:
         self.lease = lease
         self.identity = identity_of(facts)
         self.mode = facts.st_mode & 0o777
+        self.holes = holes_of(facts)
+        self._layout = Layout(sys, facts)
 
     @classmethod
     def open(cls, root: Root, parts: Parts) -> Source:
@@ -82,6 +96,32 @@ class Source:
         if count < wanted:
             raise self._changed()
         return count
+
+    def runs(self, extents: Iterable[Extent]) -> list[Run]:
+        """The first of the runs of data and holes that ``extents`` consist of, at most ``MOST_RUNS``.
+
+        Of short runs of data with holes between them the bytes are read at once, until they are ``GATHERED``.
+        """
+        found: list[Run] = []
+        gathered = 0
+        with named(self.parts), self.lease.hold() as fd:
+            for extent in extents:
+                if found and extent.offset < found[-1].extent.end:
+                    break
+                for run in self._layout.runs(fd, extent):
+                    if not run.hole and run.extent.length < SHORT_RUN:
+                        run = run._replace(data=self._read(fd, run.extent))
+                        gathered += run.extent.length
+                    found.append(run)
+                    if len(found) == MOST_RUNS or gathered >= GATHERED:
+                        return found
+        return found
+
+    def _read(self, fd: int, extent: Extent) -> bytes:
+        data = bytearray(extent.length)
+        if ranges.read_into(self._sys, fd, memoryview(data), extent.offset) < extent.length:
+            raise self._changed()
+        return bytes(data)
 
     def chunk_crc(self, index: int, chunk_size: int, poll: Poll | None = None) -> int:
         """CRC-32 of a chunk."""

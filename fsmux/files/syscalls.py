@@ -57,6 +57,9 @@ NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x01, 0x02, 0x04, 0x08
 _OPENAT2: Final = 437  # the same number on every architecture
 _RENAME_NOREPLACE: Final = 1
 _F_SETPIPE_SZ: Final = 1031
+_PUNCH_HOLE: Final = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE, which takes FALLOC_FL_KEEP_SIZE with it
+_SEEK_DATA: Final = getattr(os, "SEEK_DATA", 3)
+_SEEK_HOLE: Final = getattr(os, "SEEK_HOLE", 4)
 _TMPFS_MAGIC: Final = 0x01021994
 
 
@@ -211,6 +214,21 @@ class Syscalls:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         if _libc.fallocate(fd, 0, 0, size) < 0:
             _raise_errno()
+
+    def punch(self, fd: int, offset: int, length: int) -> None:
+        """Make a range a hole, which reads as zeros; what of it lies beyond the end changes nothing."""
+        if _libc.fallocate is None:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        if _libc.fallocate(fd, _PUNCH_HOLE, offset, length) < 0:
+            _raise_errno()
+
+    def seek_data(self, fd: int, offset: int) -> int:
+        """Where data begins, from ``offset`` on; ENXIO if there is none. Where nobody knows holes, all is data."""
+        return os.lseek(fd, offset, _SEEK_DATA)
+
+    def seek_hole(self, fd: int, offset: int) -> int:
+        """Where the next hole begins, from ``offset`` on; the end counts as one."""
+        return os.lseek(fd, offset, _SEEK_HOLE)
 
     def free_bytes(self, fd: int) -> int:
         """What an ordinary user may still write to the file system of ``fd``."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fsmux.mux.pour import Pour
+    from fsmux.records import Extent
 
 SLAB = 1 * MIB
 """Bytes. Large enough that a frame rarely spans two, small enough that a pinned one wastes little. Anonymous maps,
@@ -36,12 +37,12 @@ class _Slab:
 
 
 class Data:
-    """The payload of one DATA frame, or a part of it: ``length`` bytes, for ``offset`` of a file if a SPAN said so.
+    """The payload of one DATA frame, or a part of it: ``length`` bytes, for ``places`` of a file if a SPAN said so.
 
     They are in ``views``, valid until it is handed to ``Stream.consumed``; or on the disk already, as ``pour`` says.
     """
 
-    __slots__ = ("_slabs", "length", "offset", "pour", "released", "views")
+    __slots__ = ("_slabs", "length", "places", "pour", "released", "views")
 
     def __init__(
         self,
@@ -49,12 +50,12 @@ class Data:
         views: list[memoryview],
         slabs: Sequence[_Slab] = (),
         *,
-        offset: int | None = None,
+        places: tuple[Extent, ...] = (),
         pour: Pour | None = None,
     ) -> None:
         self.length = length
         self.views = views
-        self.offset = offset
+        self.places = places
         self.pour = pour
         self.released = False
         self._slabs = slabs
@@ -71,7 +72,7 @@ class BufferPool:
         self._current: _Slab | None = None
         self.allocated = 0
 
-    def place(self, length: int, offset: int | None = None) -> Data:
+    def place(self, length: int, places: tuple[Extent, ...] = ()) -> Data:
         """Room for a payload of ``length`` bytes (at least one)."""
         views: list[memoryview] = []
         slabs: list[_Slab] = []
@@ -86,7 +87,7 @@ class BufferPool:
             slab.pending += 1
             slabs.append(slab)
             rest -= size
-        return Data(length, views, slabs, offset=offset)
+        return Data(length, views, slabs, places=places)
 
     def release(self, data: Data) -> None:
         """Give the room back; a second call does nothing."""

@@ -10,6 +10,7 @@ normal exit, RESET after an exception.  Nothing has to be awaited for that, so c
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import trio
@@ -54,6 +55,7 @@ class Stream:
         "_buffered",
         "_in",
         "_out",
+        "_ranges",
         "_room",
         "_span",
         "_table",
@@ -84,12 +86,18 @@ class Stream:
         self.outlet: Outlet | None = None
         """What takes large payloads to where their SPAN says, if they need not be seen."""
         self._span: Extent | None = None  # what of it is still to come
+        self._ranges: deque[Extent] = deque()  # and then these
         self._table = table
         self._waiting = False
         self._room: trio.Event | None = None
         self._in: trio.MemorySendChannel[Message | Data | Charged]
         self._out: trio.MemoryReceiveChannel[Message | Data | Charged]
         self._in, self._out = trio.open_memory_channel(STREAM_BACKLOG)
+
+    @property
+    def peer_features(self) -> frozenset[str]:
+        """What the peer speaks beyond version 1."""
+        return self._table.peer_features
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} of {self._table!r}>"
@@ -248,23 +256,33 @@ class Stream:
 
     def begin_span(self, span: Span) -> None:
         """DATA from here on belongs to this extent of a file."""
-        if self._span is not None and self._span.length:
+        if self._ranges or (self._span is not None and self._span.length):
             raise ProtocolError("a span began before the last one was full")
         self._span = Extent(span.offset, span.length)
+        self._ranges.extend(span.ranges)
 
-    def locate(self, length: int) -> int | None:
-        """Where in a file the next ``length`` bytes of DATA belong; None on a stream without spans."""
-        if self._span is None:
-            return None
-        offset, room = self._span
-        if length > room:
-            raise ProtocolError("more data than its span has room for")
-        self._span = Extent(offset + length, room - length)
-        return offset
+    def locate(self, length: int) -> tuple[Extent, ...]:
+        """Where in a file the next ``length`` bytes of DATA belong; nowhere on a stream without spans."""
+        span = self._span
+        if span is None:
+            return ()
+        places: list[Extent] = []
+        while length > span.length:
+            if not self._ranges:
+                raise ProtocolError("more data than its span has room for")
+            if span.length:
+                places.append(span)
+            length -= span.length
+            span = self._ranges.popleft()
+        self._span = Extent(span.offset + length, span.length - length)
+        return (*places, Extent(span.offset, length))
 
     def may_locate(self, length: int) -> int | None:
-        """What :meth:`locate` would say, which is not an error here."""
-        return None if self._span is None or length > self._span.length else self._span.offset
+        """Where it would be if it is one place, else None; nothing is an error here."""
+        span = self._span
+        if span is not None and not span.length and self._ranges:
+            span = self._ranges[0]
+        return None if span is None or length > span.length else span.offset
 
     def deliver(self, item: Message | Data | Charged) -> bool:
         """Hand over what arrived. False if there is no room, which is the peer's fault, or nobody reads any more."""

@@ -20,6 +20,7 @@ from fsmux.mux.buffers import BufferPool, Data
 from fsmux.mux.outbox import Outbox, SendQueue
 from fsmux.mux.pour import POUR_MIN, Pour
 from fsmux.mux.stream import Charged, Stream
+from fsmux.records import Extent
 from fsmux.wire.credit import CreditBudget, EagerBudget, SendCredit
 from fsmux.wire.frames import CREDITED, Cmd, Flags, Frame, Header
 from fsmux.wire.messages import COMMANDS, Error, Hello, Message, Reset, Span, decode, encode
@@ -46,6 +47,7 @@ class StreamTable:
         self._max_streams = max_streams
         self._peer_max_streams = 0
         self._peer_initial_credit = 0
+        self.peer_features: frozenset[str] = frozenset()
         self._token = trio.lowlevel.current_trio_token()
         self._streams: dict[int, Stream] = {}
         self._next_id = first_id(role)
@@ -70,6 +72,7 @@ class StreamTable:
         """Take what the peer allows."""
         self._peer_max_streams = hello.max_streams
         self._peer_initial_credit = hello.initial_credit
+        self.peer_features = frozenset(hello.features)
 
     def open(self, first: Message, *, end: bool) -> Stream:
         """For :meth:`Connection.open_stream`."""
@@ -167,11 +170,11 @@ class StreamTable:
             return None
         try:
             self._charge(stream, header.length)
-            offset = stream.locate(header.length)
+            places = stream.locate(header.length)
         except FsmuxError as exc:
             stream.reset(exc.code, str(exc))
             return None
-        self._placed = data = self._pool.place(header.length, offset)
+        self._placed = data = self._pool.place(header.length, places)
         return data.views
 
     def pour(self, header: Header) -> Pour | None:
@@ -203,6 +206,8 @@ class StreamTable:
         try:
             span = decode(frame.cmd, _bytes(frame))
             assert isinstance(span, Span)
+            if span.speaks:
+                return False  # of which the stream's owner is to hear
             stream.begin_span(span)
         except FsmuxError:
             return False
@@ -211,13 +216,13 @@ class StreamTable:
     def poured(self, pour: Pour) -> list[memoryview] | None:
         """A payload was poured as far as it goes: its stream hears of that, and what is left goes where this says."""
         stream = pour.stream
-        data = Data(pour.done, [], offset=pour.offset, pour=pour)
+        data = Data(pour.done, [], places=(Extent(pour.offset, pour.done),), pour=pour)
         if stream.left or stream.remote_ended or not stream.deliver(data):
             self.consumed(stream, data)
             return None
         if not pour.left or pour.error is not None:
             return None
-        self._placed = rest = self._pool.place(pour.left, pour.offset + pour.done)
+        self._placed = rest = self._pool.place(pour.left, (Extent(pour.offset + pour.done, pour.left),))
         return rest.views
 
     def _charge(self, stream: Stream, size: int) -> None:
@@ -264,7 +269,8 @@ class StreamTable:
                 self._charge(stream, frame.length)
             elif isinstance(message, Span):
                 stream.begin_span(message)
-                return
+                if not message.speaks:
+                    return
         except FsmuxError as exc:
             stream.reset(exc.code, str(exc))
             return

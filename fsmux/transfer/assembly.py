@@ -22,6 +22,11 @@ MAX_ATTEMPTS = 3
 """Times a chunk may arrive damaged. TCP misses 1 damaged segment in 65,536; three in one chunk are no accident."""
 
 
+MAX_RANGES = 2**20
+"""Ranges of chunks that are not settled: about 130 MB of memory. A chunk of 64 MiB that is data and holes by turns of
+512 bytes has 131,072 of them; a correct sender begins few chunks before it completes others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a whole chunk came to: ``expected`` is what its sender said, ``found`` what was received."""
@@ -51,6 +56,7 @@ class Assembly:
         self.map = chunks
         self._partial: dict[int, _Partial] = {}
         self._attempts: dict[int, int] = {}
+        self._ranges = 0
 
     def add(self, offset: int, length: int, crc: int) -> Verdict | None:
         """A range within one chunk was written. Returns the verdict if that settles the chunk.
@@ -61,6 +67,9 @@ class Assembly:
         partial = self._partial.setdefault(index, _Partial())
         partial.ranges.append((offset, length, crc))
         partial.covered += length
+        self._ranges += 1
+        if self._ranges > MAX_RANGES:
+            raise ProtocolError("more pieces of chunks have come than any file is cut into")
         return self._verdict(index, partial)
 
     def expect(self, index: int, crc: int) -> Verdict | None:
@@ -102,7 +111,8 @@ class Assembly:
 
     def drop(self, index: int) -> None:
         """Start a chunk anew."""
-        self._partial.pop(index, None)
+        if (partial := self._partial.pop(index, None)) is not None:
+            self._ranges -= len(partial.ranges)
 
     @property
     def pending(self) -> int:
@@ -126,7 +136,7 @@ class Assembly:
             raise ProtocolError(f"chunk {index} was sent more than once")
         if partial.covered < length or partial.expected is None:
             return None
-        del self._partial[index]
+        self.drop(index)
         return Verdict(index, self._found(index, partial), partial.expected)
 
     def _found(self, index: int, partial: _Partial) -> int:

@@ -12,6 +12,7 @@ version that was begun.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,19 +20,20 @@ import trio
 from fsmux.errors import IntegrityError, ProtocolError, SourceChanged
 from fsmux.events import ChunkHealed, FileStarted
 from fsmux.files.chunks import ChunkMap, combine, crc32_of
+from fsmux.files.holes import zero_views, zeros_crc
 from fsmux.limits import INITIAL_WINDOW
 from fsmux.mux.buffers import Data
 from fsmux.mux.service import all_of
-from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.session import Outcome, Report
-from fsmux.wire.messages import Again, Chunk, Committed, Finish, Offer, Want
+from fsmux.wire.messages import Again, Chunk, Committed, Finish, Offer, Span, Want
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fsmux.files.ranges import Poll
     from fsmux.mux.stream import Stream
+    from fsmux.records import Extent
     from fsmux.wire.messages import Message
 
     Write = Callable[[Sequence[memoryview], Callable[[int], None], Poll], None]
@@ -45,11 +47,20 @@ HELD: Final = INITIAL_WINDOW // 2
 class _Arriving:
     """A chunk that is on its way."""
 
-    views: list[memoryview] = field(default_factory=list)
+    pieces: list[tuple[int, list[memoryview]]] = field(default_factory=list)
+    """What has come of it and where it begins, in whatever order."""
     held: list[Data] = field(default_factory=list)
     length: int = 0
+    holes: int = 0
+    """Bytes of it that are holes."""
     expected: int | None = None
     """What it must come to, once all of it has come."""
+
+    @property
+    def views(self) -> list[memoryview]:
+        """All that has come, in order."""
+        self.pieces.sort(key=itemgetter(0))
+        return [view for _, views in self.pieces for view in views]
 
 
 class Drain:
@@ -67,6 +78,7 @@ class Drain:
         self._offer: Offer | None = None
         self._index = 0  # of the chunk that is to be written next
         self._crc32 = 0  # of all before it
+        self._holes = 0  # bytes of it
         self._attempts: dict[int, int] = {}
         self._limiter = trio.CapacityLimiter(1)  # its own: a pipe may take nothing for ever
 
@@ -91,7 +103,7 @@ class Drain:
             raise SourceChanged(f"{self._report.name}: it changed while it was being read")
         await _Attempt(self, stream).run()
         await stream.send(Committed(self._crc32, durable=False))
-        return Outcome(self.map.size, self.written, 0, self._crc32, durable=False)
+        return Outcome(self.map.size, self.written - self._holes, 0, self._crc32, durable=False)
 
     async def write_chunk(self, chunk: _Arriving) -> int | None:
         """Write the next chunk, if it is right, or what of it was not written before; else what it came to."""
@@ -104,13 +116,15 @@ class Drain:
             self._damaged(found)
             return found
         self._index += 1
+        self._holes += chunk.holes
         self._crc32 = combine(self._crc32, found, extent.length)
         return None
 
     def _check_and_write(self, chunk: _Arriving, skip: int, poll: Poll) -> int:
-        found = crc32_of(chunk.views)
+        views = chunk.views
+        found = crc32_of(views)
         if found == chunk.expected:
-            self._write(_after(chunk.views, skip), self._passed, poll)
+            self._write(_after(views, skip), self._passed, poll)
         return found
 
     def _passed(self, count: int) -> None:
@@ -132,6 +146,9 @@ class Drain:
 
     def passed(self, count: int) -> None:
         self._report.progress(count)
+
+    def skipped(self, count: int) -> None:
+        self._report.skipped(count)
 
     def check_whole(self, finish: Finish) -> None:
         if finish.chunks != self.map.count:
@@ -192,11 +209,13 @@ class _Attempt:
                 except ProtocolError:
                     self._stream.consumed(item)
                     raise
-            case Chunk(index=index, crc32=crc):
-                chunk = self._arriving.get(index)
-                if chunk is None or chunk.length < self._map.length(index):
-                    raise ProtocolError(f"the sender describes chunk {index}, which has not come")
-                chunk.expected = crc
+            case Chunk():
+                self._expect(item)
+            case Span():
+                for one in item.chunks:
+                    self._expect(one)
+                for hole in item.holes:
+                    self._lay_hole(hole)
             case Finish() if self._asked == self._map.count:
                 self._finish = item
             case None:
@@ -204,24 +223,45 @@ class _Attempt:
             case _:
                 raise ProtocolError(f"the sender sent an unexpected {type(item).__name__}")
 
+    def _expect(self, described: Chunk) -> None:
+        chunk = self._arriving.get(described.index)
+        if chunk is None:
+            raise ProtocolError(f"the sender describes chunk {described.index}, which was not asked for")
+        chunk.expected = described.crc32
+
+    def _lay_hole(self, hole: Extent) -> None:
+        for chunk, offset, length in self._places(hole):
+            chunk.pieces.append((offset, zero_views(length)))
+            chunk.holes += length
+            if length == self._map.length(index := offset // self._map.chunk_size):
+                chunk.expected = zeros_crc(self._map.length(index))
+        self._drain.skipped(hole.length)
+
+    def _places(self, extent: Extent) -> Iterator[tuple[_Arriving, int, int]]:
+        """The chunks in which a range that has come belongs: its part of each, as offset and length."""
+        if extent.end > self._map.size:
+            raise ProtocolError("the sender sent bytes that belong nowhere")
+        for index in self._map.chunks_of(extent):
+            whole, chunk = self._map.extent(index), self._arriving.get(index)
+            start, stop = max(whole.offset, extent.offset), min(whole.end, extent.end)
+            if chunk is None or chunk.length + stop - start > whole.length:
+                raise ProtocolError("the sender sent bytes that were not asked for")
+            chunk.length += stop - start
+            yield chunk, start, stop - start
+
     def _lay(self, data: Data) -> None:
         """Keep a payload with its chunk, or with its chunks: it is done with when the last of them is."""
         views = list(data.views)
         if self._map.chunk_size > HELD:
             views = [memoryview(bytes(data))]
             self._stream.consumed(data)
-        offset, end = data.offset, (data.offset or 0) + data.length
-        if offset is None or end > self._map.size:
+        if not data.places:
             raise ProtocolError("the sender sent bytes that belong nowhere")
-        last = None
-        for index in self._map.chunks_of(Extent(offset, data.length)):
-            extent, chunk = self._map.extent(index), self._arriving.get(index)
-            start, stop = max(extent.offset, offset), min(extent.end, end)
-            if chunk is None or start != extent.offset + chunk.length:
-                raise ProtocolError("the sender sent bytes that were not asked for")
-            chunk.views += _between(views, start - offset, stop - offset)
-            chunk.length += stop - start
-            last = chunk
+        last, done = None, 0
+        for place in data.places:
+            for last, offset, length in self._places(place):
+                last.pieces.append((offset, _between(views, done, done + length)))
+                done += length
         if last is not None and not data.released:
             last.held.append(data)
 
@@ -232,7 +272,7 @@ class _Attempt:
         while drain.index < self._map.count or self._finish is None:
             index = drain.index
             chunk = self._arriving.get(index)
-            if chunk is None or chunk.expected is None:
+            if chunk is None or chunk.expected is None or chunk.length < self._map.length(index):
                 self._changed = trio.Event()
                 await self._changed.wait()
                 continue
@@ -246,7 +286,7 @@ class _Attempt:
         self._listening.cancel()
 
     def _release(self, chunk: _Arriving) -> None:
-        chunk.views = []
+        chunk.pieces = []
         for data in chunk.held:
             self._stream.consumed(data)
 

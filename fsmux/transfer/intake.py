@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from fsmux.errors import ProtocolError
+from fsmux.files.holes import zeros_crc
 from fsmux.limits import INITIAL_CREDIT
 from fsmux.mux.buffers import Data
 from fsmux.records import Extent
-from fsmux.wire.messages import Again, Chunk, Finish, Have, Haves, Keep, Message, Want, pages
+from fsmux.wire.messages import Again, Chunk, Finish, Have, Haves, Keep, Message, Span, Want, pages
 from fsmux.wire.messages.checks import MAX_HAVES
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 DETOUR = 64
 """Payloads of a file that go through buffers once its disk has made the connection's reader wait: up to 256 MiB."""
+
+HOLES_AT_ONCE = 1000
+"""Chunks of holes that are recorded before other tasks run: some milliseconds."""
 
 
 class _Outlet:
@@ -58,6 +62,8 @@ class Intake:
         self.stream = stream
         self.scope = trio.CancelScope()
         self.received = 0
+        self.brought = False
+        """Whether anything of the file came on this stream, be it holes."""
         self.promised = 0
         """Bytes that were asked for and are still to come."""
         self.owed: deque[Extent] = deque()
@@ -153,11 +159,12 @@ class Intake:
         match item:
             case Data():
                 await self._write(item)
-            case Chunk(index=index, crc32=crc):
-                if index >= receiving.map.count:
-                    raise ProtocolError(f"chunk {index} of {receiving.map.count}")
-                if not receiving.holds(index):
-                    self._settle(receiving.assembly.expect(index, crc))
+            case Chunk():
+                self._expect(item)
+            case Span():
+                for chunk in item.chunks:
+                    self._expect(chunk)
+                await self._clear(item.holes)
             case Finish():
                 if not self._unfinished:
                     raise ProtocolError("the sender has finished before it was told that this is all")
@@ -169,6 +176,39 @@ class Intake:
                 raise ProtocolError("the sender ended the transfer before the file was complete")
             case _:
                 raise ProtocolError(f"the sender sent an unexpected {type(item).__name__}")
+
+    def _expect(self, chunk: Chunk) -> None:
+        receiving = self._receiving
+        if chunk.index >= receiving.map.count:
+            raise ProtocolError(f"chunk {chunk.index} of {receiving.map.count}")
+        if not receiving.holds(chunk.index):
+            self._settle(receiving.assembly.expect(chunk.index, chunk.crc32))
+
+    async def _clear(self, holes: tuple[Extent, ...]) -> None:
+        """Make holes where the sender has them. What they come to is known, and so is a chunk that is one hole."""
+        receiving = self._receiving
+        if not holes:
+            return
+        if holes[-1].end > receiving.map.size:
+            raise ProtocolError("a hole reaches beyond the file")
+        if any(receiving.holds(index) for hole in holes for index in receiving.map.chunks_of(hole)):
+            raise ProtocolError("a hole in a chunk that is here already")
+        await receiving.disk.meta(receiving.sink.clear, holes)
+        count = sum(hole.length for hole in holes)
+        self.brought = True
+        receiving.skipped(count)
+        self._promise(-count)
+        since_checkpoint = 0
+        for hole in holes:
+            for offset, length in receiving.assembly.split(hole):
+                self._settle(receiving.assembly.add(offset, length, zeros_crc(length)))
+                if length == receiving.map.length(index := offset // receiving.map.chunk_size):
+                    self._settle(receiving.assembly.trust(index))
+                since_checkpoint += 1
+                if since_checkpoint % HOLES_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+        receiving.deal()
+        await receiving.checkpoint()
 
     async def _write(self, first: Data) -> None:
         """Write this payload and all that arrived behind it, in one hop."""
@@ -208,6 +248,7 @@ class Intake:
         if count < self.promised:
             self._needs_credit = True
         self.received += count
+        self.brought = True
         receiving.passed(count)
         for offset, length, crc in written:
             self._settle(receiving.assembly.add(offset, length, crc))
@@ -222,14 +263,14 @@ class Intake:
 
     def _lay(self, data: Data, pieces: list[tuple[int, list[memoryview], int]]) -> None:
         """Find where a payload belongs; adjacent ranges of one chunk become one piece."""
-        if data.offset is None:
+        if not data.places:
             raise ProtocolError("data without a span")
-        extent = Extent(data.offset, data.length)
-        if extent.end > self._receiving.map.size:
+        if data.places[-1].end > self._receiving.map.size:
             raise ProtocolError("a span reaches beyond the file")
         views = list(data.views)
         chunk_size = self._receiving.map.chunk_size
-        for offset, length in self._receiving.assembly.split(extent):
+        split = self._receiving.assembly.split
+        for offset, length in (part for place in data.places for part in split(place)):
             if self._receiving.holds(offset // chunk_size):
                 raise ProtocolError("data for a chunk that is here already")
             mine = _take_views(views, length)

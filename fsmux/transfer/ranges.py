@@ -58,15 +58,16 @@ class Pool:
         return list(self._extents)
 
 
-def piece_size(rest: int, received: int, of: int, streams: int) -> int:
+def piece_size(rest: int, received: int, of: int, streams: int, most: int = MAX_PIECE) -> int:
     """Bytes to ask a stream for that brought ``received`` of ``of`` bytes until now, when ``rest`` are in the pool.
 
+    At most ``most``, which is more than ``MAX_PIECE`` only if much of it is holes, of which nothing will come.
     Before anything came, all of ``streams`` count as equally fast.
     """
     if streams <= 1:
-        return MAX_PIECE
+        return most
     share = rest * (received + HEAD_START) // (of + streams * HEAD_START)
-    return max(MIN_PIECE, min(share // PART, MAX_PIECE))
+    return max(MIN_PIECE, min(share // PART, most))
 
 
 def subtract(extents: Iterable[Extent], kept: Iterable[Extent]) -> list[Extent]:

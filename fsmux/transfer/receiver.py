@@ -24,7 +24,7 @@ from fsmux.events import ChunkHealed, FileStarted
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS, Assembly
 from fsmux.transfer.intake import Intake
-from fsmux.transfer.ranges import Pool, merged, piece_size, subtract, within
+from fsmux.transfer.ranges import MAX_PIECE, Pool, merged, piece_size, subtract, within
 from fsmux.transfer.session import STREAM_LOST, Outcome, Report
 from fsmux.wire.messages import Committed, Offer
 
@@ -70,6 +70,7 @@ class Receiving:
         self._present = 0
         self._intakes: list[Intake] = []
         self._pool = Pool()
+        self._most = MAX_PIECE
         self._received = 0
         self._error: FsmuxError | None = None
         self._whole_crc: int | None = None
@@ -171,6 +172,7 @@ class Receiving:
             self.assembly = Assembly(self.map)
             self.resumed = self.sink.manifest.bytes_held
             self.joint = self.joint and not offer.eager
+            self._most = max(MAX_PIECE, MAX_PIECE * self.map.size // max(self.map.size - offer.holes, MAX_PIECE))
             self._report.observer(FileStarted(self._report.name, offer.identity.size, self.resumed))
             have = not (offer.eager or self.sink.manifest.complete) and self.sink.basis is not None
         missing = self.sink.manifest.missing()
@@ -242,7 +244,7 @@ class Receiving:
         return (
             self.sink.manifest.complete
             and any(intake.finished for intake in self._intakes)
-            and all(intake.finished or not intake.received for intake in self._intakes)
+            and all(intake.finished or not intake.brought for intake in self._intakes)
         )
 
     async def _commit(self) -> None:
@@ -265,6 +267,9 @@ class Receiving:
     def passed(self, count: int) -> None:
         self._received += count
         self._report.progress(count)
+
+    def skipped(self, count: int) -> None:
+        self._report.skipped(count)
 
     def stated(self, finish: Finish) -> None:
         if finish.crc32 is not None:
@@ -312,7 +317,7 @@ class Receiving:
         while self._pool.bytes and asked:
             asked = False
             for intake in live:
-                size = piece_size(self._pool.bytes, intake.received, self._received, streams)
+                size = piece_size(self._pool.bytes, intake.received, self._received, streams, self._most)
                 if self._pool.bytes and intake.promised <= size:
                     asked = self._ask(intake, self._pool.take(size)) or asked
         if not self._pool.bytes:

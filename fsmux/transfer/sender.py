@@ -14,20 +14,24 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
 
 from fsmux.errors import FsmuxError, IntegrityError, ProtocolError
 from fsmux.events import ChunkHealed, FileStarted
-from fsmux.files.chunks import ChunkMap, effective_chunk_size
+from fsmux.files.chunks import ChunkMap, effective_chunk_size, sparse_chunk_size
+from fsmux.files.holes import zeros_crc
+from fsmux.files.source import MOST_RUNS
 from fsmux.limits import MAX_CHUNKS
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.digests import DigestMeter
 from fsmux.transfer.ranges import subtract
 from fsmux.transfer.session import Outcome, Report
-from fsmux.wire.frames import FileSpan, Meter
+from fsmux.transfer.sparse import Parcel
+from fsmux.wire.frames import HOLES_FEATURE, FileSpan, Meter
 from fsmux.wire.messages import Again, Chunk, Committed, Finish, Have, Haves, Keep, Offer, Span, Want, pages
 
 if TYPE_CHECKING:
@@ -64,7 +68,8 @@ class Sending:
         self.source = source
         self.disk = disk
         self.report = report
-        self.map = ChunkMap(source.identity.size, effective_chunk_size(source.identity.size, chunk_size))
+        choose = sparse_chunk_size if source.holes else effective_chunk_size
+        self.map = ChunkMap(source.identity.size, choose(source.identity.size, chunk_size))
         self.sent = 0
         self._digests = digests
         self._crcs = dict(digests.of(source.identity, self.map.chunk_size)) if passing is None else {}
@@ -105,6 +110,9 @@ class Sending:
         self.sent += count
         self.report.progress(count)
 
+    def skipped(self, count: int) -> None:
+        self.report.skipped(count)
+
     async def check_unchanged(self) -> None:
         """Raise :class:`SourceChanged`, or remember the checksums of what was read until now."""
         await self.disk.meta(self.source.check_unchanged)
@@ -125,6 +133,10 @@ class Sending:
         if self._passing is not None and isinstance(meter, DigestMeter):
             self._passing.measured(index, meter.crc32, meter.digest())
         return Chunk(index, meter.crc32)
+
+    def known(self, index: int, crc: int) -> Chunk:
+        self._crcs[index] = crc
+        return Chunk(index, crc)
 
     def forget(self, index: int) -> None:
         self._crcs.pop(index, None)
@@ -161,20 +173,21 @@ class _Sender:
         self._again: deque[int] = deque()
         self._committed: Committed | None = None
         self._counted = 0
+        self._holes = sending.source.holes if HOLES_FEATURE in stream.peer_features else 0
 
     async def run(self, eager: bool) -> Committed:
         source = self._sending.source
-        await self._stream.send(Offer(source.identity, source.mode, self._map.chunk_size, eager))
+        await self._stream.send(Offer(source.identity, source.mode, self._map.chunk_size, eager, self._holes))
         if eager:
             self._take_want(Want(whole=True))
         while self._committed is None:
             if self._again and not self._comparing:
                 index = self._again.popleft()
                 self._sending.forget(index)  # read it anew: the damage may have been in what was read
-                await self._send_extent(self._map.extent(index))
+                await self._send_all(deque([self._map.extent(index)]))
             elif self._wanted and not self._comparing:
                 self._sending.started(self._held)
-                await self._send_extent(self._wanted.popleft())
+                await self._send_some(self._wanted)
             elif self._to_finish and not self._more and not self._comparing:
                 self._sending.started(self._held)
                 await self._finish()
@@ -285,6 +298,49 @@ class _Sender:
         ]
 
     # ---- sending ---------------------------------------------------------------------------------------------------
+
+    async def _send_all(self, extents: deque[Extent]) -> None:
+        while extents:
+            await self._send_some(extents)
+
+    async def _send_some(self, extents: deque[Extent]) -> None:
+        """Send the first of ``extents``, or what fits one message of a file with holes, and take it from them."""
+        if not self._holes:
+            await self._send_extent(extents.popleft())
+            return
+        sending = self._sending
+        parcel = Parcel(self._map, sending.source.lease, sending.meter)
+        runs = await sending.disk.read(sending.source.runs, list(islice(extents, MOST_RUNS)))
+        span = parcel.fill(runs)
+        await self._stream.send(span)
+        for run in runs:
+            taken = extents.popleft()
+            if run.extent.end < taken.end:
+                extents.appendleft(Extent(run.extent.end, taken.end - run.extent.end))
+        sending.skipped(sum(hole.length for hole in span.holes))
+        for index in parcel.empty:
+            sending.known(index, zeros_crc(self._map.length(index)))
+        for chunk in span.chunks:
+            sending.known(chunk.index, chunk.crc32)
+        for payload in parcel.payloads:
+            await self._stream.send_data(payload.data)
+            for index in payload.ends:
+                await self._describe(index, parcel, extents)
+            await self._poll()
+        for index in parcel.unsaid:
+            await self._describe(index, parcel, extents)
+
+    async def _describe(self, index: int, parcel: Parcel, extents: deque[Extent]) -> None:
+        """Say what a chunk comes to, unless more of it follows."""
+        sending, chunk = self._sending, self._map.extent(index)
+        if (crc := parcel.crc(index)) is not None:
+            meter = parcel.meter(index)
+            if meter is not None:
+                self._stream.send_later(Chunk.CMD, partial(sending.measured, index, meter))
+            else:
+                self._stream.send_later(Chunk.CMD, lambda: sending.known(index, crc()))
+        elif not (extents and chunk.offset <= extents[0].offset < chunk.end):
+            await self._stream.send(Chunk(index, await sending.crc(index)))
 
     async def _send_extent(self, extent: Extent) -> None:
         sending = self._sending

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from fsmux.errors import FsmuxError, NetworkError, RefusedError, StreamReset
-from fsmux.events import FileProgress, FileReused, ignore
+from fsmux.events import FileHoles, FileProgress, FileReused, ignore
 from fsmux.wire.messages import JOIN_SIZE
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class Report:
     def progress(self, count: int) -> None:
         if count:
             self.observer(FileProgress(self.name, count))
+
+    def skipped(self, count: int) -> None:
+        if count:
+            self.observer(FileHoles(self.name, count))
 
     def reused(self, count: int) -> None:
         self.observer(FileReused(self.name, count))

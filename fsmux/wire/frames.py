@@ -40,6 +40,9 @@ LINKS_FEATURE: Final = "links"
 SYNC_FEATURE: Final = "sync"
 """Who names it in its HELLO removes names by packs, and makes digests of files where they are."""
 
+HOLES_FEATURE: Final = "holes"
+"""Who names it in its HELLO understands a SPAN that says where a file has holes."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

@@ -68,8 +68,8 @@ class Canvas:
                 continue
             have += item.length
             if item.pour is None:
-                assert item.offset is not None
-                self.content[item.offset : item.offset + item.length] = bytes(item)
+                (place,) = item.places
+                self.content[place.offset : place.end] = bytes(item)
             stream.consumed(item)
             if item.pour is not None and item.pour.error is not None:
                 raise item.pour.error

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fsmux.files.syscalls import NO_SYMLINKS, OPEN_LOOK, OPEN_STEP, Syscalls
-from tests.sim.device import QUIET_LINUX, UID, Facts, Inode
+from tests.sim.device import BLOCK, QUIET_LINUX, UID, Facts, Inode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -325,6 +325,32 @@ class SimSyscalls(Syscalls):
         self._enter("fallocate")
         inode = self._file(fd).inode
         self.device.resize(inode, max(size, len(inode.data)))
+
+    def punch(self, fd: int, offset: int, length: int) -> None:
+        self._enter("punch")
+        inode = self._file(fd).inode
+        length = min(length, len(inode.data) - offset)
+        if length > 0:
+            self.device.write(inode, bytes(length), offset)
+
+    def seek_data(self, fd: int, offset: int) -> int:
+        """A block of zeros counts as a hole, whether it was written or not."""
+        return self._seek("seek_data", fd, offset, hole=False)
+
+    def seek_hole(self, fd: int, offset: int) -> int:
+        return self._seek("seek_hole", fd, offset, hole=True)
+
+    def _seek(self, name: str, fd: int, offset: int, *, hole: bool) -> int:
+        self._enter(name)
+        data = self._file(fd).inode.data
+        while offset < len(data):
+            end = (offset // BLOCK + 1) * BLOCK
+            if (not any(data[offset:end])) is hole:
+                return offset
+            offset = end
+        if hole and offset == len(data):
+            return offset
+        raise _error(errno.ENXIO)
 
     def free_bytes(self, fd: int) -> int:
         self._enter("free_bytes")

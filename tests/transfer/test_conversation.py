@@ -88,6 +88,12 @@ ORDERS: dict[str, list[Step]] = {
     "in frames of one byte": [Span(0, CHUNK), *(PIECES[0][i : i + 1] for i in range(40)), PIECES[0][40:], chunk(0),
                               Span(CHUNK, 2 * CHUNK + 5), WANTED[CHUNK:], *map(chunk, (1, 2, 3)), Finish(4)],
     "without a sum of the whole": [*WHOLE[:-1], Finish(4)],
+    "ranges in one frame": [
+        Span(ranges=(Extent(5, CHUNK), Extent(2 * CHUNK, CHUNK + 5)), chunks=(chunk(2), chunk(3))),
+        WANTED[5 : CHUNK + 5] + WANTED[2 * CHUNK :],
+        Span(ranges=(Extent(0, 5), Extent(CHUNK + 5, CHUNK - 5))), WANTED[:5] + WANTED[CHUNK + 5 : 2 * CHUNK],
+        chunk(0), chunk(1), Finish(4),
+    ],
 }  # fmt: skip
 
 
@@ -107,6 +113,13 @@ VIOLATIONS: dict[str, list[Step]] = {
     "a chunk described in two ways": [Chunk(0, 1), Chunk(0, 2)],
     "bytes sent twice": [Span(0, 10), b"0123456789", Span(5, CHUNK), PIECES[0]],
     "a chunk sent again unasked": [Span(0, CHUNK), PIECES[0], chunk(0), Span(0, CHUNK), PIECES[0], chunk(0)],
+    "a hole beyond the file": [Span(holes=(Extent(2 * CHUNK, 2 * CHUNK),))],
+    "a hole as large as can be said": [Span(holes=(Extent(0, 2**62),))],
+    "a hole twice": [Span(holes=(Extent(0, 512),)), Span(holes=(Extent(0, CHUNK),))],
+    "a hole in a chunk that is here": [Span(0, CHUNK), PIECES[0], chunk(0), Span(holes=(Extent(512, 512),))],
+    "a hole and bytes for it": [Span(ranges=(Extent(0, CHUNK),), holes=(Extent(0, 512),)), PIECES[0], chunk(0)],
+    "more data than the ranges": [Span(ranges=(Extent(0, 5), Extent(7, 5))), b"01234567890"],
+    "ranges that are not full": [Span(ranges=(Extent(0, 5), Extent(7, 5))), b"01234", Span(20, 5)],
     "a message of the other side": [Again(0, 0)],
     "a second offer": [Offer(IDENTITY, 0o644, CHUNK)],
     "keep without have": [Keep((Extent(0, CHUNK),))],
@@ -284,7 +297,7 @@ async def test_again_is_bounded(side: Side) -> None:
             stream.expect(CHUNK)
             have = 0
             while isinstance(item := await stream.receive(), Data):
-                assert item.offset == CHUNK + have
+                assert item.places == (Extent(CHUNK + have, item.length),)
                 have += item.length
                 stream.consumed(item)
             assert (have, item) == (CHUNK, chunk(1))

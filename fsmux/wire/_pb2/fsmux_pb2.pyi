@@ -316,16 +316,18 @@ class Put(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ..., attempt: _Optional[int] = ..., verify: bool = ..., like: _Optional[_Union[Path, _Mapping]] = ...) -> None: ...
 
 class Offer(_message.Message):
-    __slots__ = ("identity", "mode", "chunk_size", "eager")
+    __slots__ = ("identity", "mode", "chunk_size", "eager", "holes")
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     CHUNK_SIZE_FIELD_NUMBER: _ClassVar[int]
     EAGER_FIELD_NUMBER: _ClassVar[int]
+    HOLES_FIELD_NUMBER: _ClassVar[int]
     identity: Identity
     mode: int
     chunk_size: int
     eager: bool
-    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., mode: _Optional[int] = ..., chunk_size: _Optional[int] = ..., eager: bool = ...) -> None: ...
+    holes: int
+    def __init__(self, identity: _Optional[_Union[Identity, _Mapping]] = ..., mode: _Optional[int] = ..., chunk_size: _Optional[int] = ..., eager: bool = ..., holes: _Optional[int] = ...) -> None: ...
 
 class Want(_message.Message):
     __slots__ = ("missing", "whole", "have", "more", "held")
@@ -368,12 +370,18 @@ class Keep(_message.Message):
     def __init__(self, ranges: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ..., more: bool = ...) -> None: ...
 
 class Span(_message.Message):
-    __slots__ = ("offset", "length")
+    __slots__ = ("offset", "length", "ranges", "holes", "chunks")
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     LENGTH_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    HOLES_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
     offset: int
     length: int
-    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ...) -> None: ...
+    ranges: _containers.RepeatedCompositeFieldContainer[Extent]
+    holes: _containers.RepeatedCompositeFieldContainer[Extent]
+    chunks: _containers.RepeatedCompositeFieldContainer[Chunk]
+    def __init__(self, offset: _Optional[int] = ..., length: _Optional[int] = ..., ranges: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ..., holes: _Optional[_Iterable[_Union[Extent, _Mapping]]] = ..., chunks: _Optional[_Iterable[_Union[Chunk, _Mapping]]] = ...) -> None: ...
 
 class Chunk(_message.Message):
     __slots__ = ("index", "crc32")

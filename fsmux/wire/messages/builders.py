@@ -195,13 +195,21 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Create: lambda m: pb.Create(path=_path(m.path), mode=m.mode, durability=m.durability, verify=m.verify),
     t.Get: _get,
     t.Put: _put,
-    t.Offer: lambda m: pb.Offer(identity=_identity(m.identity), mode=m.mode, chunk_size=m.chunk_size, eager=m.eager),
+    t.Offer: lambda m: pb.Offer(
+        identity=_identity(m.identity), mode=m.mode, chunk_size=m.chunk_size, eager=m.eager, holes=m.holes
+    ),
     t.Want: lambda m: pb.Want(missing=_extents(m.missing), whole=m.whole, have=m.have, more=m.more, held=m.held),
     t.Haves: lambda m: pb.Haves(
         ranges=[pb.Have(offset=have.offset, length=have.length, digest=have.digest) for have in m.ranges], more=m.more
     ),
     t.Keep: lambda m: pb.Keep(ranges=_extents(m.ranges), more=m.more),
-    t.Span: lambda m: pb.Span(offset=m.offset, length=m.length),
+    t.Span: lambda m: pb.Span(
+        offset=m.offset,
+        length=m.length,
+        ranges=_extents(m.ranges),
+        holes=_extents(m.holes),
+        chunks=[pb.Chunk(index=chunk.index, crc32=chunk.crc32) for chunk in m.chunks],
+    ),
     t.Chunk: lambda m: pb.Chunk(index=m.index, crc32=m.crc32),
     t.Again: lambda m: pb.Again(index=m.index, found=m.found),
     t.Finish: lambda m: pb.Finish(chunks=m.chunks, crc32=m.crc32),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fsmux.columns import GROUP_ENTRIES
 from fsmux.errors import ProtocolError
+from fsmux.limits import MIN_HOLE
 from fsmux.records import Attrs, Identity
 from fsmux.wire._pb2 import fsmux_pb2 as pb
 from fsmux.wire.frames import MAX_STREAM_ID, Cmd
@@ -100,7 +101,7 @@ def _read_offer(raw: pb.Offer) -> t.Offer:
     identity = _read_identity(raw.identity, "OFFER identity")
     per_chunk = checks.chunk_size(raw.chunk_size, "OFFER chunk_size")
     checks.chunk_count(identity.size, per_chunk, "OFFER chunk_size")
-    return t.Offer(identity, checks.mode(raw.mode, "OFFER mode"), per_chunk, raw.eager)
+    return t.Offer(identity, checks.mode(raw.mode, "OFFER mode"), per_chunk, raw.eager, min(raw.holes, identity.size))
 
 
 def _read_digests(raw: pb.Digests) -> t.Digests:
@@ -120,6 +121,15 @@ def _read_haves(raw: pb.Haves) -> t.Haves:
 
 
 def _read_span(raw: pb.Span) -> t.Span:
+    if raw.ranges or raw.holes:
+        if raw.length or raw.offset:
+            raise ProtocolError("SPAN: one range, and several")
+        if len(raw.chunks) > checks.MAX_RANGES:
+            raise ProtocolError(f"SPAN chunks: {len(raw.chunks)} are more than {checks.MAX_RANGES}")
+        ranges, holes = checks.extents(raw.ranges, "SPAN ranges"), checks.extents(raw.holes, "SPAN holes")
+        if any(length < MIN_HOLE for _, length in holes):
+            raise ProtocolError(f"SPAN holes: one of less than {MIN_HOLE} bytes")
+        return t.Span(ranges=ranges, holes=holes, chunks=tuple([t.Chunk(one.index, one.crc32) for one in raw.chunks]))
     if not raw.length:
         raise ProtocolError("SPAN: empty")
     return t.Span(*checks.extent(raw.offset, raw.length, "SPAN"))

@@ -243,6 +243,8 @@ class Offer(Struct, frozen=True):
     mode: int
     chunk_size: int
     eager: bool = False
+    holes: int = 0
+    """Bytes of the file that take no room at the sender, more or less."""
 
 
 class Want(Struct, frozen=True):
@@ -275,11 +277,22 @@ class Keep(Struct, frozen=True):
 
 
 class Span(Struct, frozen=True):
-    """The DATA that follows belongs here, until the length is used up."""
+    """The DATA that follows belongs here, until the length is used up; or to ``ranges``, one behind the other.
+
+    Of ``holes``, which are zeros, none follows.
+    """
 
     CMD: ClassVar[Cmd] = Cmd.SPAN
-    offset: int
-    length: int
+    offset: int = 0
+    length: int = 0
+    ranges: tuple[Extent, ...] = ()
+    holes: tuple[Extent, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it says more than where DATA belongs."""
+        return bool(self.holes or self.chunks)
 
 
 class Chunk(Struct, frozen=True):
