@@ -10,6 +10,7 @@ from fsmux.errors import FsmuxError
 from fsmux.wire.frames import (
     HOLES_FEATURE,
     JOIN_FEATURE,
+    KEPT_FEATURE,
     LINKS_FEATURE,
     PACE_FEATURE,
     PACKS_FEATURE,
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from fsmux.auth import ClientAuth, ServerAuth, User
     from fsmux.mux.connection import Connection
 
-FEATURES: tuple[str, ...] = (PACE_FEATURE, JOIN_FEATURE, PACKS_FEATURE, LINKS_FEATURE, SYNC_FEATURE, HOLES_FEATURE)
+FEATURES: tuple[str, ...] = (
+    PACE_FEATURE, JOIN_FEATURE, PACKS_FEATURE, LINKS_FEATURE, SYNC_FEATURE, HOLES_FEATURE, KEPT_FEATURE,
+)  # fmt: skip
 """Optional parts of the protocol that this side speaks beyond version 1."""
 
 

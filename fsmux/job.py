@@ -23,7 +23,7 @@ from fsmux.moving.piping import pipe_of
 from fsmux.moving.report import Report
 from fsmux.moving.transfer import Transfer
 from fsmux.plan.filters import Filters
-from fsmux.records import Durability
+from fsmux.records import EVERYTHING, Durability, Kept
 from fsmux.transfer.session import Run
 from fsmux.urls import Local, Remote, Stdio
 
@@ -65,6 +65,7 @@ class Options:
     resume: bool = True
     durability: Durability = Durability.BATCH
     verify: bool = False
+    kept: Kept = EVERYTHING
     dry_run: bool = False
     filters: Filters = field(default_factory=Filters)
     selection: Selection | None = None

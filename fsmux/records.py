@@ -48,6 +48,17 @@ class Durability(IntEnum):
     FILE = 3
 
 
+class Kept(Struct, frozen=True):
+    """What a receiver keeps of a file beside its bytes: modification times, permission bits."""
+
+    times: bool = True
+    perms: bool = True
+
+
+EVERYTHING = Kept()
+"""What is kept unless somebody says otherwise."""
+
+
 class Identity(Struct, frozen=True):
     """Which version of a source some bytes came from.
 

@@ -332,6 +332,7 @@ class LocalSite:
                     request = Put(
                         target, not options.resume, options.durability,
                         join=join, streams=streams, attempt=run.attempt, verify=options.verify, like=like,
+                        kept=options.kept,
                     )  # fmt: skip
 
                     async def send(lane: Lane) -> Outcome:
@@ -365,6 +366,7 @@ class LocalSite:
                 owner=OWNER,
                 resume=options.resume and not offer.eager,
                 durability=options.durability,
+                kept=options.kept,
                 verify=options.verify,
                 like=like,
                 holes=offer.holes,

@@ -110,7 +110,8 @@ async def store(context: Context, stream: Stream, request: Store) -> None:
 
 
 async def _store(context: Context, stream: Stream, request: Store) -> None:
-    unpacker = Unpacker(context.root, request.path, max(context.durability, request.durability), verify=request.verify)
+    durability = max(context.durability, request.durability)
+    unpacker = Unpacker(context.root, request.path, durability, request.kept, verify=request.verify)
 
     async def done(pack: Pack, failures: list[Failure]) -> None:
         failed = [

@@ -159,6 +159,12 @@ def transfer(
         VerifyName,
         option("--verify", help="disk: read back what was written, past the cache; send again what it did not keep."),
     ] = VerifyName.NONE,
+    no_times: Annotated[
+        bool, option("--no-times", help="Do not keep modification times; the next run will send such files again.")
+    ] = False,
+    no_perms: Annotated[
+        bool, option("--no-perms", help="Do not keep permissions: new files get the usual ones, others keep theirs.")
+    ] = False,
     manifest: Annotated[
         str | None,
         option(
@@ -187,7 +193,7 @@ def transfer(
     options = command.TransferOptions(
         tuple(paths), dry_run, level, json, progress.value, checksum, update, delete, tuple(exclude or ()),
         tuple(include or ()), files_from, from0, connections, streams, chunk_size, bwlimit, not no_resume, retries,
-        timeout, durability.value, verify.value, manifest, repair, token_file,
+        timeout, durability.value, verify.value, not no_times, not no_perms, manifest, repair, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

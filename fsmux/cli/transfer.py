@@ -15,7 +15,7 @@ from fsmux.cli.run import execute
 from fsmux.cli.tally import exit_code
 from fsmux.errors import ExitCode, UsageError
 from fsmux.plan.filters import Filters
-from fsmux.records import Durability, printable
+from fsmux.records import Durability, Kept, printable
 from fsmux.units import parse_rate
 from fsmux.urls import Stdio, parse
 
@@ -53,6 +53,8 @@ class TransferOptions:
     timeout: float | None
     durability: str
     verify: str
+    times: bool
+    perms: bool
     manifest: str | None
     repair: bool
     token_file: str | None
@@ -105,6 +107,8 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
 
     if len(options.paths) < 2:
         raise UsageError("name at least one source and a destination: fsmux transfer SRC... DST")
+    if options.manifest and not options.times:
+        raise UsageError("a manifest has the times of files, which --no-times does not keep; leave one of them out")
     places = tuple(map(parse, options.paths))
     if any(isinstance(place, Stdio) for place in places):
         _check_stdio(options, to_stdout=isinstance(places[-1], Stdio))
@@ -123,6 +127,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
             resume=options.resume,
             durability=Durability[options.durability.upper()],
             verify=options.verify == "disk",
+            kept=Kept(options.times, options.perms),
             dry_run=options.dry_run,
             selection=_selection(options),
             checksum=options.checksum,

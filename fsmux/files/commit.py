@@ -12,11 +12,13 @@ the ``fsync`` of each part.
 
 from __future__ import annotations
 
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError, from_os_error
 from fsmux.files import ranges
+from fsmux.files.attributes import usual_mode
 from fsmux.files.journal import Type
 from fsmux.files.naming import named
 from fsmux.records import Durability
@@ -147,8 +149,17 @@ def _prepare(sink: Sink, mode: int | None, mtime_ns: int | None) -> None:
     with part.hold() as fd:
         if sink.sys.fstat(fd).st_size != sink.identity.size:
             raise IntegrityError(f"{sink.name}: its unfinished file was changed by somebody else")
-        sink.sys.fchmod(fd, (sink.mode if mode is None else mode) & 0o777)
-        sink.sys.futime(fd, sink.identity.mtime_ns if mtime_ns is None else mtime_ns)
+        sink.sys.fchmod(fd, (sink.mode if mode is None else mode) & 0o777 if sink.kept.perms else _mode_there(sink))
+        if sink.kept.times:
+            sink.sys.futime(fd, sink.identity.mtime_ns if mtime_ns is None else mtime_ns)
+
+
+def _mode_there(sink: Sink) -> int:
+    """Permissions that the sender has no say in."""
+    facts = sink.root.existing(sink.parts)
+    if facts is not None and stat.S_ISREG(facts.st_mode):
+        return facts.st_mode & 0o777
+    return usual_mode(sink.sys, sink.pin.state)
 
 
 def read_back(sink: Sink, poll: Poll | None) -> dict[int, int | None]:

@@ -26,7 +26,7 @@ from fsmux.files.naming import named
 from fsmux.files.packing import read_pack
 from fsmux.files.unpacking import Unpacker
 from fsmux.limits import MIB
-from fsmux.records import printable
+from fsmux.records import EVERYTHING, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fsmux.files.root import Root
     from fsmux.files.sink import Sink
     from fsmux.files.unpacking import Share
-    from fsmux.records import Durability, Extent, Identity, Parts
+    from fsmux.records import Durability, Extent, Identity, Kept, Parts
 
     Both = tuple[int, bytes]
     """CRC-32 and XXH3-128."""
@@ -267,9 +267,10 @@ class NotingUnpacker(Unpacker):
     """One that notes what it writes."""
 
     def __init__(
-        self, root: Root, base: Parts, durability: Durability, notes: PackDigests, *, verify: bool = False
-    ) -> None:
-        super().__init__(root, base, durability, verify=verify)
+        self, root: Root, base: Parts, durability: Durability, notes: PackDigests, kept: Kept = EVERYTHING, *,
+        verify: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(root, base, durability, kept, verify=verify)
         self._notes = notes
 
     def fill(self, share: Share, contents: memoryview) -> None:

@@ -38,7 +38,7 @@ from fsmux.files.journal import MAX_TAG, Type, stamp_of
 from fsmux.files.manifest import Manifest
 from fsmux.files.naming import named
 from fsmux.limits import CHUNK_SIZE, MIB
-from fsmux.records import Durability, printable
+from fsmux.records import EVERYTHING, Durability, printable
 
 if TYPE_CHECKING:
     import os
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from fsmux.files.resume import Place
     from fsmux.files.root import Root
     from fsmux.files.state import Pin
-    from fsmux.records import Extent, Identity, Parts
+    from fsmux.records import Extent, Identity, Kept, Parts
 
 from zlib_ng import zlib_ng
 
@@ -72,6 +72,7 @@ def open_sink(
     resume: bool = True,
     durability: Durability = Durability.BATCH,
     holes: int = 0,
+    kept: Kept = EVERYTHING,
     verify: bool = False,
     like: Parts = (),
     clock: Callable[[], float] = time.monotonic,
@@ -100,7 +101,7 @@ def open_sink(
             pin.release()
             raise
     final = () if not resume else like if facts is None else parts
-    return Sink(root, parts, place, pin, mode, durability, clock, final=final, verify=verify)
+    return Sink(root, parts, place, pin, mode, durability, clock, kept=kept, final=final, verify=verify)
 
 
 def land_file(root: Root, parts: Parts) -> tuple[os.stat_result | None, Pin]:
@@ -135,7 +136,7 @@ def may_resume(root: Root, parts: Parts, owner: bytes = b"") -> bool:
 class Sink:
     """A file being received.  Made by :func:`open_sink`; ended by ``commit``, ``suspend`` or ``discard``.
 
-    ``place``, ``pin``, ``mode`` and the methods named in :mod:`.commit` are for this package only.
+    ``place``, ``pin``, ``mode``, ``kept`` and the methods named in :mod:`.commit` are for this package only.
     """
 
     def __init__(
@@ -148,12 +149,14 @@ class Sink:
         durability: Durability,
         clock: Callable[[], float],
         *,
+        kept: Kept = EVERYTHING,
         final: Parts,
         verify: bool,
     ) -> None:
         self.parts = parts
         self.manifest = place.manifest
         self.durability = durability
+        self.kept = kept
         self.verify = verify
         self.root = root
         self.sys = root.sys

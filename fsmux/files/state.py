@@ -75,7 +75,7 @@ class StateDir:
             raise StorageError("the directory of unfinished files is not open")
         return self._lease
 
-    def create(self, name: bytes, flags: int) -> int:
+    def create(self, name: bytes, flags: int, mode: int = 0o600) -> int:
         """Open ``name`` in it, creating it.
 
         Another process may have removed the empty directory between our opening and our using it; then it is made anew.
@@ -84,7 +84,7 @@ class StateDir:
             lease = self.hold()
             try:
                 with lease as fd:
-                    return self._sys.openat(fd, name, flags)
+                    return self._sys.openat(fd, name, flags, mode)
             except OSError as error:
                 if error.errno != errno.ENOENT:
                     raise

@@ -23,10 +23,11 @@ from zlib_ng.zlib_ng import crc32
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import FsmuxError, IntegrityError, NotFound, from_os_error
 from fsmux.files import names, ranges, sharing, tree
+from fsmux.files.attributes import NEW_FILE, kept_mode
 from fsmux.files.naming import named
 from fsmux.files.state import Pin, StateDir
 from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_EXCLUSIVE, OPEN_READ
-from fsmux.records import Durability, printable
+from fsmux.records import EVERYTHING, Durability, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
     from fsmux.files.syscalls import Syscalls
-    from fsmux.records import Parts
+    from fsmux.records import Kept, Parts
 
 _TELLS: Final = (5, 8)
 """The Linux from which on ``syncfs`` reports failed writes."""
@@ -113,10 +114,13 @@ class _Held(NamedTuple):
 class Unpacker:
     """Writes packs below ``base``.  Blocking, one thread at a time but for :meth:`fill`; :meth:`close` it when done."""
 
-    def __init__(self, root: Root, base: Parts, durability: Durability, *, verify: bool = False) -> None:
+    def __init__(
+        self, root: Root, base: Parts, durability: Durability, kept: Kept = EVERYTHING, *, verify: bool = False
+    ) -> None:
         self._root = root
         self._sys = root.sys
         self._base = base
+        self._kept = kept
         together = durability is Durability.BATCH or (verify and durability is Durability.NONE)
         self.commits_together = together and _tells_of_writes(root.sys)
         """Whether several packs are best written before :meth:`commit`."""
@@ -139,7 +143,7 @@ class Unpacker:
                     if group.act is not Act.MAKE:
                         self._staged.append(_Staged(number, place, group, None, []))
                     elif group.itself:
-                        mode = group.modes[0] & 0o777 | PASSABLE
+                        mode = self._passable(group.modes[0])
                         self._root.mkdir(self._base + group.directory, True, mode)
                     elif DIRECTORY in group.kinds:
                         self._make_directories(number, place, group)
@@ -218,11 +222,15 @@ class Unpacker:
                 for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
                     if mode & KIND_BITS == DIRECTORY:
                         try:
-                            self._root.make_directory(directory, (*parent, name), mode & 0o777 | PASSABLE)
+                            self._root.make_directory(directory, (*parent, name), self._passable(mode))
                         except OSError as error:
                             self._fail(number, place, [index], from_os_error(error, printable((*parent, name))))
         finally:
             lease.close()
+
+    def _passable(self, mode: int) -> int:
+        """How a directory is made that is finished later."""
+        return mode & 0o777 | PASSABLE if self._kept.perms else 0o777
 
     def _write_part(self, pack: int, part: Part, contents: memoryview) -> None:
         group = part.group
@@ -259,7 +267,8 @@ class Unpacker:
                     offset += size
                     if crc32(data) != crc:
                         raise IntegrityError(f"{self._named(group, index)}: it arrived damaged")
-                    self._write_file(here, temporary, data, mtime, mode & 0o777)
+                    usual = mode & 0o777 if self._kept.perms else kept_mode(self._sys, directory, name)
+                    self._write_file(here, temporary, data, mtime, usual)
                     if self._verify and not self.commits_together:
                         self._read_back(here, temporary, group, index)
                 else:
@@ -281,20 +290,23 @@ class Unpacker:
     def _named(self, group: Group, index: int) -> str:
         return printable((*self._base, *group.directory, group.names[index]))
 
-    def _write_file(self, here: int, temporary: bytes, data: memoryview, mtime: int, mode: int) -> None:
+    def _write_file(self, here: int, temporary: bytes, data: memoryview, mtime: int, mode: int | None) -> None:
+        """Without a ``mode`` it has the one of any new file."""
         sys = self._sys
-        if self._verify:
+        if self._verify and mode is not None:
             mode |= READABLE
-        fd = sys.openat(here, temporary, OPEN_EXCLUSIVE, mode)
+        fd = sys.openat(here, temporary, OPEN_EXCLUSIVE, NEW_FILE if mode is None else mode)
         try:
             if data and sys.pwrite(fd, data, 0) != len(data):
                 ranges.write_all(sys, fd, [data], 0)
-            masked = self._masked.get(mode)
-            if masked is None:  # what the process's mask takes off is the same for all
-                masked = self._masked[mode] = sys.fstat(fd).st_mode & 0o777 != mode
-            if masked:
-                sys.fchmod(fd, mode)
-            sys.futime(fd, mtime)
+            if mode is not None:
+                masked = self._masked.get(mode)
+                if masked is None:  # what the process's mask takes off is the same for all
+                    masked = self._masked[mode] = sys.fstat(fd).st_mode & 0o777 != mode
+                if masked:
+                    sys.fchmod(fd, mode)
+            if self._kept.times:
+                sys.futime(fd, mtime)
             if (self.durable or self._verify) and not self.commits_together:
                 sys.fsync(fd)
         except BaseException:
@@ -319,7 +331,7 @@ class Unpacker:
                     raise IntegrityError(
                         f"{self._named(group, index)}: the disk gave back other bytes than were written to it"
                     )
-                if not mode & READABLE:
+                if self._kept.perms and not mode & READABLE:
                     sys.fchmod(fd, mode)
             finally:
                 sys.close(fd)
@@ -331,7 +343,8 @@ class Unpacker:
     def _write_link(self, here: int, temporary: bytes, text: bytes, mtime: int) -> None:
         self._sys.symlink(text, here, temporary)
         try:
-            self._sys.utime_link(here, temporary, mtime)
+            if self._kept.times:
+                self._sys.utime_link(here, temporary, mtime)
         except OSError:
             self._sys.unlink(here, temporary)
             raise
@@ -499,8 +512,10 @@ class Unpacker:
             lease.close()
 
     def _set(self, fd: int, mtime: int, mode: int) -> None:
-        self._sys.fchmod(fd, mode & 0o777)
-        self._sys.futime(fd, mtime)
+        if self._kept.perms:
+            self._sys.fchmod(fd, mode & 0o777)
+        if self._kept.times:
+            self._sys.futime(fd, mtime)
 
 
 def _tells_of_writes(sys: Syscalls) -> bool:

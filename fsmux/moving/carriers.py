@@ -23,7 +23,7 @@ from fsmux.files.packing import read_pack
 from fsmux.files.unpacking import Failure, Unpacker
 from fsmux.limits import PACK_BYTES, PACKS_AHEAD
 from fsmux.mux.service import all_of
-from fsmux.records import Durability, Parts, printable
+from fsmux.records import EVERYTHING, Durability, Kept, Parts, printable
 from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.packs import receive_packs, send_pack
 from fsmux.wire.messages import Ask, Fetch, Pack, Packed, Store
@@ -59,6 +59,7 @@ class Route:
     run: Run
     notes: TreeNotes | None = None
     """Who is told of files that stand, if a manifest is made."""
+    kept: Kept = EVERYTHING
 
 
 class Watch(Protocol):
@@ -271,8 +272,9 @@ class Upload(_Packs):
     async def run(self) -> None:
         route = self._route
         request = Store(
-            route.there, route.durability, join=route.run.id, attempt=route.run.attempt, verify=route.verify
-        )
+            route.there, route.durability, join=route.run.id, attempt=route.run.attempt, verify=route.verify,
+            kept=route.kept,
+        )  # fmt: skip
         async with route.connection.open_stream(request) as stream:
             await all_of(partial(self._send, stream), partial(self._hear, stream))
 
@@ -307,9 +309,9 @@ class Download(_Packs):
     async def run(self) -> None:
         route = self._route
         if route.notes is None:
-            unpacker = Unpacker(route.root, route.here, route.durability, verify=route.verify)
+            unpacker = Unpacker(route.root, route.here, route.durability, route.kept, verify=route.verify)
         else:
-            unpacker = route.notes.unpacker(route.durability, verify=route.verify)
+            unpacker = route.notes.unpacker(route.durability, route.kept, verify=route.verify)
         self._durable = unpacker.durable
         async with route.connection.open_stream(Fetch(route.there)) as stream:
             await all_of(

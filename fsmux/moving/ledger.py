@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fsmux.events import Observer
     from fsmux.files.root import Root
     from fsmux.plan.plan import Plan
-    from fsmux.records import Durability, Parts
+    from fsmux.records import Durability, Kept, Parts
     from fsmux.transfer.disk import Disk
 
 _SLASH: Final = ord("/")
@@ -205,9 +205,9 @@ class TreeNotes:
         """How to read a pack."""
         return partial(self._packs.read_pack, number)
 
-    def unpacker(self, durability: Durability, *, verify: bool) -> NotingUnpacker:
+    def unpacker(self, durability: Durability, kept: Kept, *, verify: bool) -> NotingUnpacker:
         """How to write packs."""
-        return NotingUnpacker(self._root, self._here, durability, self._packs, verify=verify)
+        return NotingUnpacker(self._root, self._here, durability, self._packs, kept, verify=verify)
 
     def stands(self, number: int, place: int, group: Group, failed: Container[int]) -> None:
         """A group of a pack stands, or is gone, but for what failed."""

@@ -19,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import structs
 
 from fsmux import events
 from fsmux.columns import Act, itself
@@ -41,16 +42,17 @@ from fsmux.plan.plan import (
     Large,
     Verdict,
     as_group,
+    differs,
     in_the_way,
     judge,
     known_different,
     known_equal,
     same_size_and_time,
 )  # fmt: skip
-from fsmux.records import Attrs, Kind, Parts, printable
+from fsmux.records import EVERYTHING, Attrs, Kind, Parts, printable
 from fsmux.sites import LocalSite, RemoteSite, Site, local_site
 from fsmux.urls import Local, Remote
-from fsmux.wire.frames import LINKS_FEATURE, PACKS_FEATURE, SYNC_FEATURE
+from fsmux.wire.frames import KEPT_FEATURE, LINKS_FEATURE, PACKS_FEATURE, SYNC_FEATURE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -128,6 +130,8 @@ class Transfer:
             if self._options.delete:
                 raise UsageError("--files-from does not go with --delete: what it does not name is not extra")
             sources = [replace(sources[0], trailing_slash=True)]
+        if self._options.kept != EVERYTHING and KEPT_FEATURE not in self._client.connection.peer_hello.features:
+            raise Unsupported("the server keeps times and permissions always; both sides need this release of fsmux")
         count = 1 if self._options.dry_run else self._options.connections
         with ExitStack() as open_roots:
             async with open_lanes(self._client, count, self._report, self._run) as self._lanes:
@@ -291,9 +295,10 @@ class Transfer:
             existing = Facts.of(await item.target.stat(item.target_prefix, follow=not item.target_prefix))
         except NotFound:
             existing = None
+        kept = self._options.kept
         verdict = await self._verdict(item, existing)
         if verdict is Verdict.DIRECTORY_IN_THE_WAY and self._options.delete and await self._clear(item, (), True):
-            existing, verdict = None, judge(Facts.of(item.top), None)
+            existing, verdict = None, judge(Facts.of(item.top), None, kept=kept)
         if verdict in (Verdict.CURRENT, Verdict.ADJUST) and account.owed(()) and item.top.kind is Kind.FILE:
             verdict = Verdict.SEND  # an attempt that was cut short had it on its way, and heard no more of it
         if verdict in (Verdict.CURRENT, Verdict.ADJUST) and item.top.kind is Kind.FILE:
@@ -320,7 +325,7 @@ class Transfer:
                 if self._options.dry_run:
                     report.would(events.ADJUST, name)
                 else:
-                    adjust = partial(item.target.set_attrs, item.target_prefix, item.top)
+                    adjust = partial(item.target.set_attrs, item.target_prefix, self._kept_of(item))
                     await self._guarded(item, (), partial(self._change, item, events.ADJUST, adjust))
         return None
 
@@ -336,7 +341,7 @@ class Transfer:
                 if comparer is not None and (alike := comparer.alike(source, found)) is not None:
                     await comparer.ask([alike], [replace(alike, names=list(there))])
                     up_to_date = known_equal if any(await comparer.equal([alike])) else known_different
-        return judge(top, existing, up_to_date, update=options.update)
+        return judge(top, existing, up_to_date, update=options.update, kept=options.kept)
 
     async def _note_current(self, item: Item) -> None:
         """A file is up to date, and is to have a record in the manifest."""
@@ -353,7 +358,7 @@ class Transfer:
         async def work() -> None:
             for item, fresh in waiting:
                 if item.top.kind is Kind.SYMLINK:
-                    make = partial(item.target.symlink, item.target_prefix, item.top)
+                    make = partial(item.target.symlink, item.target_prefix, self._kept_of(item))
                     await self._guarded(item, (), partial(self._change, item, events.MAKE_LINK, make))
                 else:
                     await self._guarded(item, (), partial(self._transfer, item, (), item.top.size, fresh))
@@ -364,6 +369,10 @@ class Transfer:
         """Do something else than sending to a source that is one file, and tell of it."""
         await act()
         item.account.changed_itself(action, ())
+
+    def _kept_of(self, item: Item) -> Attrs:
+        """What is to be set of an item that is a file or a link; no time leaves it alone."""
+        return item.top if self._options.kept.times else structs.replace(item.top, mtime_ns=0)
 
     async def _guarded(self, item: Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> bool:
         """Do something about one file, which fails alone unless the connection is lost. Whether it was done."""
@@ -437,7 +446,6 @@ class Transfer:
         extras = None
         if self._extras is not None:
             extras = TreeExtras(self._extras, item.number, item.target_prefix, filters)
-        differs = seen is None or (seen.mode, seen.mtime) != (top.mode, top.mtime)
 
         async def transfer(parts: Parts, large: Large) -> bool:
             if options.dry_run:
@@ -455,7 +463,7 @@ class Transfer:
                 carrier=self._carrier(item),
                 transfer=transfer,
                 workers=options.streams,
-                top=Entered(top.mtime, top.mode, made, differs),
+                top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept)),
                 make_top=made and first,
                 filters=filters,
                 comparer=comparer,
@@ -467,6 +475,7 @@ class Transfer:
                 extras=extras,
                 clear=partial(self._clear, item) if options.delete else None,
                 tell_top=first,
+                kept=options.kept,
                 links=LINKS_FEATURE in self._client.connection.peer_hello.features,
                 notes=self._notes(item),
             )
@@ -593,8 +602,9 @@ class Transfer:
         client, options = self._client, self._options
         notes = self._notes(item)
         route = Route(
-            client.connection, client.disk, site.root, here, there, options.durability, options.verify, self._run, notes
-        )
+            client.connection, client.disk, site.root, here, there, options.durability, options.verify, self._run,
+            notes, options.kept,
+        )  # fmt: skip
         return Download(route, item.account) if down else Upload(route, item.account)
 
 

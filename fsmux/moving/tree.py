@@ -27,7 +27,7 @@ from fsmux.moving.sharing import Sharing
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import Entered, Large, conflicts, plan
 from fsmux.plan.walk import kept
-from fsmux.records import printable
+from fsmux.records import EVERYTHING, printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account
     from fsmux.plan.filters import Filters
-    from fsmux.records import Parts
+    from fsmux.records import Kept, Parts
 
 LOOKED = 2
 """Batches that wait to be planned beside what stands at the destination; those whose bytes are compared, more."""
@@ -92,6 +92,7 @@ class Tree:
     claimed: dict[Parts, bool] | None = None
     later: list[tuple[Group, bool]] | None = None
     """Where finishing is put off to if other sources go to the same place; and whether it is to be told."""
+    kept: Kept = EVERYTHING
     links: bool = True
     """Whether further names of one file are to be that at the destination, too."""
     extras: TreeExtras | None = None
@@ -261,7 +262,7 @@ class _Moving:
         shared = self._sharing.shared if tree.links else None
         found = plan(
             group, existing, small=SMALL_FILE, update=tree.update, equal=equal,
-            claimed=tree.claimed, again=owed, shared=shared,
+            claimed=tree.claimed, again=owed, shared=shared, kept=tree.kept,
         )  # fmt: skip
         self._account.take(group, found)
         if tree.notes is not None:
@@ -309,7 +310,7 @@ class _Moving:
         """Finish a directory that nothing is missing of, and those above it that waited for it alone."""
         while directory is not None and directory.left and not directory.pending:
             facts = directory.facts
-            if directory.touched or facts.differs:
+            if facts.differs or (directory.touched and self._tree.kept.times):
                 finishing = itself(directory.parts, facts.mtime, facts.mode, Act.ADJUST)
                 if self._tree.later is not None:
                     self._tree.later.append((finishing, directory.told))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import Exists, FsmuxError, IsADirectory, NotADirectory
 from fsmux.plan.sharing import Further, SharedFile
-from fsmux.records import Attrs, Kind, Parts, printable
+from fsmux.records import EVERYTHING, Attrs, Kept, Kind, Parts, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -83,9 +83,17 @@ def known_different(source: Facts, destination: Facts) -> bool:
     return False
 
 
+def differs(source: Facts, existing: Facts | None, kept: Kept = EVERYTHING) -> bool:
+    """Whether what is kept of a file or a directory is to be set."""
+    if existing is None:
+        return True
+    return (kept.perms and source.mode != existing.mode) or (kept.times and source.mtime != existing.mtime)
+
+
 def judge(
-    source: Facts, existing: Facts | None, up_to_date: UpToDate = same_size_and_time, *, update: bool = False
-) -> Verdict:
+    source: Facts, existing: Facts | None, up_to_date: UpToDate = same_size_and_time, *, update: bool = False,
+    kept: Kept = EVERYTHING,
+) -> Verdict:  # fmt: skip
     """What to do about one name, which ``existing`` has at the destination; ``update``: no newer file is replaced."""
     kind = source.mode & KIND_BITS
     there = existing.mode & KIND_BITS if existing is not None else 0
@@ -105,8 +113,7 @@ def judge(
     if update and existing.mtime > source.mtime:
         return Verdict.NEWER
     if up_to_date(source, existing):
-        same = (existing.mode, existing.mtime) == (source.mode, source.mtime)
-        return Verdict.CURRENT if same else Verdict.ADJUST
+        return Verdict.ADJUST if differs(source, existing, kept) else Verdict.CURRENT
     return Verdict.SEND
 
 
@@ -175,6 +182,7 @@ def plan(
     claimed: dict[Parts, bool] | None = None,
     again: Collection[bytes] = (),
     shared: Shared | None = None,
+    kept: Kept = EVERYTHING,
 ) -> Plan:
     """What to do about ``source``, where ``existing`` holds whatever has one of its names at the destination.
 
@@ -192,7 +200,7 @@ def plan(
             return _all_new(source, kinds)
         if existing and kinds <= {REGULAR} and _same(source, existing) and equal is None and not again:
             return Plan(current=source)
-    return _one_by_one(source, existing, small, update, equal, claimed, again, shared)
+    return _one_by_one(source, existing, small, update, equal, claimed, again, shared, kept)
 
 
 def conflicts(source: Group, existing: Group) -> list[tuple[int, bool]]:
@@ -239,6 +247,7 @@ def _one_by_one(
     claimed: dict[Parts, bool] | None,
     again: Collection[bytes],
     shared: Shared | None,
+    kept: Kept,
 ) -> Plan:
     there = _facts(existing) if existing else {}
     keys = source.shared if shared is not None else {}
@@ -254,7 +263,8 @@ def _one_by_one(
     ):
         before = there.get(name)
         up_to_date = same_size_and_time if equal is None else known_equal if name in equal else known_different
-        verdict = judge(Facts(size, mtime, mode, texts.get(index, b"")), before, up_to_date, update=update)
+        facts = Facts(size, mtime, mode, texts.get(index, b""))
+        verdict = judge(facts, before, up_to_date, update=update, kept=kept)
         if name in again and verdict in (Verdict.CURRENT, Verdict.ADJUST) and mode & KIND_BITS == REGULAR:
             verdict = Verdict.SEND
         is_directory = mode & KIND_BITS == DIRECTORY
@@ -292,8 +302,7 @@ def _one_by_one(
             found.special.append(name)
         elif is_directory:
             made = verdict is Verdict.MAKE
-            differs = before is None or (before.mode, before.mtime) != (mode, mtime)
-            found.enter[name] = Entered(mtime, mode, made, differs)
+            found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept))
             if made:
                 make.append(index)
         elif verdict is Verdict.SEND and size > small:

@@ -43,6 +43,9 @@ SYNC_FEATURE: Final = "sync"
 HOLES_FEATURE: Final = "holes"
 """Who names it in its HELLO understands a SPAN that says where a file has holes."""
 
+KEPT_FEATURE: Final = "kept"
+"""Who names it in its HELLO lets the client choose what is kept of files beside their bytes."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

@@ -143,3 +143,134 @@ def test_links_are_made_after_the_connection_was_lost(relay: Relay, way: Way) ->
     assert inventory(way.target) == inventory(way.source)
     assert names_of(way.target) == names_of(way.source)
     assert (outcome.summary["files"], outcome.summary["failed"]) == (16, 0)
+
+
+# ---- times and permissions ------------------------------------------------------------------------------------------
+
+
+def odd_tree(root: Path) -> Path:
+    """Files, a large one too, directories and a symbolic link with times and permissions of their own."""
+    (root / "d").mkdir(parents=True)
+    for name, size, mode in (("small", 10, 0o640), ("large", 5 * MIB, 0o604), ("d/open", 3, 0o777)):
+        (root / name).write_bytes(os.urandom(size))
+        (root / name).chmod(mode)
+        os.utime(root / name, ns=(1, 10**18 + 1))
+    (root / "symlink").symlink_to("small")
+    os.utime(root / "symlink", ns=(1, 10**18 + 2), follow_symlinks=False)
+    (root / "d").chmod(0o711)
+    os.utime(root / "d", ns=(1, 10**18 + 3))
+    os.utime(root, ns=(1, 10**18 + 4))
+    return root
+
+
+EVERY = ("small", "large", "d/open", "symlink", "d", "")
+
+
+@pytest.mark.parametrize("lanes", ["1", "4"])
+def test_without_times_they_are_those_of_writing_and_it_is_sent_again(url: Url, way: Way, lanes: str) -> None:
+    odd_tree(way.source)
+    for _ in range(2):  # what has another time counts as another version
+        summary = good("transfer", "--json", "--no-times", "-j", lanes, *way.words(url)).summary
+        assert (summary["files"], summary["failed"]) == (3, 0)
+        for name in EVERY:
+            assert (way.target / name).lstat().st_mtime > 1.2e9, name
+        for name in ("small", "large", "d/open", "d"):
+            assert (way.target / name).stat().st_mode == (way.source / name).stat().st_mode
+            if name != "d":
+                assert (way.target / name).read_bytes() == (way.source / name).read_bytes()
+    good("transfer", *way.words(url))
+    assert inventory(way.target) == inventory(way.source)
+
+
+@pytest.mark.parametrize("lanes", ["1", "4"])
+def test_without_permissions_new_files_get_the_usual_ones_and_others_keep_theirs(
+    url: Url, way: Way, lanes: str
+) -> None:
+    odd_tree(way.source)
+    (way.target.parent / "usual").write_bytes(b"")
+    (way.target.parent / "usual d").mkdir()
+    usual, usual_directory = ((way.target.parent / name).stat().st_mode & 0o777 for name in ("usual", "usual d"))
+    words = ("transfer", "--json", "--no-perms", "-j", lanes, *way.words(url))
+    good(*words)
+    for name in ("small", "large", "d/open"):
+        assert (way.target / name).stat().st_mode & 0o777 == usual
+    assert (way.target / "d").stat().st_mode & 0o777 == usual_directory
+    for name in EVERY:
+        assert (way.target / name).lstat().st_mtime_ns == (way.source / name).lstat().st_mtime_ns, name
+    again = good(*words).summary
+    assert (again["files"], again["bytes_sent"]) == (0, 0)
+    for name in ("small", "large"):
+        (way.target / name).chmod(0o600)
+        (way.source / name).write_bytes(b"changed" * (1 if name == "small" else MIB))
+    (way.target / "d").chmod(0o700)
+    assert good(*words).summary["files"] == 2
+    for name in ("small", "large"):
+        assert (way.target / name).stat().st_mode & 0o777 == 0o600
+        assert (way.target / name).read_bytes() == (way.source / name).read_bytes()
+    assert (way.target / "d").stat().st_mode & 0o777 == 0o700
+
+
+def test_single_files_without_times_and_permissions(url: Url, way: Way) -> None:
+    odd_tree(way.source)
+    way.target.mkdir()
+    (way.target / "small").write_bytes(b"before")
+    (way.target / "small").chmod(0o600)
+    names = ("small", "large", "symlink")
+    source, target = (way.source, url("tree")) if way.up else (url("tree"), way.target)
+    good("transfer", "--no-times", "--no-perms", *(f"{source}/{name}" for name in names), target)
+    for name in names:
+        assert (way.target / name).lstat().st_mtime > 1.2e9, name
+    assert (way.target / "small").stat().st_mode & 0o777 == 0o600
+    assert (way.target / "large").stat().st_mode & 0o777 != 0o604
+    assert (way.target / "large").read_bytes() == (way.source / "large").read_bytes()
+
+
+def test_a_manifest_needs_times(url: Url, way: Way, there: Path) -> None:
+    odd_tree(way.source)
+    outcome = run("transfer", "--no-times", "--manifest", there / "m", *way.words(url))
+    assert outcome.status == 2
+    assert "--no-times" in outcome.sentence
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+def named_tree(root: bytes, size: int) -> None:
+    """Every byte that a name may hold, in the names of files, directories and links, and in what links say."""
+    os.makedirs(root)
+    every = [bytes([number]) for number in range(1, 256) if number != ord("/")]
+    odd = [b"-n", b"--", b"a:b", b"host:path", b" ", b"\n", b"\xff" * 255, b"~", b"*", b"..."]
+    for name in {b"x" + byte + b"y" for byte in every} | {byte for byte in every if byte != b"."} | set(odd):
+        directory = root + b"/" + name
+        os.mkdir(directory)
+        with open(directory + b"/" + name, "wb") as file:
+            file.write(name * 2)
+        os.symlink(name + b"/" + name, directory + b"/-> " + name[:200])
+    for byte in (b"\n", b"\xff", b" ", b"-", b":", b"\\", b"\x1b"):
+        with open(root + b"/large" + byte, "wb") as file:
+            file.write(os.urandom(size))
+
+
+def test_every_byte_that_a_name_may_hold_goes_both_ways(url: Url, way: Way) -> None:
+    named_tree(os.fsencode(way.source), 300_000)
+    good("transfer", "-j", "2", *way.words(url))
+    assert inventory(way.target) == inventory(way.source)
+    again = good("transfer", "--json", *way.words(url)).summary
+    assert again["bytes_sent"] == 0
+
+
+@pytest.mark.parametrize("name", [b"new\nline", b"\xff\xfe", b"-n", b"a:b", b" ", b"%41", b"\x1b[31m"])
+def test_single_files_of_every_name_go_both_ways(url: Url, way: Way, name: bytes) -> None:
+    os.makedirs(os.fsencode(way.source))
+    with open(os.fsencode(way.source) + b"/" + name, "wb") as file:
+        file.write(os.urandom(300_000))
+    os.symlink(b"to " + name, os.fsencode(way.source) + b"/link " + name)
+    way.target.mkdir()
+    for one in (name, b"link " + name):
+        quoted = "".join(f"%{byte:02X}" for byte in one)
+        here = os.fsdecode(one)
+        if way.up:
+            good("transfer", f"{way.source}/{here}", url("tree/"))
+        else:
+            good("transfer", url(f"tree/{quoted}"), f"{way.target}/")
+    assert inventory(way.target) == inventory(way.source)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fsmux.columns import Act, Group
 from fsmux.errors import BadName, ErrorCode, ProtocolError
 from fsmux.limits import MAX_CHUNK_SIZE, MAX_CHUNKS, MAX_CONTROL_PAYLOAD, MAX_FILE_SIZE, MIN_CHUNK_SIZE
+from fsmux.records import Kept
 from fsmux.wire import messages as m
 from fsmux.wire._pb2 import fsmux_pb2
 from fsmux.wire.frames import CREDITED, Cmd
@@ -38,6 +39,7 @@ modes = st.integers(0, 0o777)
 extent = st.tuples(st.integers(0, 2**61), st.integers(0, 2**61))
 attrs = st.builds(m.Attrs, st.sampled_from(m.Kind), sizes, times, modes, st.one_of(st.just(b""), targets))
 joins = st.one_of(st.just(b""), st.binary(min_size=16, max_size=16))
+kept = st.builds(Kept, st.booleans(), st.booleans())
 identities = st.builds(m.Identity, st.integers(0, MAX_CHUNKS * MIN_CHUNK_SIZE), times, st.binary(max_size=64))
 entries = st.one_of(
     st.builds(m.Entry, paths, attrs), st.builds(m.Entry, paths, st.none(), st.builds(m.Fault, u32, texts))
@@ -113,7 +115,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Get: {"chunk_size": st.one_of(st.just(0), chunk_sizes)},
     m.Put: {
         "durability": st.sampled_from(m.Durability),
-        "join": joins, "streams": st.integers(0, 1024), "attempt": u32, "like": paths,
+        "join": joins, "streams": st.integers(0, 1024), "attempt": u32, "like": paths, "kept": kept,
     },
     m.Offer: {"identity": identities, "mode": modes, "chunk_size": chunk_sizes, "holes": st.just(0)},
     m.Want: {"missing": extents(), "held": sizes}, m.Haves: {"ranges": haves}, m.Keep: {"ranges": extents()},
@@ -125,7 +127,8 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Again: {"index": st.integers(0, MAX_CHUNKS - 1), "found": u32},
     m.Finish: {"chunks": sizes, "crc32": st.one_of(st.none(), u32)},
     m.Committed: {"crc32": u32, "bytes_resumed": sizes},
-    m.Store: {"durability": st.sampled_from(m.Durability), "join": joins, "attempt": u32}, m.Fetch: {}, m.Walk: {},
+    m.Store: {"durability": st.sampled_from(m.Durability), "join": joins, "attempt": u32, "kept": kept},
+    m.Fetch: {}, m.Walk: {},
     m.Look: {"directories": st.lists(paths, max_size=4).map(tuple)},
     m.Ask: {"number": u64, "groups": st.lists(groups(), max_size=4).map(tuple)},
     m.Pack: {"number": u64, "groups": st.lists(groups(packed=True), max_size=4).map(tuple)},

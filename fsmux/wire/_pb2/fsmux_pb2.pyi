@@ -296,7 +296,7 @@ class Get(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., fresh: bool = ..., chunk_size: _Optional[int] = ...) -> None: ...
 
 class Put(_message.Message):
-    __slots__ = ("path", "no_resume", "durability", "join", "streams", "attempt", "verify", "like")
+    __slots__ = ("path", "no_resume", "durability", "join", "streams", "attempt", "verify", "like", "no_times", "no_perms")
     PATH_FIELD_NUMBER: _ClassVar[int]
     NO_RESUME_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
@@ -305,6 +305,8 @@ class Put(_message.Message):
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
     LIKE_FIELD_NUMBER: _ClassVar[int]
+    NO_TIMES_FIELD_NUMBER: _ClassVar[int]
+    NO_PERMS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     no_resume: bool
     durability: Durability
@@ -313,7 +315,9 @@ class Put(_message.Message):
     attempt: int
     verify: bool
     like: Path
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ..., attempt: _Optional[int] = ..., verify: bool = ..., like: _Optional[_Union[Path, _Mapping]] = ...) -> None: ...
+    no_times: bool
+    no_perms: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ..., attempt: _Optional[int] = ..., verify: bool = ..., like: _Optional[_Union[Path, _Mapping]] = ..., no_times: bool = ..., no_perms: bool = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("identity", "mode", "chunk_size", "eager", "holes")
@@ -456,18 +460,22 @@ class Lost(_message.Message):
     def __init__(self, index: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
 
 class Store(_message.Message):
-    __slots__ = ("path", "durability", "join", "attempt", "verify")
+    __slots__ = ("path", "durability", "join", "attempt", "verify", "no_times", "no_perms")
     PATH_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
+    NO_TIMES_FIELD_NUMBER: _ClassVar[int]
+    NO_PERMS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     durability: Durability
     join: bytes
     attempt: int
     verify: bool
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., attempt: _Optional[int] = ..., verify: bool = ...) -> None: ...
+    no_times: bool
+    no_perms: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., attempt: _Optional[int] = ..., verify: bool = ..., no_times: bool = ..., no_perms: bool = ...) -> None: ...
 
 class Fetch(_message.Message):
     __slots__ = ("path",)

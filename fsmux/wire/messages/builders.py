@@ -107,6 +107,20 @@ def _put(m: t.Put) -> pb.Put:
         attempt=m.attempt,
         verify=m.verify,
         like=_path(m.like) if m.like else None,
+        no_times=not m.kept.times,
+        no_perms=not m.kept.perms,
+    )
+
+
+def _store(m: t.Store) -> pb.Store:
+    return pb.Store(
+        path=_path(m.path),
+        durability=m.durability,  # type: ignore[arg-type]  # an IntEnum of the same numbers
+        join=m.join,
+        attempt=m.attempt,
+        verify=m.verify,
+        no_times=not m.kept.times,
+        no_perms=not m.kept.perms,
     )
 
 
@@ -214,9 +228,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Again: lambda m: pb.Again(index=m.index, found=m.found),
     t.Finish: lambda m: pb.Finish(chunks=m.chunks, crc32=m.crc32),
     t.Committed: lambda m: pb.Committed(crc32=m.crc32, durable=m.durable, bytes_resumed=m.bytes_resumed),
-    t.Store: lambda m: pb.Store(
-        path=_path(m.path), durability=m.durability, join=m.join, attempt=m.attempt, verify=m.verify
-    ),
+    t.Store: _store,
     t.Fetch: lambda m: pb.Fetch(path=_path(m.path)),
     t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
     t.Pack: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),

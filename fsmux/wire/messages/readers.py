@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from fsmux.columns import GROUP_ENTRIES
 from fsmux.errors import ProtocolError
 from fsmux.limits import MIN_HOLE
-from fsmux.records import Attrs, Identity
+from fsmux.records import Attrs, Identity, Kept
 from fsmux.wire._pb2 import fsmux_pb2 as pb
 from fsmux.wire.frames import MAX_STREAM_ID, Cmd
 from fsmux.wire.messages import checks
@@ -148,6 +148,10 @@ def _read_look(raw: pb.Look) -> t.Look:
     return t.Look(_path_of(raw.path, "LOOK path"), tuple(directories))
 
 
+def _read_kept(raw: pb.Put | pb.Store) -> Kept:
+    return Kept(times=not raw.no_times, perms=not raw.no_perms)
+
+
 _path_of = checks.path
 
 READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message]]]] = {
@@ -214,6 +218,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             raw.attempt,
             raw.verify,
             _path_of(raw.like, "PUT like"),
+            kept=_read_kept(raw),
         ),
     ),
     Cmd.OFFER: (pb.Offer.FromString, _read_offer),
@@ -257,6 +262,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             checks.join(raw.join, "STORE join"),
             raw.attempt,
             raw.verify,
+            kept=_read_kept(raw),
         ),
     ),
     Cmd.FETCH: (pb.Fetch.FromString, lambda raw: t.Fetch(_path_of(raw.path, "FETCH path"))),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from fsmux.records import Attrs, Durability, Extent, Identity, Parts
+from fsmux.records import EVERYTHING, Attrs, Durability, Extent, Identity, Kept, Parts
 from fsmux.wire.frames import Cmd
 
 if TYPE_CHECKING:
@@ -235,6 +235,7 @@ class Put(Struct, frozen=True):
     attempt: int = 0
     verify: bool = False
     like: Parts = ()
+    kept: Kept = EVERYTHING
 
 
 class Offer(Struct, frozen=True):
@@ -338,6 +339,7 @@ class Store(Struct, frozen=True):
     join: bytes = b""
     attempt: int = 0
     verify: bool = False
+    kept: Kept = EVERYTHING
 
 
 class Fetch(Struct, frozen=True):
