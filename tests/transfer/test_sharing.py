@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -143,6 +144,62 @@ async def test_a_peer_that_cannot_link_gets_files(move: Tree) -> None:
     assert (summary.files, summary.bytes_sent) == (4, 36)
     assert not move.side.of(FileDone)
     assert sum(len(event.names) for event in move.side.of(FilesDone)) == 4
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_changes_in_between_names_of_one_file_end_as_that(move: Tree, seed: int) -> None:
+    rng = random.Random(seed)
+    source, target = move.source / "file", move.target / "file"
+    places = [source / f"{directory}/{number}" for directory in ("a", "b", "b/c", "d") for number in range(6)]
+    for directory in ("a", "b/c", "d"):
+        (source / directory).mkdir(parents=True)
+    for round_ in range(3):
+        for place in rng.sample(places, 16):
+            place.unlink(missing_ok=True)
+            others = [other for other in places if other.exists()]
+            if others and rng.random() < 0.7:
+                os.link(rng.choice(others), place)
+            else:
+                place.write_bytes(rng.randbytes(rng.choice([0, 9, 9, 9, LARGE])))
+        for place in rng.sample(sorted(target.rglob("*/[0-9]")), 6) if round_ else ():
+            content = place.read_bytes()
+            place.unlink()
+            if rng.random() < 0.5:
+                place.write_bytes(content)  # apart, and newer
+        options: dict[str, Any] = {"checksum": True} if rng.random() < 0.3 else {}
+        assert (await move(**options)).failed == 0
+        found = inventory(target)
+        assert {name: found[name] for name in inventory(source)} == inventory(source)
+        together: dict[int, list[Path]] = {}
+        for place in places:
+            if place.exists():
+                together.setdefault(place.stat().st_ino, []).append(target / place.relative_to(source))
+        assert all(one_file(*names) for names in together.values())
+        again = await move()
+        assert (again.files, again.bytes_sent, again.failed) == (0, 0, 0)
+
+
+async def test_what_is_newer_at_the_destination_is_no_first_name(move: Tree) -> None:
+    source, target = make(move.source / "file", 9), move.target / "file"
+    (target / "d").mkdir(parents=True)
+    (target / "d/1").write_bytes(b"newer")
+    summary = await move(update=True)
+    assert (summary.files, summary.skipped) == (3, 1)
+    assert (target / "d/1").read_bytes() == b"newer"
+    assert one_file(target / "d/2", target / "z/3", target / "z/4")
+    assert (target / "d/2").read_bytes() == (source / "d/2").read_bytes()
+
+
+async def test_what_is_extra_is_removed_beside_what_is_linked(move: Tree) -> None:
+    source, target = make(move.source / "file", 9), move.target / "file"
+    await move()
+    (source / "d/2").unlink()
+    os.link(source / "d/1", source / "d/5")
+    os.utime(source / "d", ns=(1, 7))
+    summary = await move(delete=True)
+    assert summary.failed == 0
+    assert inventory(target) == inventory(source)
+    assert one_file(*(target / name for name in ("d/1", "d/5", "z/3", "z/4")))
 
 
 # ---- a hostile client -----------------------------------------------------------------------------------------------
