@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from fsmux.transfer.desk import Desk
     from fsmux.transfer.digests import DigestCache
     from fsmux.transfer.disk import Disk
+    from fsmux.transfer.growths import Growths
 
 logger = logging.getLogger("fsmux.server")
 
@@ -117,12 +118,13 @@ class Context:
     kept: StateKeeper
     desk: Desk
     attempts: Attempts
+    growths: Growths
 
     def check_write(self) -> None:
         if self.read_only:
             raise AccessError("the server does not allow writing here; it is read-only unless started with --write")
 
-    async def for_run(self, request: Put | Store, work: Callable[[], Awaitable[None]]) -> None:
+    async def for_run(self, request: Put | Store | Create, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work of a request in the place of what earlier attempts of its run have left under way."""
         if request.join:
             await self.attempts.take_part((self.owner, request.join), request.attempt, work)

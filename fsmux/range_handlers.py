@@ -6,15 +6,17 @@ runs the next ranges arrive, because a file that is being created has its credit
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from fsmux.errors import ProtocolError
+from fsmux.errors import NetworkError, ProtocolError
 from fsmux.files.growing import Growing
 from fsmux.limits import MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
 from fsmux.records import Attrs, Kind
+from fsmux.transfer.growths import LINGER_SECONDS
 from fsmux.wire.messages import Close, Committed, Create, Ok, Write
 
 if TYPE_CHECKING:
@@ -39,35 +41,64 @@ async def take_data(stream: Stream, request: Write, taken: list[Data]) -> list[m
 
 
 async def create(context: Context, stream: Stream, request: Create) -> None:
-    """A file of unknown length. It stands when its CLOSE has come; if the stream ends otherwise nothing is left."""
+    """A file of unknown length. It stands when its CLOSE has come; if the stream ends otherwise nothing is left.
+
+    Of a run that has lost its connection it is kept for a while, for the next attempt.
+    """
     context.check_write()
-    durability = max(context.durability, request.durability)
+    await context.for_run(request, partial(_create, context, stream, request))
+
+
+async def _create(context: Context, stream: Stream, request: Create) -> None:
+    growths, key = context.growths, (context.owner, request.path, request.join)
 
     def begin() -> Growing:
         context.kept.keep()
+        durability = max(context.durability, request.durability)
         return Growing(context.root, request.path, request.mode, durability, verify=request.verify)
 
-    growing = await context.disk.meta(begin)
+    if request.join and (done := growths.committed(key)) is not None:
+        await stream.send(done, end=True)
+        return
+    growing = growths.take(key)
+    if growing is None:
+        growing = await context.disk.meta(begin)
     try:
-        await stream.send(Attrs(Kind.FILE))
-        stream.expect(None)
-        while True:
-            match message := await stream.receive():
-                case Write():
-                    await _append(context, stream, growing, message)
-                case Close():
-                    durable = await context.disk.meta(growing.commit)
-                    await stream.send(Committed(growing.crc32, durable), end=True)
-                    return
-                case None:
-                    return
-                case _:
-                    if isinstance(message, Data):
-                        stream.consumed(message)
-                    raise ProtocolError(f"a file that is created cannot be asked for {type(message).__name__}")
+        await stream.send(Attrs(Kind.FILE, growing.size))
+        done = await _grow(context, stream, growing)
+        if done is not None:
+            if request.join:
+                growths.remember(key, done)
+            await stream.send(done, end=True)
+    except NetworkError:
+        if request.join and not growing.committed:
+            await trio.sleep(LINGER_SECONDS)
+        raise
     finally:
-        with trio.CancelScope(shield=True):  # one unlink
-            await context.disk.meta(growing.discard)
+        latest = context.attempts.latest((context.owner, request.join))
+        if request.join and latest > request.attempt and not growing.committed:
+            growths.hand_over(key, growing)
+        else:
+            with trio.CancelScope(shield=True):  # one unlink
+                await context.disk.meta(growing.discard)
+
+
+async def _grow(context: Context, stream: Stream, growing: Growing) -> Committed | None:
+    """Take what comes until the file stands, or its sender gives it up."""
+    stream.expect(None)
+    while True:
+        match message := await stream.receive():
+            case Write():
+                await _append(context, stream, growing, message)
+            case Close():
+                durable = await context.disk.meta(growing.commit)
+                return Committed(growing.crc32, durable)
+            case None:
+                return None
+            case _:
+                if isinstance(message, Data):
+                    stream.consumed(message)
+                raise ProtocolError(f"a file that is created cannot be asked for {type(message).__name__}")
 
 
 async def _append(context: Context, stream: Stream, growing: Growing, request: Write) -> None:

@@ -29,6 +29,7 @@ from fsmux.transfer.attempts import Attempts
 from fsmux.transfer.desk import Desk
 from fsmux.transfer.digests import DigestCache
 from fsmux.transfer.disk import Disk, open_disk
+from fsmux.transfer.growths import Growths
 from fsmux.urls import Listen, parse_listen
 from fsmux.wire.state import Role
 
@@ -104,6 +105,7 @@ class _Server:
         self._digests = DigestCache()
         self._desk = Desk()
         self._attempts = Attempts()
+        self._growths = Growths()
         self._connections = 0
 
     async def accept_from(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
@@ -152,6 +154,7 @@ class _Server:
             kept=kept,
             desk=self._desk,
             attempts=self._attempts,
+            growths=self._growths,
         )
         try:
             async with trio.open_nursery() as streams:

@@ -184,8 +184,8 @@ def transfer(
     DIR copies the directory by name, DIR/ its contents. - is stdin, which goes to one file on a server, or stdout, to
     which one file goes (--json goes to stderr then).
 
-    When the connection is lost it reconnects and goes on; interrupted, the same command goes on where it stopped. Only
-    what came from stdin cannot be read again: then nothing is left of it, and the exit code is 5.
+    When the connection is lost it reconnects and goes on; interrupted, the same command goes on where it stopped. What
+    came from stdin cannot be read again: if the command is interrupted, or the server is restarted, nothing is left.
     """
     from fsmux.cli import transfer as command
 

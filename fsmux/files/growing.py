@@ -40,6 +40,7 @@ class Growing:
             raise
         self.size = 0
         self.crc32 = 0
+        self.committed = False
         self._sink = Sink(root, parts, place, pin, mode, durability, time.monotonic, final=(), verify=verify)
 
     def append(self, views: Sequence[memoryview], offset: int, crc: int) -> None:
@@ -63,7 +64,9 @@ class Growing:
         Raises :class:`StorageError` if it was to be verified and the device has something else.
         """
         self._sink.manifest = _whole(self.size, self._sink.sys.now_ns(), self.crc32)
-        return self._sink.commit()
+        durable = self._sink.commit()
+        self.committed = True
+        return durable
 
     def discard(self) -> None:
         """Remove what was written, unless it was committed.  The second call does nothing."""

@@ -2,7 +2,8 @@
 
 Theory: there is nothing to plan, to compare or to resume by, so what a transfer of files does in its attempts is done
 here by one conversation.  What has passed the pipe is the only state, and it outlives connections: a file that goes to
-stdout goes on behind the last byte that was written.  What came from stdin and was sent cannot be had again.
+stdout goes on behind the last byte that was written.  What came from stdin and was sent cannot be had again, but the
+server keeps what it has for a while, and what it has not answered for is still here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from fsmux.records import Kind, printable
 from fsmux.transfer.drain import Drain
 from fsmux.transfer.feed import Feed
 from fsmux.transfer.session import Report as Told
+from fsmux.transfer.session import Run
 from fsmux.urls import Local, Remote, Stdio
 from fsmux.wire.messages import Create, Get
 
@@ -77,11 +79,12 @@ class FromPipe:
         self._name = printable(place.path_parts[-1])
         self._mode = NEW_MODE & ~real.umask()
         self._size = 0
+        self._run = Run()
         self._feed = Feed(PipeReader().read_into, Told(self._name, self._account.journey(())), self._grew)
 
     @property
     def may_go_on(self) -> bool:
-        return not self._size
+        return not self._feed.lost
 
     @property
     def loss(self) -> str:
@@ -109,15 +112,21 @@ class FromPipe:
             report.would_send(self._name, 0)
             report.planned()
             return
-        request = Create(place.path_parts, self._mode, options.durability, options.verify)
+        request = Create(
+            place.path_parts, self._mode, options.durability, options.verify, self._run.id, self._run.attempt
+        )
+        self._run = self._run.next()
+        before = self._feed.stored
         try:
             with client.limited(options.bwlimit):
                 async with client.connection.open_stream(request) as stream:
-                    self._account.journey(())(FileStarted(self._name, 0, 0))
+                    if not before:
+                        self._account.journey(())(FileStarted(self._name, 0, 0))
                     outcome = await self._feed.send_on(stream)
         except IsADirectory as exc:
             raise _nameless(place) from exc
         except FsmuxError as exc:
+            report.progress += self._feed.stored > before
             _fail(client, report, self._name, exc)
         else:
             if not self._size:

@@ -72,6 +72,11 @@ class Attempts:
         if scope.cancelled_caught:
             raise StreamReset("a later attempt of the same run has taken its place")
 
+    def latest(self, key: Key) -> int:
+        """The number of the latest attempt of a run; 0 if nothing is known of it."""
+        run = self._runs.get(key)
+        return 0 if run is None else run.latest
+
     @staticmethod
     def _begin(run: _Run, attempt: int, scope: trio.CancelScope) -> None:
         if attempt < run.latest:

@@ -2,8 +2,9 @@
 
 Theory: pieces are read while those before are on their way, each into a buffer of its own that is free again when the
 server has answered for it.  So the number of buffers bounds memory and is the window, whatever the link; what is not
-answered for is still here.  The server writes nothing whose checksum is wrong, gives the file its name when it is told
-that this was all, and says what the whole came to.
+answered for is still here, to be sent once more when the connection was lost; the server says how much it has.  The
+server writes nothing whose checksum is wrong, gives the file its name when it is told that this was all, and says what
+the whole came to.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from fsmux.errors import IntegrityError, ProtocolError
+from fsmux.errors import ConnectionLost, IntegrityError, ProtocolError
 from fsmux.files.chunks import combine
 from fsmux.limits import MAX_DATA_PAYLOAD, MAX_WINDOW
 from fsmux.mux.service import all_of
@@ -40,6 +41,10 @@ class _Piece(NamedTuple):
     crc32: int
     buffer: memoryview
 
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
 
 class Feed:
     """What comes from a pipe, on its way into one file."""
@@ -51,6 +56,8 @@ class Feed:
         """
         self.stored = 0
         """Bytes that the server has answered for."""
+        self.lost = False
+        """Whether the server has less than that, so that no further attempt makes sense."""
         self._read = read
         self._report = report
         self._grew = grew
@@ -72,24 +79,52 @@ class Feed:
             IntegrityError: something arrived damaged; the pipe cannot be asked for it again.
             FsmuxError: what reading, the server or the connection failed with.
         """
-        await stream.expect_message(Attrs)
-        committed: list[Committed] = []
-        await all_of(partial(self._send, stream), partial(self._hear, stream, committed))
-        done = committed[0]
+        answer = await stream.expect_message(Attrs, Committed)
+        if isinstance(answer, Committed):  # and an earlier stream was lost before it could say so
+            self._stands()
+            done = answer
+        else:
+            self._go_on_from(answer.size)
+            committed: list[Committed] = []
+            await all_of(partial(self._send, stream), partial(self._hear, stream, committed))
+            done = committed[0]
         if done.crc32 != self._crc32:
             raise IntegrityError(
                 f"{self._report.name}: came to {done.crc32:08x} on the server and should be {self._crc32:08x}"
             )
         return Outcome(self._size, self._size, 0, done.crc32, done.durable)
 
+    def _go_on_from(self, size: int) -> None:
+        """The server has so much of it from an earlier stream."""
+        if size < self.stored:
+            self.lost = True
+            raise ConnectionLost(f"{self._report.name}: the server no longer has what it had of it")
+        while self._under_way and self._under_way[0].end <= size:
+            self._answered()
+        if size != self.stored:
+            raise ProtocolError("the server has more of it than it was sent")
+
+    def _stands(self) -> None:
+        while self._under_way:
+            self._answered()
+        if not self._ended:
+            raise ProtocolError("the server has given a name to what has not ended")
+
     async def _send(self, stream: Stream) -> None:
-        while (piece := await self._next()) is not None:
-            await stream.send(Write(piece.offset, piece.length, piece.crc32))
-            await stream.send_data(piece.buffer[: piece.length])
+        for piece in list(self._under_way):
+            await self._send_piece(stream, piece)
+        while (new := await self._next()) is not None:
+            await self._send_piece(stream, new)
         await stream.send(Close())
+
+    async def _send_piece(self, stream: Stream, piece: _Piece) -> None:
+        await stream.send(Write(piece.offset, piece.length, piece.crc32))
+        await stream.send_data(piece.buffer[: piece.length])
 
     async def _next(self) -> _Piece | None:
         """The next piece, which counts as under way; None at the end."""
+        if self._ended:
+            return None
         buffer = await self._buffer()
         length = 0
         try:
@@ -124,10 +159,14 @@ class Feed:
             if isinstance(answer, Committed) and self._ended and not self._under_way:
                 committed.append(answer)
             elif isinstance(answer, Ok) and self._under_way:
-                piece = self._under_way.popleft()
-                self._free.append(piece.buffer)
-                self._freed.set()
-                self.stored += piece.length
-                self._report.progress(piece.length)
+                self._answered()
             else:
                 raise ProtocolError("the server answered for what it was not sent")
+
+    def _answered(self) -> None:
+        """The server has the oldest of the pieces under way."""
+        piece = self._under_way.popleft()
+        self._free.append(piece.buffer)
+        self._freed.set()
+        self.stored += piece.length
+        self._report.progress(piece.length)

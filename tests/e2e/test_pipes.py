@@ -207,28 +207,82 @@ def wait_until_gone(path: Path) -> None:
         time.sleep(0.005)
 
 
-def test_a_client_that_is_killed_leaves_nothing(url: Url, served: Path) -> None:
+def test_a_client_that_is_killed_leaves_nothing_behind_its_server(server: Server, url: Url, served: Path) -> None:
     piped = Piped("transfer", "-", url("name"))
     piped.stdin.write(os.urandom(MIB))
     piped.stdin.flush()
     wait_for_parts(served, MIB)
     piped.process.kill()
     piped.end()
-    wait_until_gone(served / ".fsmux")
     assert visible(served) == set()
+    server.process.send_signal(signal.SIGTERM)  # which waits for clients that may come back no longer
+    wait_until_gone(served / ".fsmux")
 
 
+def test_a_lost_connection_goes_on_with_what_the_server_has(relay: Relay, served: Path) -> None:
+    content = os.urandom(SIZE)
+    relay.stop_after("up", SIZE // 2)
+    piped = Piped("transfer", "--json", "-", Url(relay.address)("name"))
+    writer = threading.Thread(target=lambda: (piped.stdin.write(content), piped.stdin.close()))
+    writer.start()
+    assert relay.reached.wait(DEADLINE)
+    wait_for_parts(served, 8 * MIB)
+    relay.cut(0)
+    relay.go_on()
+    writer.join()
+    outcome = drained(piped)
+    assert outcome.status == 0, outcome.err
+    assert (served / "name").read_bytes() == content
+    assert {"files": 1, "bytes": SIZE, "bytes_sent": SIZE, "retries": 1}.items() <= outcome_of(outcome).items()
+    assert relay.passed["up"] < 2 * SIZE, "what the server had was not sent again"
+    assert not (served / ".fsmux").exists()
+
+
+def drained(piped: Piped) -> Outcome:
+    """The end of a command whose stdin was closed before."""
+    out = piped.stdout.read()
+    status = piped.process.wait(DEADLINE)
+    assert piped.process.stderr is not None
+    with piped.process.stderr as errors, piped.stdout:
+        return Outcome(status, os.fsdecode(out), errors.read().decode())
+
+
+def test_a_network_that_falls_silent_is_left_and_the_file_goes_on(relay: Relay, served: Path) -> None:
+    """The server believes in the old connection until the end."""
+    content = os.urandom(SIZE)
+    relay.stop_after("up", SIZE // 2)
+    piped = Piped("transfer", "--json", "--timeout", "1", "-", Url(relay.address)("name"))
+    writer = threading.Thread(target=lambda: (piped.stdin.write(content), piped.stdin.close()))
+    writer.start()
+    assert relay.reached.wait(DEADLINE)
+    relay.leave_behind()
+    writer.join()
+    outcome = drained(piped)
+    assert outcome.status == 0, outcome.err
+    assert (served / "name").read_bytes() == content
+    relay.go_on()
+    assert run("stat", Url(relay.address)("name")).status == 0
+    assert (served / "name").read_bytes() == content
+
+
+@pytest.mark.parametrize("again", [False, True])
 def test_a_server_that_is_killed_is_a_network_error_and_nothing_has_the_name(
-    server: Server, url: Url, served: Path
+    server: Server, url: Url, served: Path, again: bool
 ) -> None:
-    piped = Piped("transfer", "--json", "-", url("name"))
-    piped.stdin.write(os.urandom(MIB))
+    piped = Piped("transfer", "--json", "--retries", "20" if again else "0", "-", url("name"))
+    piped.stdin.write(os.urandom(SIZE))
     piped.stdin.flush()
-    wait_for_parts(served, MIB)
+    wait_for_parts(served, SIZE)
     server.process.send_signal(signal.SIGKILL)
-    outcome = piped.end()[1]
+    assert server.process.ended(DEADLINE)
+    if again:
+        with fsmux_server(served, "--listen", server.address):
+            outcome = piped.end()[1]
+        assert "no longer has what it had" in outcome.err
+    else:
+        outcome = piped.end()[1]
+        assert "cannot be read again" in outcome.sentence
     assert outcome.status == 5
-    assert "cannot be read again" in outcome.sentence
     assert visible(served) == set()
 
 

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from fsmux.errors import AccessError, IntegrityError, ProtocolError, StorageError
+from fsmux.errors import AccessError, IntegrityError, ProtocolError, StorageError, StreamReset
 from fsmux.files.chunks import crc32_of
 from fsmux.files.syscalls import Syscalls
 from fsmux.limits import MAX_DATA_PAYLOAD
@@ -98,6 +98,41 @@ async def test_what_the_disk_has_lost_gets_no_name(side: Side, served: Path) -> 
     await side.quiet()
     assert not (served / "name").exists()
     assert await create() == data
+
+
+async def test_a_later_attempt_of_a_run_takes_over(side: Side, served: Path) -> None:
+    """And whoever is no part of it begins a file of its own."""
+    open_stream = side.client.connection.open_stream
+    async with open_stream(Create((b"name",), join=b"j" * 16, attempt=1)) as first:
+        await first.expect_message(Attrs)
+        await write(first, b"some", 0)
+        await first.expect_message(Ok)
+        async with open_stream(Create((b"name",), join=b"k" * 16, attempt=2)) as other:
+            assert (await other.expect_message(Attrs)).size == 0
+        async with open_stream(Create((b"name",), join=b"j" * 16, attempt=2)) as second:
+            assert (await second.expect_message(Attrs)).size == 4
+            with pytest.raises(StreamReset):
+                await first.receive()
+            await write(second, b"thing", 4)
+            await second.send(Close())
+            await second.expect_message(Ok)
+            assert (await second.expect_message(Committed)).crc32 == crc32_of([b"something"])
+    assert (served / "name").read_bytes() == b"something"
+    await side.quiet()
+    assert not list(served.rglob("*.tmp"))
+
+
+async def test_an_attempt_that_comes_after_the_end_is_told_of_it(side: Side, served: Path) -> None:
+    open_stream = side.client.connection.open_stream
+    for attempt in (1, 2):
+        async with open_stream(Create((b"name",), join=b"j" * 16, attempt=attempt)) as stream:
+            if attempt == 1:
+                await stream.expect_message(Attrs)
+                await write(stream, b"content", 0)
+                await stream.send(Close())
+                await stream.expect_message(Ok)
+            assert (await stream.expect_message(Committed)).crc32 == crc32_of([b"content"])
+    assert (served / "name").read_bytes() == b"content"
 
 
 async def attempt(side: Side, step: Callable[[Stream], Awaitable[None]]) -> None:

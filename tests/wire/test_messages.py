@@ -111,7 +111,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Read: {"offset": st.integers(0, 2**61), "length": st.integers(0, 2**61)},
     m.ReadDone: {"length": sizes, "crc32": u32},
     m.Write: {"offset": st.integers(0, 2**61), "length": st.integers(0, 2**61), "crc32": u32},
-    m.Close: {}, m.Create: {"mode": modes, "durability": st.sampled_from(m.Durability)},
+    m.Close: {}, m.Create: {"mode": modes, "durability": st.sampled_from(m.Durability), "join": joins, "attempt": u32},
     m.Get: {"chunk_size": st.one_of(st.just(0), chunk_sizes)},
     m.Put: {
         "durability": st.sampled_from(m.Durability),

@@ -256,16 +256,20 @@ class Close(_message.Message):
     def __init__(self, sync: bool = ...) -> None: ...
 
 class Create(_message.Message):
-    __slots__ = ("path", "mode", "durability", "verify")
+    __slots__ = ("path", "mode", "durability", "verify", "join", "attempt")
     PATH_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     path: Path
     mode: int
     durability: Durability
     verify: bool
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., mode: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., verify: bool = ...) -> None: ...
+    join: bytes
+    attempt: int
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., mode: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., verify: bool = ..., join: _Optional[bytes] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class Identity(_message.Message):
     __slots__ = ("size", "mtime_ns", "tag")

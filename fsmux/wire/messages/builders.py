@@ -206,7 +206,9 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.ReadDone: lambda m: pb.ReadDone(length=m.length, crc32=m.crc32),
     t.Write: lambda m: pb.Write(offset=m.offset, length=m.length, crc32=m.crc32),
     t.Close: lambda m: pb.Close(sync=m.sync),
-    t.Create: lambda m: pb.Create(path=_path(m.path), mode=m.mode, durability=m.durability, verify=m.verify),
+    t.Create: lambda m: pb.Create(
+        path=_path(m.path), mode=m.mode, durability=m.durability, verify=m.verify, join=m.join, attempt=m.attempt
+    ),
     t.Get: _get,
     t.Put: _put,
     t.Offer: lambda m: pb.Offer(

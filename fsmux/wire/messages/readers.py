@@ -204,6 +204,8 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             checks.mode(raw.mode, "CREATE mode"),
             checks.durability(raw.durability, "CREATE durability"),
             raw.verify,
+            checks.join(raw.join, "CREATE join"),
+            raw.attempt,
         ),
     ),
     Cmd.GET: (pb.Get.FromString, _read_get),

@@ -209,6 +209,8 @@ class Create(Struct, frozen=True):
     mode: int = 0o644
     durability: Durability = Durability.BATCH
     verify: bool = False
+    join: bytes = b""
+    attempt: int = 0
 
 
 # ---- bulk transfer ----------------------------------------------------------------------------------------------
