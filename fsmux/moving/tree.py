@@ -252,7 +252,10 @@ class _Moving:
         """What stands at the destination, after directories in the way of files, and the reverse, were removed."""
         gone: set[int] = set()
         for index, is_directory in conflicts(group, existing):
-            if await clear((*group.directory, existing.names[index]), is_directory):
+            parts = (*group.directory, existing.names[index])
+            if parts in (self._tree.claimed or ()):
+                continue  # another source has put it there
+            if await clear(parts, is_directory):
                 gone.add(index)
         return existing.pick([index for index in range(len(existing)) if index not in gone]) if gone else existing
 

@@ -71,8 +71,9 @@ class Filters:
         if not self._compiled:
             return True
         path = self._base + b"/" + b"/".join(parts) if parts else self._base
-        for include, directories_only, regex in self._compiled:
-            if (is_directory or not directories_only) and regex.fullmatch(path):
+        named = path + b"/" if is_directory else path
+        for include, directories_only, with_slash, regex in self._compiled:
+            if (is_directory or not directories_only) and regex.fullmatch(named if with_slash else path):
                 return include
         return True
 
@@ -84,7 +85,8 @@ class Filters:
         return all(self.keeps(parts[:depth], True) for depth in range(1, len(parts) + 1))
 
 
-def _compile(text: str) -> tuple[bool, re.Pattern[bytes]]:
+def _compile(text: str) -> tuple[bool, bool, re.Pattern[bytes]]:
+    """Whether it is for directories only, whether these are to have a slash behind their names, and what they match."""
     pattern = os.fsencode(text)
     body = pattern.rstrip(b"/") if pattern.endswith(b"/") else pattern
     if not body or b"\0" in body:
@@ -96,10 +98,10 @@ def _compile(text: str) -> tuple[bool, re.Pattern[bytes]]:
         start = rb"" if body.startswith(b"**") else rb"(?:.*/)"
     end = rb""
     if body.endswith(b"/***"):
-        body, end = body[:-4], rb"(?:/.*)?"
+        body, end = body[:-4], rb"/.*"  # a directory itself is told with a slash
     literal = not any(char in body for char in b"*?[")
     inner = re.escape(body) if literal else _translate(text, body)
-    return pattern.endswith(b"/"), re.compile(start + inner + end, re.DOTALL)
+    return pattern.endswith(b"/"), bool(end), re.compile(start + inner + end, re.DOTALL)
 
 
 def _translate(text: str, glob: bytes) -> bytes:
