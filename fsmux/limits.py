@@ -99,6 +99,13 @@ STREAM_BACKLOG: Final = 2048
 """Frames that may wait unread on a stream. Credit bounds their bytes; this bounds small and control frames. The largest
 window in the smallest chunks is 512 of DATA, each with its CHUNK and perhaps a SPAN of its own."""
 
+MAX_UNREAD: Final = 16 * MIB
+"""Bytes of messages without credit that may wait unread on all streams of one connection: as many requests as there may
+be streams, with long names, are 8 MiB."""
+
+MESSAGE_COST: Final = 256
+"""Bytes that a message counts as there beside its own: what the objects take that it becomes."""
+
 MAX_QUEUED_CONTROL: Final = 4 * MIB
 """Bytes of control frames waiting for a peer that does not read. Beyond it the connection ends."""
 

@@ -44,6 +44,13 @@ class Charged(NamedTuple):
     size: int
 
 
+class Waiting(NamedTuple):
+    """A message that needs no credit, and takes ``size`` of what may wait unread until it is received."""
+
+    message: Message
+    size: int
+
+
 class Stream:
     """A stream. Made by :meth:`Connection.open_stream` and :meth:`Connection.accept` only; one task at a time receives.
 
@@ -90,8 +97,8 @@ class Stream:
         self._table = table
         self._waiting = False
         self._room: trio.Event | None = None
-        self._in: trio.MemorySendChannel[Message | Data | Charged]
-        self._out: trio.MemoryReceiveChannel[Message | Data | Charged]
+        self._in: trio.MemorySendChannel[Waiting | Data | Charged]
+        self._out: trio.MemoryReceiveChannel[Waiting | Data | Charged]
         self._in, self._out = trio.open_memory_channel(STREAM_BACKLOG)
 
     @property
@@ -240,13 +247,16 @@ class Stream:
         """A payload has reached where it belongs: its buffer is free and its bytes become credit. Not a checkpoint."""
         self._table.consumed(self, data)
 
-    def _checked(self, item: Message | Data | Charged) -> Message | Data:
+    def _checked(self, item: Waiting | Data | Charged) -> Message | Data:
+        if isinstance(item, Data):
+            return item
         if isinstance(item, Charged):
             self._table.consumed_bytes(self, item.size)
             return item.message
-        if isinstance(item, Error):
-            raise from_code(item.code, item.text)
-        return item
+        self._table.read(item.size)
+        if isinstance(item.message, Error):
+            raise from_code(item.message.code, item.message.text)
+        return item.message
 
     def _raise_if_failed(self) -> None:
         if self.error is not None:
@@ -284,7 +294,7 @@ class Stream:
             span = self._ranges[0]
         return None if span is None or length > span.length else span.offset
 
-    def deliver(self, item: Message | Data | Charged) -> bool:
+    def deliver(self, item: Waiting | Data | Charged) -> bool:
         """Hand over what arrived. False if there is no room, which is the peer's fault, or nobody reads any more."""
         try:
             self._in.send_nowait(item)
@@ -316,6 +326,8 @@ class Stream:
                 return
             if isinstance(item, Data):
                 self._table.consumed(self, item)
+            elif isinstance(item, Waiting):
+                self._table.read(item.size)
 
     # ---- scope -----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from fsmux.errors import ErrorCode, FlowControlError, FsmuxError, ProtocolError,
 from fsmux.mux.buffers import BufferPool, Data
 from fsmux.mux.outbox import Outbox, SendQueue
 from fsmux.mux.pour import POUR_MIN, Pour
-from fsmux.mux.stream import Charged, Stream
+from fsmux.mux.stream import Charged, Stream, Waiting
 from fsmux.records import Extent
 from fsmux.wire.credit import CreditBudget, EagerBudget, SendCredit
 from fsmux.wire.frames import CREDITED, Cmd, Flags, Frame, Header
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 MAX_STRAY_FRAMES = 10_000
-"""Frames for streams that are over already, beyond which a peer is not late but hostile."""
+"""Frames for streams that are over already, beyond which a peer is not late but hostile: all that the receive budget
+lets be on its way is a thousand frames of DATA and what belongs to them."""
+
+STRAY_FRAMES_PER_SECOND = 2_000
+"""How many more there may be in the long run: streams may be cancelled all day."""
 
 
 class StreamTable:
@@ -53,7 +57,9 @@ class StreamTable:
         self._next_id = first_id(role)
         self._highest_peer_id = 0
         self._peer_streams = 0
-        self._stray = 0
+        self._stray = 0.0
+        self._strayed_at = 0.0
+        self._unread = 0
         self._pool = BufferPool()
         self._placed: Data | None = None
         self._budget = CreditBudget(limits.RECEIVE_BUDGET, limits.MIN_WINDOW, limits.MAX_WINDOW)
@@ -124,6 +130,10 @@ class StreamTable:
         stream.receive_credit.on_consumed(count, trio.current_time(), self.rtt)
         if stream.in_budget:
             self._grant()
+
+    def read(self, size: int) -> None:
+        """A message without credit was taken off its stream's queue."""
+        self._unread -= size
 
     def settle(self, stream: Stream) -> None:
         """Forget the stream if it is over in both directions, sent out, and nobody works for it any more."""
@@ -274,7 +284,13 @@ class StreamTable:
         except FsmuxError as exc:
             stream.reset(exc.code, str(exc))
             return
-        if not stream.deliver(Charged(message, frame.length) if frame.cmd in CREDITED else message):
+        if frame.cmd in CREDITED:
+            delivered = stream.deliver(Charged(message, frame.length))
+        else:
+            size = frame.length + limits.MESSAGE_COST
+            delivered = self._unread + size <= limits.MAX_UNREAD and stream.deliver(Waiting(message, size))
+            self._unread += size * delivered
+        if not delivered:
             stream.reset(ErrorCode.FLOW_CONTROL, "more frames than anybody reads")
 
     def _new_peer_stream(self, frame: Frame) -> Stream | None:
@@ -323,7 +339,9 @@ class StreamTable:
             if frame.cmd == Cmd.RESET or frame.flags & Flags.END_STREAM:
                 stream.deliver_end()
             return
-        self._stray += 1
+        now = trio.current_time()
+        self._stray = max(self._stray - (now - self._strayed_at) * STRAY_FRAMES_PER_SECOND, 0) + 1
+        self._strayed_at = now
         if self._stray > MAX_STRAY_FRAMES:
             raise ProtocolError("too many frames for streams that are over")
 

@@ -162,6 +162,7 @@ class Census:
         self.leftovers = {
             "streams": connection.open_streams,
             "peer streams": connection._table._peer_streams,
+            "unread messages": connection._table._unread,
             "owed credit": connection._table._budget.outstanding,
             "streams in the budget": len(connection._table._budget._streams),
             "early bytes received": connection._table._eager.used + len(connection._table._eager_taken),

@@ -12,7 +12,7 @@ from zlib_ng.zlib_ng import crc32
 from fsmux import limits
 from fsmux.errors import ConnectionLost, ErrorCode, FsmuxError, ProtocolError
 from fsmux.mux.connection import open_connection
-from fsmux.mux.table import MAX_STRAY_FRAMES
+from fsmux.mux.table import MAX_STRAY_FRAMES, STRAY_FRAMES_PER_SECOND
 from fsmux.records import Attrs, Kind
 from fsmux.wire.frames import HEADER, MAGIC, Cmd, Flags, Frame
 from fsmux.wire.messages import (
@@ -36,6 +36,8 @@ from fsmux.wire.state import ConnectionPhase, Role, legal
 from .kit import DEADLINE, HELLO, Census, RawPeer, as_bytes, facing_raw, half_raw
 
 if TYPE_CHECKING:
+    from trio.testing import MockClock
+
     from fsmux.mux.connection import Connection
 
 UNKNOWN = sorted({0, 9, 15, 27, 37, 60, 61, 62, 255, 65535} - set(Cmd))
@@ -177,7 +179,7 @@ async def test_more_data_than_credit_resets_the_stream_only(kind: str) -> None:
 
 
 async def test_a_listing_beyond_credit_resets_the_stream_only(kind: str) -> None:
-    page = Entries(tuple(Entry((b"%0200d" % index,), Attrs(Kind.FILE)) for index in range(280)))
+    page = Entries(tuple(Entry((b"%0200d" % index,), Attrs(Kind.FILE)) for index in range(80)))
     async with facing_raw(kind, Role.CLIENT) as (connection, peer):
         stream = connection.open_stream(Stat((b"x",)))
         for _ in range(limits.INITIAL_CREDIT // len(encode(page)) + 1):
@@ -272,7 +274,7 @@ async def test_too_many_late_frames_end_the_connection(kind: str) -> None:
         async def send() -> None:
             late = as_bytes(Frame(Cmd.DATA, 1, b"late")) * 500
             try:
-                for _ in range(MAX_STRAY_FRAMES // 500 + 1):
+                while True:
                     await peer.send(late)
             except trio.BrokenResourceError:
                 pass
@@ -281,6 +283,44 @@ async def test_too_many_late_frames_end_the_connection(kind: str) -> None:
         stream = await connection.accept()
         assert stream is not None
         assert isinstance(await ended(connection), ProtocolError)
+        nursery.cancel_scope.cancel()
+
+
+async def test_late_frames_all_day_are_no_flood(autojump_clock: MockClock) -> None:
+    """A client that cancels one stream after the other for a quarter of an hour."""
+    async with facing_raw("memory", deadline=10_000) as (connection, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.rest)
+        await peer.send(Stat((b"x",)), on=3)
+        late = as_bytes(Frame(Cmd.DATA, 1, b"late")) * (STRAY_FRAMES_PER_SECOND // 10)
+        for _ in range(900):
+            await trio.sleep(0.12)
+            await peer.send(late)
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.failure is None
+        await peer.send(as_bytes(Frame(Cmd.DATA, 1, b"late")) * (MAX_STRAY_FRAMES + 1))
+        assert await connection.accept() is not None
+        assert isinstance(await ended(connection), ProtocolError)
+        nursery.cancel_scope.cancel()
+
+
+async def test_messages_that_nobody_reads_are_bounded_over_all_streams() -> None:
+    """Each stream is within its own bound."""
+    message, count, streams = Stat((b"x" * 255,) * 15), 100, 60
+    async with facing_raw("memory") as (connection, peer):
+        for index in range(streams):
+            await peer.send(*[as_bytes(message, 2 * index + 1)] * count)
+        answer = await peer.until(Cmd.RESET)
+        assert fault(answer) is ErrorCode.FLOW_CONTROL
+        assert answer.stream_id > 2 * 20
+        unread = connection._table._unread
+        assert limits.MAX_UNREAD - count * 10_000 < unread <= limits.MAX_UNREAD
+        for _ in range(streams):
+            stream = await connection.accept()
+            assert stream is not None
+            assert stream.id >= answer.stream_id or await stream.receive() == message
+            stream.close()
+        await answer_pings(connection, peer)
+        assert not connection._table._unread
 
 
 async def test_a_flood_of_pings_without_reading_ends_the_connection(kind: str) -> None:

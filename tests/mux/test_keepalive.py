@@ -90,7 +90,7 @@ async def test_any_whole_frame_is_a_sign_of_life(role: Role, autojump_clock: Moc
 async def test_what_is_swallowed_by_a_damaged_length_is_no_sign_of_life(role: Role, autojump_clock: MockClock) -> None:
     async with facing_raw("memory", role, deadline=1000) as (connection, peer), trio.open_nursery() as nursery:
         start = trio.current_time()
-        await peer.send(as_bytes(Pong(1))[:12] + b"\0\0\xff\xff" + as_bytes(Pong(1))[16:])
+        await peer.send(as_bytes(Pong(1))[:12] + b"\0\0\x4f\xff" + as_bytes(Pong(1))[16:])
 
         async def talk() -> None:
             while True:

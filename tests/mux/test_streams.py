@@ -203,7 +203,7 @@ async def test_a_span_of_a_file_arrives_as_it_is(kind: str, tmp_path: Path) -> N
 
 async def test_what_was_queued_before_the_end_arrives_however_late_credit_comes(kind: str) -> None:
     """A stream lives until its queue is empty, not only until its users have left."""
-    pages = [Entries(tuple(Entry((b"%0200d" % index,), Attrs(Kind.FILE)) for index in range(200)))] * 12
+    pages = [Entries(tuple(Entry((b"%0200d" % index,), Attrs(Kind.FILE)) for index in range(80)))] * 24
 
     async def listing(stream: Stream) -> None:
         await stream.receive()
@@ -252,7 +252,7 @@ async def test_queued_payloads_outlive_their_handler(kind: str, tmp_path: Path) 
 
 async def test_an_abandoned_listing_ends_on_the_other_side(kind: str, nursery: trio.Nursery) -> None:
     """Leaving early, without an error, must not leave the sender waiting for credit for ever."""
-    page = Entries(tuple(Entry((b"%0200d" % index,), Attrs(Kind.FILE)) for index in range(200)))
+    page = Entries(tuple(Entry((b"%0200d" % index,), Attrs(Kind.FILE)) for index in range(80)))
 
     async def endless(stream: Stream) -> None:
         await stream.receive()
