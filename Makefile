@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint types tests format proto demo bench-smoke bench bench-bars bench-trees bench-matrix torture clean
+.PHONY: help venv test lint types tests format proto demo bench-smoke bench bench-bars bench-trees bench-checkpoints bench-matrix torture clean
 
 help:
 	@echo 'make test         lint, type check and test suite: what .ci/run runs'
@@ -14,6 +14,7 @@ help:
 	@echo 'make bench        compare with other tools; takes longer'
 	@echo 'make bench-bars   the bars for speed in one run, side by side; half an hour'
 	@echo 'make bench-trees  the bars for trees of small files, beside the rsync daemon; a quarter of an hour'
+	@echo 'make bench-checkpoints  what --durability batch costs an upload; a few minutes'
 	@echo 'make bench-matrix streams, connections, sizes, waits, with charts in docs/; up to an hour'
 	@echo 'make torture      simulated power cuts, failing calls, networks and bit flips, and real kills; hours'
 	@echo 'make proto        generate fsmux/wire/_pb2 from schema/'
@@ -58,6 +59,9 @@ bench-bars: venv
 
 bench-trees: venv
 	$(BIN)/python -m benchmarks.trees
+
+bench-checkpoints: venv
+	$(BIN)/python -m benchmarks.checkpoints
 
 bench-matrix: venv
 	$(BIN)/python -m benchmarks.matrix --plots docs
