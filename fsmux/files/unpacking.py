@@ -78,6 +78,14 @@ class _Staged(NamedTuple):
         return list(range(max(len(self.group), 1))) if self.state is None else [index for _, index in self.files]
 
 
+class _Made(NamedTuple):
+    """Directories that were made: the numbers of their pack, of their group in it, and of themselves in the group."""
+
+    pack: int
+    place: int
+    indexes: list[int]
+
+
 _ORDER: Final = {Act.MAKE: 0, Act.LINK: 1, Act.REMOVE: 2, Act.ADJUST: 3}
 """Files are linked when they stand, and times of directories come behind everything that changes them."""
 
@@ -130,6 +138,7 @@ class Unpacker:
         self._staged: list[_Staged] = []
         self._held: dict[StateDir, _Held] = {}
         self._left: dict[StateDir, int] = {}
+        self._made: list[tuple[StateDir, _Made]] = []
         self._failures: list[Failure] = []
         self._masked: dict[int, bool] = {}
         self._removed = False
@@ -144,7 +153,10 @@ class Unpacker:
                         self._staged.append(_Staged(number, place, group, None, []))
                     elif group.itself:
                         mode = self._passable(group.modes[0])
-                        self._root.mkdir(self._base + group.directory, True, mode)
+                        parent = self._base + group.directory
+                        self._root.mkdir(parent, True, mode)
+                        with self._root.landing_in(parent) as (directory, state):
+                            self._note_made(parent, directory, state, _Made(number, place, [0]))
                     elif DIRECTORY in group.kinds:
                         self._make_directories(number, place, group)
             except FsmuxError as error:
@@ -197,6 +209,10 @@ class Unpacker:
                 self._fail(one.pack, one.place, one.indexes, unsafe[one.state])
             elif unsafe and one.group.act is Act.LINK:
                 self._fail(one.pack, one.place, one.indexes, next(iter(unsafe.values())))
+        directories, self._made = self._made, []
+        for state, made in directories:
+            if (lost := unsafe.get(state) or bad.get(state)) is not None:
+                self._fail(made.pack, made.place, made.indexes, lost)
         failures, self._failures = self._failures, []
         return failures
 
@@ -215,18 +231,26 @@ class Unpacker:
 
     def _make_directories(self, number: int, place: int, group: Group) -> None:
         parent = self._base + group.directory
+        names.check(parent)
         names.check_in(parent, group.names)
-        lease = self._root.directory(parent)
-        try:
-            with lease as directory:
-                for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
-                    if mode & KIND_BITS == DIRECTORY:
-                        try:
-                            self._root.make_directory(directory, (*parent, name), self._passable(mode))
-                        except OSError as error:
-                            self._fail(number, place, [index], from_os_error(error, printable((*parent, name))))
-        finally:
-            lease.close()
+        made: list[int] = []
+        with self._root.landing_in(parent) as (directory, state):
+            for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
+                if mode & KIND_BITS == DIRECTORY:
+                    try:
+                        self._root.make_directory(directory, (*parent, name), self._passable(mode))
+                        made.append(index)
+                    except OSError as error:
+                        self._fail(number, place, [index], from_os_error(error, printable((*parent, name))))
+            self._note_made(parent, directory, state, _Made(number, place, made))
+
+    def _note_made(self, parent: Parts, directory: int, state: StateDir, made: _Made) -> None:
+        """Directories, made in ``parent`` or that itself, are to be durable: at once, or with all that is committed."""
+        if self.commits_together:
+            self._hold(state)
+            self._made.append((state, made))
+        elif self.durable:
+            self._root.settle(parent, directory)
 
     def _passable(self, mode: int) -> int:
         """How a directory is made that is finished later."""

@@ -134,15 +134,18 @@ def fill(sink: Sink, data: bytes, chunks: Iterable[int] | None = None) -> None:
 
 
 def files_of(top: Inode) -> dict[Parts, Inode]:
-    """Everything visible that is not a directory, by name."""
+    """Everything visible that is not a directory with something in it, by name."""
     found: dict[Parts, Inode] = {}
     todo: list[tuple[Parts, Inode]] = [((), top)]
     while todo:
         parts, directory = todo.pop()
         for name, inode in directory.entries.items():
             if inode.is_directory:
-                if name != RESERVED:
-                    todo.append(((*parts, name), inode))
+                if name == RESERVED:
+                    continue
+                todo.append(((*parts, name), inode))
+                if not inode.entries:
+                    found[*parts, name] = inode
             else:
                 found[*parts, name] = inode
     return found
@@ -247,7 +250,7 @@ class Explorer:
 def check_names(device: Device, ledger: Ledger) -> None:
     found = files_of(device.root)
     for name, inode in found.items():
-        if name in ledger.torn:
+        if name in ledger.torn or (inode.is_directory and name not in ledger.possible):
             continue
         versions = ledger.possible.get(name, [])
         shown = inode.shown

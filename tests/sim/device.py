@@ -48,6 +48,9 @@ QUIET_LINUX: Final = "5.7.0"
 TELLING_LINUX: Final = "6.1.0"
 """A Linux whose ``syncfs`` fails if a write did."""
 
+FOLDER: Final = b"an empty directory"
+"""The content of one."""
+
 LINK: Final = b"a link to "
 """What the content of a symbolic link begins with; no file of a test does."""
 
@@ -104,6 +107,8 @@ class Inode:
     @property
     def shown(self) -> bytes | bytearray:
         """What its name shows: the bytes of a file, where a link leads."""
+        if self.is_directory:
+            return FOLDER
         return LINK + self.target if stat.S_ISLNK(self.mode) else self.data
 
     @property

@@ -185,6 +185,10 @@ MUTANTS: Final = (
     Mutant("no sync of the directories of a pack", "files/unpacking.py",
            "contents)\n            if self.durable and not self.commits_together:\n"
            "                self._root.settle(parent, directory)\n", "contents)\n"),
+    Mutant("no sync for the sake of directories that packs make", "files/unpacking.py",
+           "            self._hold(state)\n            self._made.append((state, made))\n", "            pass\n"),
+    Mutant("no sync of what directories are made in", "files/unpacking.py",
+           "        elif self.durable:\n            self._root.settle(parent, directory)\n", ""),
     Mutant("a file of a pack is right whatever its checksum", "files/unpacking.py",
            "                    if crc32(data) != crc:\n", "                    if False:\n"),
     Mutant("a short write is taken for a whole one in packs", "files/unpacking.py",

@@ -15,7 +15,7 @@ from zlib_ng.zlib_ng import crc32
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer, itself
 from fsmux.files.unpacking import Failure, Unpacker
 from fsmux.transfer.disk import WRITERS
-from tests.sim.device import LINK, START_NS
+from tests.sim.device import FOLDER, LINK, START_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.sim.crash import Ledger
 
     Tree = Mapping[Parts, bytes]
-    """Contents by name; those of a link begin with ``LINK``."""
+    """Contents by name; those of a link begin with ``LINK``, that of an empty directory is ``FOLDER``."""
     Packs = list[tuple[list[Group], bytes]]
 
 _RNG: Final = random.Random(17)
@@ -44,6 +44,7 @@ TREE: Final = {
     (b"dir", b"two"): _content(5_000),
     (b"dir", b"deep", b"er", b"three"): _content(17),
     (b"dir", b"link"): LINK + b"../a",
+    (b"empty", b"directory"): FOLDER,
     (b"z",): _content(20_000),
 }
 OTHER_TREE: Final = {
@@ -60,7 +61,8 @@ def packs_of(tree: Tree, *, size: int = PACK, time: int = START_NS) -> Packs:
     """The tree as whoever has it would send it: directories before what is in them, and finished in the end."""
     packer = Packer(size)
     batches: list[list[Group]] = []
-    directories = {()} | {name[:depth] for name in tree for depth in range(1, len(name))}
+    folders = {name for name, data in tree.items() if data == FOLDER}
+    directories = {(), *folders} | {name[:depth] for name in tree for depth in range(1, len(name))}
     for directory in sorted(directories):
         below = {name[-1]: data for name, data in tree.items() if name[:-1] == directory}
         group = Group(directory)
@@ -68,7 +70,7 @@ def packs_of(tree: Tree, *, size: int = PACK, time: int = START_NS) -> Packs:
             data = below.get(name)
             group.names.append(name)
             group.mtimes.append(time)
-            if data is None:
+            if data is None or data == FOLDER:
                 group.sizes.append(0)
                 group.modes.append(DIRECTORY | 0o755)
             elif data.startswith(LINK):
@@ -121,7 +123,7 @@ def unpack(
     try:
         for start in range(0, len(packs), together):
             batch = list(enumerate(packs))[start : start + together]
-            names = {number: _names(groups) for number, (groups, _) in batch}
+            names = {number: _names(groups, tree) for number, (groups, _) in batch}
             for number, (groups, contents) in batch:
                 for name in names[number].values():
                     ledger.committing(name, tree[name], durability)
@@ -140,12 +142,12 @@ def unpack(
     return failures
 
 
-def _names(groups: Sequence[Group]) -> dict[tuple[int, int], Parts]:
-    """The files and links of a pack, by the numbers of their group and of themselves in it."""
+def _names(groups: Sequence[Group], tree: Tree) -> dict[tuple[int, int], Parts]:
+    """What of the tree is in a pack, by the numbers of their group and of themselves in it."""
     return {
         (place, index): (*group.directory, name)
         for place, group in enumerate(groups)
         if group.act is Act.MAKE
-        for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True))
-        if mode & KIND_BITS != DIRECTORY
+        for index, name in enumerate(group.names)
+        if (*group.directory, name) in tree
     }

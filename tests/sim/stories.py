@@ -16,7 +16,7 @@ from fsmux.files.root import Root
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
 from tests.sim.crash import ATTEMPTS, CHUNK, RESERVED, Explorer, Ledger, Wrong, fill, reuse, start
-from tests.sim.device import QUIET_LINUX, TELLING_LINUX, Device
+from tests.sim.device import FOLDER, QUIET_LINUX, TELLING_LINUX, Device
 from tests.sim.packs import HUNDREDS, OTHER_TREE, TREE, unpack
 from tests.sim.syscalls import SimSyscalls, no_fault
 
@@ -282,6 +282,13 @@ def a_tree_without_durability(told: Teller) -> None:
     told.unpack(TREE)
 
 
+def a_tree_without_files(told: Teller) -> None:
+    for linux in (TELLING_LINUX, QUIET_LINUX):
+        told.device.linux = linux
+        told.unpack({(linux.encode(), b"empty"): FOLDER, (linux.encode(), b"a", b"b"): FOLDER})
+        told.unpack({(linux.encode(), b"c"): FOLDER}, Durability.FILE)
+
+
 def hundreds_of_files(told: Teller) -> None:
     told.device.linux = TELLING_LINUX
     told.looks = 101
@@ -316,7 +323,8 @@ def a_tree_beside_a_big_file(told: Teller) -> None:
 STORIES: Final = (
     small_files, a_big_file, a_big_file_in_new_directories, killed_and_resumed, checkpointed_and_resumed,
     another_version, over_an_earlier_version, without_resuming, thrown_away, not_durable, together, writes_lost_unseen,
-    tampered_with, a_tree, a_tree_without_durability, hundreds_of_files, a_tree_of_which_writes_are_lost,
+    tampered_with, a_tree, a_tree_without_durability, a_tree_without_files,
+    hundreds_of_files, a_tree_of_which_writes_are_lost,
     a_tree_beside_a_big_file,
 )  # fmt: skip
 

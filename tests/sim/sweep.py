@@ -24,7 +24,7 @@ from fsmux.plan.walk import preorder, walk
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Explorer, Wrong, check_names, files_of, fill
-from tests.sim.device import LINK, QUIET_LINUX, TELLING_LINUX
+from tests.sim.device import FOLDER, LINK, QUIET_LINUX, TELLING_LINUX
 from tests.sim.packs import OTHER_TREE, TREE
 from tests.sim.stories import DEEP, FIRST, NAME, SECOND, SMALL, Teller
 from tests.sim.syscalls import SHORT, no_fault
@@ -163,6 +163,7 @@ def _other_tree_stands(told: Teller) -> None:
 def _send_tree(told: Teller) -> None:
     """List a tree and read it in packs; what cannot be read is said, and the rest is as it stands there."""
     found: dict[tuple[bytes, ...], bytes] = {}
+    folders = {name for name, data in TREE.items() if data == FOLDER}
     with told.process() as root:
         for group in preorder(lambda parts: listing.groups(root, parts), ()):
             if group.error is not None:
@@ -175,6 +176,7 @@ def _send_tree(told: Teller) -> None:
                 if mode & KIND_BITS == REGULAR and index not in lost:
                     found[*group.directory, name] = contents[at : at + size]
                     at += size
+            found |= {name: FOLDER for name in folders if name[:-1] == group.directory and name[-1] in group.names}
             if any(TREE.get(name) != data for name, data in found.items()):
                 raise Wrong("something else was packed than stands there")
             for error in lost.values():
