@@ -268,6 +268,10 @@ class Account:
             self.report.copied += 1
             self.report(events.FileCopied(name, twin, event.bytes))
 
+    def settled(self) -> None:
+        """The source itself, which is one file, stands."""
+        self._settle(*_place(()))
+
     def packed(self, event: FilesDone) -> None:
         """Files came in a pack."""
         self._settle(event.directory, event.names)

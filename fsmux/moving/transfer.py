@@ -16,7 +16,7 @@ from collections import Counter
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from msgspec import structs
@@ -32,6 +32,7 @@ from fsmux.moving.comparing import Comparer
 from fsmux.moving.extras import Extras, TreeExtras, removal, unprotected
 from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
 from fsmux.moving.selecting import selected
+from fsmux.moving.singles import Batch, batched, carry, has_place
 from fsmux.moving.tree import Tree, move_tree
 from fsmux.moving.twins import find_twin
 from fsmux.mux.service import all_of
@@ -67,6 +68,10 @@ if TYPE_CHECKING:
     from fsmux.mux.stream import Stream
     from fsmux.plan.filters import Filters
     from fsmux.transfer.session import Outcome, Run
+
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(slots=True)
@@ -118,6 +123,7 @@ class Transfer:
         self._report = report
         self._run = run
         self._asked: Stream | None = None
+        self._sites: dict[str | bytes, LocalSite] = {}
         self._begun: set[tuple[int, Parts]] = set()
         self._extras: Extras | None = None
         self._ledger = None if options.dry_run else options.manifest
@@ -148,10 +154,15 @@ class Transfer:
         trees = [item for item in items if item.top.kind is Kind.DIRECTORY]
         extras = self._extras = self._begin_extras(items, trees) if self._options.delete else None
         singles = [item for item in items if item.top.kind is not Kind.DIRECTORY]
-        waiting = [single for item in singles if (single := await self._judge(item)) is not None]
+        there = await self._each(singles, self._standing)
+        waiting = [
+            single
+            for item, seen in zip(singles, there, strict=True)
+            if (single := await self._judge(item, seen)) is not None
+        ]
         if not trees:
             self._report.planned()
-        await self._all(waiting)
+        await self._all(await self._carry_small(waiting))
         shared = Counter(item.place for item in trees)
         # By place: names that are taken, because sources that share one must not meet in them; and what is left.
         claimed: dict[tuple[int, Parts], dict[Parts, bool]] = {}
@@ -187,9 +198,11 @@ class Transfer:
         looked: Stream | None,
     ) -> list[Item]:
         origins: list[Origin] = []
-        tops: list[tuple[Site, Parts, Attrs]] = []
-        for place in sources:
-            site, prefix = await self._source_site(place, open_roots)
+
+        located = [(place, *await self._source_site(place, open_roots)) for place in sources]
+
+        async def facts(source: tuple[Local | Remote, Site, Parts]) -> tuple[Site, Parts, Attrs]:
+            place, site, prefix = source
             if looked is not None:
                 async with looked as stream:
                     attrs: Attrs = await stream.expect_message(Attrs)
@@ -199,9 +212,12 @@ class Transfer:
                 attrs = await site.stat(prefix, follow=True)
             if self._options.selection is not None and attrs.kind is not Kind.DIRECTORY:
                 raise UsageError(f"{place}: --files-from needs a directory as source")
+            return site, prefix, attrs
+
+        tops = await self._each(located, facts)
+        for place, (_, prefix, attrs) in zip(sources, tops, strict=True):
             name = prefix[-1] if prefix else b""  # without a name of its own it means its contents
             origins.append(Origin(str(place), name, attrs.kind, place.is_contents))
-            tops.append((site, prefix, attrs))
         kind = await self._kind_of(destination)
         target = Target(str(destination), kind, destination.trailing_slash)
         mapped = map_sources(origins, target)
@@ -254,7 +270,9 @@ class Transfer:
         path = place.path if place.is_contents else os.path.dirname(place.path) or "."
         name = () if place.is_contents else (os.fsencode(os.path.basename(place.path)),)
         try:
-            return await local_site(self._client, self._lanes, path, open_roots), name
+            if path not in self._sites:
+                self._sites[path] = await local_site(self._client, self._lanes, path, open_roots)
+            return self._sites[path], name
         except NotFound:
             raise NotFound(f"{printable(place.path)}: no such file or directory") from None
 
@@ -288,13 +306,50 @@ class Transfer:
 
     # ---- single files ----------------------------------------------------------------------------------------------
 
-    async def _judge(self, item: Item) -> tuple[Item, bool] | None:
+    async def _each(self, things: Sequence[T], ask: Callable[[T], Awaitable[U]]) -> list[U]:
+        """What each of many questions is answered with, of which some are asked at once."""
+        answers: dict[int, U] = {}
+        waiting = iter(enumerate(things))
+
+        async def work() -> None:
+            for index, thing in waiting:
+                answers[index] = await ask(thing)
+
+        await all_of(*[work] * min(self._options.streams, len(things)))
+        return [answers[index] for index in range(len(things))]
+
+    async def _standing(self, item: Item) -> Facts | None:
+        """What stands where a single file or link goes."""
+        try:
+            return Facts.of(await item.target.stat(item.target_prefix, follow=not item.target_prefix))
+        except NotFound:
+            return None
+
+    async def _carry_small(self, waiting: list[tuple[Item, bool]]) -> list[tuple[Item, bool]]:
+        """Move small files that share their directories in packs; those that are left."""
+        if PACKS_FEATURE not in self._client.connection.peer_hello.features:
+            return waiting
+        moved: set[int] = set()
+        for batch in batched(item for item, _ in waiting):
+            if not await has_place(batch[0]):
+                continue  # which a file that comes by a session makes
+            account = Batch(self._report, batch)
+            try:
+                with self._lanes.carrying(self._lanes.alive[:1]):
+                    await carry(batch, self._carrier(batch[0], account))
+            except NetworkError:
+                raise
+            except FsmuxError as exc:
+                failure = self._client.connection.failure
+                if failure is not None:
+                    raise failure from exc
+                account.fail_rest(exc)
+            moved.update(item.number for item in batch)
+        return [(item, fresh) for item, fresh in waiting if item.number not in moved]
+
+    async def _judge(self, item: Item, existing: Facts | None) -> tuple[Item, bool] | None:
         """What is to be done about a source that is no directory: the item, and whether it is fresh; or nothing."""
         report, account, name = self._report, item.account, name_of((), item.label)
-        try:
-            existing = Facts.of(await item.target.stat(item.target_prefix, follow=not item.target_prefix))
-        except NotFound:
-            existing = None
         kept = self._options.kept
         verdict = await self._verdict(item, existing)
         if verdict is Verdict.DIRECTORY_IN_THE_WAY and self._options.delete and await self._clear(item, (), True):
@@ -593,19 +648,29 @@ class Transfer:
             return None
         return ledger.notes(self._client.disk, site.root, here, item.listed, self._report)
 
-    def _carrier(self, item: Item) -> Carrier:
+    def _notes_beside(self, item: Item) -> TreeNotes | None:
+        ledger, (site, here) = self._ledger, item.local
+        if ledger is None:
+            return None
+        return ledger.notes(self._client.disk, site.root, here[:-1], item.listed[:-1], self._report)
+
+    def _carrier(self, item: Item, batch: Batch | None = None) -> Carrier:
+        """What carries the small things of a tree; or a batch of which ``item`` is one."""
         if self._options.dry_run:
             return Rehearsal(item.account)
         down = isinstance(item.target, LocalSite)
         there = item.source_prefix if down else item.target_prefix
         site, here = item.local
         client, options = self._client, self._options
-        notes = self._notes(item)
+        notes = self._notes(item) if batch is None else self._notes_beside(item)
+        if batch is not None:
+            here, there = here[:-1], there[:-1]
         route = Route(
             client.connection, client.disk, site.root, here, there, options.durability, options.verify, self._run,
             notes, options.kept,
         )  # fmt: skip
-        return Download(route, item.account) if down else Upload(route, item.account)
+        account = batch or item.account
+        return Download(route, account) if down else Upload(route, account)
 
 
 def _surely_fresh(destination: Local, name: bytes) -> bool:
