@@ -282,3 +282,41 @@ def test_two_uploads_to_one_name_do_not_mix(relay: Relay, served: Path, source: 
     assert finished.status == 0, finished.err
     winner = source if second.status else other
     assert (served / "copy").read_bytes() in (source.read_bytes(), winner.read_bytes())
+
+
+EDITS: dict[str, tuple[list[tuple[int, bytes]], int, int]] = {
+    "one byte": ([(5 * MIB + 77, b"!")], SIZE, CHUNK),
+    "the first byte": ([(0, b"!")], SIZE, CHUNK),
+    "the last byte": ([(SIZE - 1, b"!")], SIZE, CHUNK),
+    "three places": ([(1, b"!"), (9 * MIB, b"some bytes"), (20 * MIB + 5, b"!")], SIZE, 3 * CHUNK),
+    "across a border of chunks": ([(7 * CHUNK - 1, b"!!")], SIZE, 2 * CHUNK),
+    "truncated": ([], 11 * MIB + 99, CHUNK),
+    "truncated and edited": ([(3 * MIB, b"!")], 11 * MIB + 99, 2 * CHUNK),
+    "grown": ([], SIZE + 2 * MIB, 3 * CHUNK),
+    "grown and edited": ([(3 * MIB, b"!")], SIZE + 2 * MIB, 4 * CHUNK),
+}
+"""What is written over, how large the file is then, and how many bytes of it may be sent, beside a little."""
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_a_source_edited_in_place_sends_the_chunks_that_changed(
+    url: Url, served: Path, there: Path, direction: Direction, edit: str
+) -> None:
+    places, size, most = EDITS[edit]
+    near, far = (there, served) if direction == "up" else (served, there)
+    pair = (there / "image", url("image")) if direction == "up" else (url("image"), there / "image")
+    words = ("transfer", "--json", "--chunk-size", "1MiB", *pair)
+    (near / "image").write_bytes(os.urandom(SIZE))
+    good(*words)
+    with (near / "image").open("r+b") as file:
+        for offset, data in places:
+            file.seek(offset)
+            file.write(data)
+        file.truncate(min(size, SIZE))
+        file.seek(0, os.SEEK_END)
+        file.write(os.urandom(max(0, size - SIZE)))
+    summary = good(*words).summary
+    assert (far / "image").read_bytes() == (near / "image").read_bytes()
+    assert summary["bytes_sent"] <= most + 64 * 1024
+    assert summary["bytes_sent"] + summary["bytes_resumed"] == size
