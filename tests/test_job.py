@@ -10,8 +10,20 @@ import pytest
 import trio
 
 from fsmux import job
+from fsmux.columns import Act
 from fsmux.errors import ConnectFailed, ConnectionLost, Damaged, FsmuxError, PeerShutdown, ProtocolError, RefusedError
-from fsmux.events import FileDone, FileFailed, FilesDone, FileStarted, Planned, Retrying, Summary, Warned
+from fsmux.events import (
+    REMOVE,
+    FileDone,
+    FileFailed,
+    FilesDone,
+    FileStarted,
+    NamesChanged,
+    Planned,
+    Retrying,
+    Summary,
+    Warned,
+)  # fmt: skip
 from fsmux.files.sink import Sink
 from fsmux.files.unpacking import Unpacker
 from fsmux.job import Job, Options
@@ -230,9 +242,9 @@ async def test_packs_that_stand_and_were_not_heard_of_are_told_once(case: Case) 
     files = make_tree(case.source / "tree")
     commit, cuts = Unpacker.commit, 0
 
-    def commit_and_cut(unpacker: Unpacker) -> Any:
+    def commit_and_cut(unpacker: Unpacker, poll: Any = None) -> Any:
         nonlocal cuts
-        failures = commit(unpacker)
+        failures = commit(unpacker, poll)
         cuts += 1
         if cuts == 1:
             trio.from_thread.run_sync(case.cut)
@@ -242,6 +254,55 @@ async def test_packs_that_stand_and_were_not_heard_of_are_told_once(case: Case) 
         summary = await case.run("tree/", "copy")
     assert case.told() == sorted(files)
     assert (summary.files, summary.skipped, summary.failed) == (len(files), 0, 0)
+
+
+def clutter(top: Path) -> set[str]:
+    """What no source has."""
+    names = {f"extra{number}" for number in range(3)} | {"d/extra", "d/other"}
+    (top / "d").mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (top / name).mkdir()
+        (top / name / "inside").touch()
+    return names
+
+
+def removed(case: Case) -> list[str]:
+    found = []
+    for event in case.side.of(NamesChanged):
+        found += [one.path for one in event.each() if one.action == REMOVE]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("number", [*range(1, 25), 30, 40])
+async def test_a_mirror_that_is_cut_at_any_event_removes_and_tells_once(case: Case, number: int) -> None:
+    files = make_tree(case.source / "tree")
+    names = clutter(case.target / "copy")
+    case.side.on_event = at(number, case)
+    summary = await case.run("tree/", "copy", delete=True)
+    assert (summary.files, summary.deleted, summary.failed) == (len(files), 5, 0)
+    assert removed(case) == sorted(names)
+    assert not [name for name in names if (case.target / "copy" / name).exists()]
+
+
+async def test_removals_that_were_done_and_not_heard_of_are_told_once(case: Case) -> None:
+    make_tree(case.source / "tree")
+    names = clutter(case.target / "copy")
+    commit, cuts = Unpacker.commit, 0
+
+    def commit_and_cut(unpacker: Unpacker, poll: Any = None) -> Any:
+        nonlocal cuts
+        removing = any(staged.group.act is Act.REMOVE for staged in unpacker._staged)
+        failures = commit(unpacker, poll)
+        if removing:
+            cuts += 1
+            if cuts == 1:
+                trio.from_thread.run_sync(case.cut)
+        return failures
+
+    with patch.object(Unpacker, "commit", commit_and_cut):
+        summary = await case.run("tree/", "copy", delete=True)
+    assert (summary.deleted, summary.retries) == (5, 1)
+    assert removed(case) == sorted(names)
 
 
 # ---- what fails ----------------------------------------------------------------------------------------------------
