@@ -93,6 +93,8 @@ def test_a_flip_that_tcp_does_not_see_is_healed(
             assert early, outcome
             assert outcome.status in BY_CONTRACT, outcome
             assert outcome.sentence
+            standing = [file for file in files if (far / file.relative_to(near)).exists()]
+            assert all((far / file.relative_to(near)).read_bytes() == file.read_bytes() for file in standing)
             good(*words)
         for file in files:
             assert (far / file.relative_to(near)).read_bytes() == file.read_bytes()
