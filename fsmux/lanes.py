@@ -2,8 +2,9 @@
 
 Theory: the first lane is the client's own connection; whatever is asked about names goes over it, and the transfer ends
 with it.  The others carry files only.  They are opened at once and beside the scan, so that they cost no time, and a
-transfer goes on without those that cannot be opened or that are lost.  A lane that can carry a file and has the
-fewest is the next to get one; the extents of a big file go over all of them.
+transfer goes on without those that cannot be opened or that are lost; meanwhile another is dialled in the place of
+each, with growing delays.  A lane that can carry a file and has the fewest is the next to get one; the extents of a big
+file go over all of them that are there when it begins.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from fsmux.backoff import Backoff
 from fsmux.errors import ConnectionLost, FsmuxError, PeerShutdown
 from fsmux.events import Retrying, Warned
 from fsmux.limits import MIB
@@ -60,6 +62,11 @@ class Lanes:
     def alive(self) -> list[Lane]:
         """Those that can carry files, the least busy first."""
         return sorted((lane for lane in self._lanes if lane.alive), key=lambda lane: lane.files)
+
+    @property
+    def _dead(self) -> int:
+        """Lanes that were lost until now, whatever came in their place."""
+        return sum(not lane.alive for lane in self._lanes)
 
     @contextmanager
     def least_busy(self) -> Iterator[Lane]:
@@ -116,13 +123,13 @@ class Lanes:
     ) -> Outcome:
         """Make an attempt at a file, and again as often as a lane other than the first was lost meanwhile."""
         for number in range(1, len(self._lanes) + 1):
-            before = len(self.alive)
+            before = self._dead
             try:
                 return await attempt()
             except PeerShutdown:
                 raise  # it goes for all connections
             except FsmuxError as exc:
-                if len(self.alive) == before or not self._lanes[0].alive:
+                if self._dead == before or not self._lanes[0].alive:
                     raise
                 observer(Retrying(name, number, 0.0, str(exc)))
         return await attempt()
@@ -133,29 +140,40 @@ class Lanes:
             await self._changed.wait()
 
     async def keep(self, client: Client, observer: Observer) -> None:
-        """Open a lane and hold it until cancelled. Never raises."""
-        waiting = True
+        """Hold a lane until cancelled, another one when it is lost, as long as there is a point in it. Never raises."""
+        backoff = Backoff()
+        self._dialling += 1
+        first = True
 
-        def over() -> None:
-            nonlocal waiting
-            if waiting:
-                waiting = False
+        def known() -> None:
+            nonlocal first
+            if first:
+                first = False
                 self._dialling -= 1
                 self._changed.set()
                 self._changed = trio.Event()
 
-        self._dialling += 1
         try:
-            async with client.dial() as connection:
-                self._lanes.append(Lane(connection))
-                over()
-                while await connection.accept() is not None:
-                    pass  # servers open no streams; this returns when the connection is lost, which is then closed
-            raise connection.failure or ConnectionLost("the server closed it")
-        except FsmuxError as exc:
-            observer(Warned(str(client.remote.server), f"one connection less: {exc}"))
+            while self._lanes[0].alive:
+                held = False
+                try:
+                    async with client.dial() as connection:
+                        held = True
+                        self._lanes.append(Lane(connection))
+                        known()
+                        while await connection.accept() is not None:
+                            pass  # servers open no streams; this returns when the connection is lost and then closed
+                    raise connection.failure or ConnectionLost("the server closed it")
+                except FsmuxError as exc:
+                    if held or first:  # and not of each attempt to get it back
+                        observer(Warned(str(client.remote.server), f"one connection less: {exc}"))
+                    known()
+                    delay = backoff.failed(progressed=held)
+                    if delay is None or not exc.retryable or isinstance(exc, PeerShutdown):
+                        return
+                await trio.sleep(delay)
         finally:
-            over()
+            known()
 
 
 @asynccontextmanager

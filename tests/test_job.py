@@ -423,7 +423,7 @@ async def test_further_connections_come_back_with_the_first(case: Case) -> None:
     case.side.on_event = at(1, case, FileStarted)
     before = len(case.side.behind)
     await case.run("file", "copy", connections=3)
-    assert len(case.side.behind) - before == 6
+    assert len(case.side.behind) - before >= 6  # more if one came back while the first was not known to be lost
     assert all("connection less" in event.message for event in case.side.of(Warned))
 
 

@@ -208,6 +208,24 @@ async def test_a_lost_connection_leaves_its_pieces_to_the_others(joint: Joint, c
     assert any("cable" in event.message for event in joint.side.of(Warned))
 
 
+async def test_another_connection_takes_the_place_of_a_lost_one(joint: Joint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsmux.backoff.FIRST_SECONDS", 0.0)
+    (joint.source / "many").mkdir()
+    for number in range(40):
+        (joint.source / f"many/{number}").write_bytes(content(MIB, number))
+    behind = len(joint.side.behind)
+    joint.when(3 * MIB, lambda: joint.cut(1))
+    summary = await joint("many", streams=4, connections=2)
+    assert (summary.files, summary.failed) == (40, 0)
+    assert len(joint.near) == 3
+    carried = joint.carried()[-1] if joint.direction == "down" else joint.carried()[behind + 1]
+    assert carried > 5 * MIB
+    assert len(joint.side.of(Warned)) == 1
+    for number in range(40):
+        (found,) = (joint.target / "many").rglob(str(number))
+        assert found.read_bytes() == content(MIB, number)
+
+
 async def test_all_further_connections_may_be_lost(joint: Joint) -> None:
     wanted = joint.write()
     joint.when(SIZE // 3, lambda: [joint.cut(number) for number in (1, 2, 3)])
