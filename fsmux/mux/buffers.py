@@ -70,6 +70,7 @@ class BufferPool:
     def __init__(self) -> None:
         self._free: list[_Slab] = []
         self._current: _Slab | None = None
+        self._keep = KEEP
         self.allocated = 0
 
     def place(self, length: int, places: tuple[Extent, ...] = ()) -> Data:
@@ -103,6 +104,19 @@ class BufferPool:
                 else:
                     self._give(slab)
 
+    def close(self) -> None:
+        """Nothing more arrives: keep no slab for it. What is laid out stays until it is released.
+
+        Without this the slabs of each connection that has ended would stay until somebody looks for cycles, which a
+        server seldom does.
+        """
+        self.allocated -= len(self._free)
+        self._free.clear()
+        self._keep = 0
+        current, self._current = self._current, None
+        if current is not None and not current.pending:
+            self.allocated -= 1
+
     def _take(self) -> _Slab:
         if self._free:
             return self._free.pop()
@@ -111,7 +125,7 @@ class BufferPool:
 
     def _give(self, slab: _Slab) -> None:
         slab.used = 0
-        if len(self._free) < KEEP:
+        if len(self._free) < self._keep:
             self._free.append(slab)
         else:
             self.allocated -= 1

@@ -436,6 +436,7 @@ async def open_connection(
                 raise
             await connection._finish(limits.DRAIN_SECONDS)
     finally:
+        connection._table.close()
         await transport.aclose()
 
 

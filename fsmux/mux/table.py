@@ -106,6 +106,11 @@ class StreamTable:
         self._accept_in.close()
         self.changed.set()
 
+    def close(self) -> None:
+        """Nothing arrives any more: no buffers are kept for it."""
+        self._placed = None
+        self._pool.close()
+
     # ---- for streams -----------------------------------------------------------------------------------------------
 
     def run_soon(self, fn: Callable[[], None]) -> None:

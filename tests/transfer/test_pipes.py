@@ -213,3 +213,21 @@ async def test_a_chunk_that_is_never_right_is_given_up(served: Path, tmp_path: P
             async with side.client.connection.open_stream(Get((b"name",), chunk_size=CHUNK)) as stream:
                 await drain.receive_on(stream)
     assert not written
+
+
+@pytest.mark.parametrize("kind", ["unix", "memory"])
+async def test_a_connection_that_has_ended_holds_no_buffers(served: Path, tmp_path: Path, kind: str) -> None:
+    """A server looks for cycles so seldom that those of a hundred connections would add up to gigabytes."""
+    data = content(8 * BIG)
+    async with facing(kind, served, tmp_path) as side:
+        async with side.client.connection.open_stream(Create((b"name",))) as stream:
+            await stream.expect_message(Attrs)
+            for offset in range(0, len(data), BIG):
+                await write(stream, data[offset : offset + BIG], offset)
+            await stream.send(Close())
+            while not isinstance(await stream.expect_message(Ok, Committed), Committed):
+                pass
+        (behind,) = side.behind
+        assert behind._table.slabs
+    assert (served / "name").read_bytes() == data
+    assert not behind._table.slabs

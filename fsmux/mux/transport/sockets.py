@@ -389,6 +389,7 @@ class SocketTransport(Transport):
         finally:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+            self._unit = memoryview(b"")  # whatever else holds on to a connection that has ended
 
 
 _MORE = getattr(socket, "MSG_MORE", 0)
