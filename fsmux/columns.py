@@ -16,6 +16,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
     from fsmux.errors import FsmuxError
@@ -49,6 +50,7 @@ class Act(IntEnum):
 class Group:
     """Entries of ``directory``.  The columns are parallel; ``targets`` has one item for each symbolic link, in order.
     Of what is to be linked it has the path that each file has already, below what ``directory`` is below of.
+    ``owners``, if they are kept, has user and group of each entry, as :func:`owner_of` makes one number of them.
     ``shared`` has, for files with several names, a key that is the same for all names of one file, and no other's.
 
     A group without names and with one mode and time is about the directory itself.  ``crcs`` and ``lost`` (index and
@@ -68,6 +70,7 @@ class Group:
     more: bool = False
     error: FsmuxError | None = None
     shared: dict[int, bytes] = field(default_factory=dict)
+    owners: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,6 +111,7 @@ class Group:
             [texts[index] for index in indexes if index in texts] if texts else [],
             act,
             shared=_moved(self.shared, indexes) if self.shared else {},
+            owners=[self.owners[index] for index in indexes] if self.owners else [],
         )
 
     def cut(self, start: int, stop: int) -> Group:
@@ -126,6 +130,7 @@ class Group:
             more=self.more or stop < len(self.names),
             error=self.error if stop >= len(self.names) else None,
             shared=_moved(self.shared, range(start, stop)) if self.shared else {},
+            owners=self.owners[start:stop],
         )
 
 
@@ -134,9 +139,18 @@ def _moved(column: dict[int, bytes], indexes: Sequence[int]) -> dict[int, bytes]
     return {place: column[index] for place, index in enumerate(indexes) if index in column}
 
 
-def itself(directory: Parts, mtime: int, mode: int, act: Act) -> Group:
+def itself(directory: Parts, mtime: int, mode: int, act: Act, owner: int | None = None) -> Group:
     """A group about a directory itself."""
-    return Group(directory, [], [0], [mtime], [mode], [], act)
+    return Group(directory, [], [0], [mtime], [mode], [], act, owners=[] if owner is None else [owner])
+
+
+def owner_of(facts: os.stat_result) -> int:
+    """User and group as one number."""
+    return facts.st_uid << 32 | facts.st_gid
+
+
+OWNER_COST: Final = 10
+"""Bytes of that number, at most."""
 
 
 ENTRY_COST: Final = 16
@@ -166,7 +180,7 @@ def weight(group: Group) -> int:
 
 def _entry_cost(group: Group) -> int:
     """Bytes of an entry beside its texts, at most: a size takes a byte for each seven bits."""
-    return ENTRY_COST + max(max(group.sizes, default=0).bit_length() + 6, 7) // 7
+    return ENTRY_COST + OWNER_COST * bool(group.owners) + max(max(group.sizes, default=0).bit_length() + 6, 7) // 7
 
 
 class Packer:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from fsmux import limits
 from fsmux._version import __version__
 from fsmux.errors import FsmuxError
 from fsmux.wire.frames import (
+    CHOWN_FEATURE,
     HOLES_FEATURE,
     JOIN_FEATURE,
     KEPT_FEATURE,
     LINKS_FEATURE,
+    OWNERS_FEATURE,
     PACE_FEATURE,
     PACKS_FEATURE,
     SYNC_FEATURE,
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 FEATURES: tuple[str, ...] = (
     PACE_FEATURE, JOIN_FEATURE, PACKS_FEATURE, LINKS_FEATURE, SYNC_FEATURE, HOLES_FEATURE, KEPT_FEATURE,
+    OWNERS_FEATURE,
 )  # fmt: skip
 """Optional parts of the protocol that this side speaks beyond version 1."""
 
@@ -36,7 +40,7 @@ def hello(mechanisms: Sequence[str] = (), *, read_only: bool = False) -> Hello:
     return Hello(
         min_version=VERSION,
         max_version=VERSION,
-        features=FEATURES,
+        features=(*FEATURES, CHOWN_FEATURE) if os.geteuid() == 0 else FEATURES,
         agent=f"fsmux/{__version__}",
         max_streams=limits.MAX_STREAMS,
         initial_credit=limits.INITIAL_CREDIT,

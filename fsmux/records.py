@@ -49,10 +49,11 @@ class Durability(IntEnum):
 
 
 class Kept(Struct, frozen=True):
-    """What a receiver keeps of a file beside its bytes: modification times, permission bits."""
+    """What a receiver keeps of a file beside its bytes: modification times, permission bits, user and group."""
 
     times: bool = True
     perms: bool = True
+    owner: bool = False
 
 
 EVERYTHING = Kept()
@@ -83,6 +84,7 @@ class Attrs(Struct, frozen=True):
     mtime_ns: int = 0
     mode: int = 0
     link_target: bytes = b""
+    owner: int | None = None
 
 
 def printable(name: Parts | bytes | str) -> str:

@@ -26,6 +26,7 @@ from fsmux.files.source import Source
 from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
 from fsmux.limits import KIB, MAX_FILE_SIZE
 from fsmux.plan.walk import batches, preorder
+from fsmux.records import Attrs
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Outcome, Report, together
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from fsmux.moving.comparing import Digester
     from fsmux.moving.tree import Looker
     from fsmux.mux.stream import Stream
-    from fsmux.records import Attrs, Parts
+    from fsmux.records import Parts
     from fsmux.transfer.disk import Disk
 
     Batches = AsyncGenerator[list[Group], None]
@@ -75,17 +76,22 @@ class Site(Protocol):
 
 
 class RemoteSite:
-    """The server's side."""
+    """The server's side.  ``owners``: whether it is asked whose things are."""
+
+    owners = False
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs:
-        return await self._client.stat(parts, follow=follow)
+        stat = Stat(parts, follow, self.owners)
+        async with self._client.connection.open_stream(stat, end=True) as stream:
+            attrs: Attrs = await stream.expect_message(Attrs)
+            return attrs
 
     @asynccontextmanager
     async def scan(self, parts: Parts) -> AsyncIterator[Batches]:
-        async with self._client.connection.open_stream(Walk(parts), end=True) as stream:
+        async with self._client.connection.open_stream(Walk(parts, self.owners), end=True) as stream:
             stream.expect(None)
 
             async def batches() -> Batches:
@@ -100,7 +106,7 @@ class RemoteSite:
         if nothing:
             yield None
             return
-        async with self._client.connection.open_stream(Look(parts)) as stream:
+        async with self._client.connection.open_stream(Look(parts, owners=self.owners)) as stream:
             stream.expect(None)
             yield RemoteLooker(stream)
             stream.reset(ErrorCode.CANCELLED)  # of what it was asked for, nothing more matters
@@ -122,7 +128,7 @@ class RemoteSite:
         """
         open_stream = self._client.connection.open_stream
         streams = (
-            open_stream(Stat(parts, False), end=True),
+            open_stream(Stat(parts, False, options.kept.owner), end=True),
             open_stream(Get(parts, fresh=True, chunk_size=options.chunk_size)),
         )
         try:
@@ -216,7 +222,8 @@ class LocalDigester:
 class LocalLooker:
     """Looks itself."""
 
-    def __init__(self, disk: Disk, root: Root, base: Parts) -> None:
+    def __init__(self, disk: Disk, root: Root, base: Parts, owners: bool) -> None:
+        self._owners = owners
         self._disk = disk
         self._root = root
         self._base = base
@@ -246,7 +253,7 @@ class LocalLooker:
         while self._asked:
             directory = self._asked.popleft()
             try:
-                for group in listing.groups(self._root, self._base + directory):
+                for group in listing.groups(self._root, self._base + directory, self._owners):
                     group.directory = directory
                     yield group
             except FsmuxError as error:
@@ -254,7 +261,12 @@ class LocalLooker:
 
 
 class LocalSite:
-    """A directory on this machine, held open. Without a root it is one that does not exist yet."""
+    """A directory on this machine, held open. Without a root it is one that does not exist yet.
+
+    ``owners``: whether it says whose things are.
+    """
+
+    owners = False
 
     def __init__(self, client: Client, lanes: Lanes, root: Root | None) -> None:
         self._client = client
@@ -270,13 +282,13 @@ class LocalSite:
 
     async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs:
         root = self.root
-        return await self._disk.meta(root.stat, parts, follow)
+        return await self._disk.meta(root.stat, parts, follow, self.owners)
 
     @asynccontextmanager
     async def scan(self, parts: Parts) -> AsyncIterator[Batches]:
         root = self.root
         with (
-            closing(preorder(lambda below: listing.groups(root, below), parts)) as found,
+            closing(preorder(lambda below: listing.groups(root, below, self.owners), parts)) as found,
             closing(batches(found)) as hops,
         ):
 
@@ -292,7 +304,7 @@ class LocalSite:
         if nothing or self._held is None:
             yield None
             return
-        with closing(LocalLooker(self._disk, self._held, parts)) as looker:
+        with closing(LocalLooker(self._disk, self._held, parts, self.owners)) as looker:
             yield looker
 
     @asynccontextmanager

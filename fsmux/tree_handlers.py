@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
     """A whole tree, directories before what is in them."""
-    found = preorder(lambda parts: listing.groups(context.root, parts), request.path)
+    found = preorder(lambda parts: listing.groups(context.root, parts, request.owners), request.path)
     await _send_groups(context, stream, found)
     await stream.send(Ok(), end=True)
 
@@ -45,15 +45,15 @@ async def look(context: Context, stream: Stream, request: Look) -> None:
     while message is not None:
         if not isinstance(message, Look):
             raise ProtocolError(f"a look is not followed by {type(message).__name__}")
-        await _send_groups(context, stream, _each(context, base, message.directories))
+        await _send_groups(context, stream, _each(context, base, message.directories, request.owners))
         message = await stream.receive()
     stream.end()
 
 
-def _each(context: Context, base: Parts, directories: Iterable[Parts]) -> Generator[Group, None, None]:
+def _each(context: Context, base: Parts, directories: Iterable[Parts], owners: bool) -> Generator[Group, None, None]:
     for directory in directories:
         try:
-            for group in listing.groups(context.root, base + directory):
+            for group in listing.groups(context.root, base + directory, owners):
                 group.directory = directory
                 yield group
         except FsmuxError as error:

@@ -33,6 +33,7 @@ def groups(draw: st.DrawFn) -> Group:
         list(range(len(found))),
         [kind | 0o644 for kind in found],
         [b"t" * draw(st.sampled_from([1, 4095])) for kind in found if kind == SYMLINK],
+        owners=[2**64 - 1 - number for number in range(len(found))] if draw(st.booleans()) else [],
         shared={
             number: b"%016d" % number for number, kind in enumerate(found) if kind == REGULAR and draw(st.booleans())
         },
@@ -44,9 +45,10 @@ def rows(group: Group) -> list[tuple[object, ...]]:
         return [(group.directory, None, group.mtimes[0], group.modes[0], group.act)]
     texts = group.link_targets()
     columns = zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
-    shared = group.shared
+    shared, owners = group.shared, group.owners or [None] * len(group)
     return [
-        (group.directory, *row, texts.get(index), group.act, shared.get(index)) for index, row in enumerate(columns)
+        (group.directory, *row, texts.get(index), group.act, shared.get(index), owners[index])
+        for index, row in enumerate(columns)
     ]
 
 

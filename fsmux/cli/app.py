@@ -165,6 +165,9 @@ def transfer(
     no_perms: Annotated[
         bool, option("--no-perms", help="Do not keep permissions: new files get the usual ones, others keep theirs.")
     ] = False,
+    owner: Annotated[
+        bool, option("--owner", help="Keep user and group, by their numbers; the receiving side must run as root.")
+    ] = False,
     manifest: Annotated[
         str | None,
         option(
@@ -193,7 +196,7 @@ def transfer(
     options = command.TransferOptions(
         tuple(paths), dry_run, level, json, progress.value, checksum, update, delete, tuple(exclude or ()),
         tuple(include or ()), files_from, from0, connections, streams, chunk_size, bwlimit, not no_resume, retries,
-        timeout, durability.value, verify.value, not no_times, not no_perms, manifest, repair, token_file,
+        timeout, durability.value, verify.value, not no_times, not no_perms, owner, manifest, repair, token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

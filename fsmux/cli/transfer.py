@@ -55,6 +55,7 @@ class TransferOptions:
     verify: str
     times: bool
     perms: bool
+    owner: bool
     manifest: str | None
     repair: bool
     token_file: str | None
@@ -127,7 +128,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
             resume=options.resume,
             durability=Durability[options.durability.upper()],
             verify=options.verify == "disk",
-            kept=Kept(options.times, options.perms),
+            kept=Kept(options.times, options.perms, options.owner),
             dry_run=options.dry_run,
             selection=_selection(options),
             checksum=options.checksum,

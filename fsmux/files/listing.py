@@ -11,7 +11,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group
+from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group, owner_of
 from fsmux.errors import from_os_error
 from fsmux.files import names
 from fsmux.files.naming import named
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from fsmux.records import Parts
 
 
-def groups(root: Root, parts: Parts) -> Generator[Group, None, None]:
+def groups(root: Root, parts: Parts, owners: bool = False) -> Generator[Group, None, None]:
     """The entries of a directory, without what is reserved, in groups of which all but the last have ``more`` set.
 
-    Their ``directory`` is ``parts``.  A generator that holds a descriptor: exhaust it or close it.
+    Their ``directory`` is ``parts``; with ``owners`` they say whose the entries are.
+    A generator that holds a descriptor: exhaust it or close it.
     """
     lease = root.look_into(parts)
     try:
@@ -36,7 +37,8 @@ def groups(root: Root, parts: Parts) -> Generator[Group, None, None]:
             found = _names(root.sys, fd)
             for start in range(0, len(found) or 1, GROUP_ENTRIES):
                 page = found[start : start + GROUP_ENTRIES]
-                yield _group(root, fd, parts, page, more=start + GROUP_ENTRIES < len(found))
+                more = start + GROUP_ENTRIES < len(found)
+                yield _group(root, fd, parts, page, more=more, owners=owners)
     finally:
         lease.close()
 
@@ -56,7 +58,7 @@ def _names(sys: Syscalls, directory: int) -> list[bytes]:
     return found
 
 
-def _group(root: Root, fd: int, parts: Parts, found: list[bytes], *, more: bool) -> Group:
+def _group(root: Root, fd: int, parts: Parts, found: list[bytes], *, more: bool, owners: bool) -> Group:
     sys, stat = root.sys, root.sys.stat
     try:
         facts = [stat(fd, name) for name in found]
@@ -69,6 +71,7 @@ def _group(root: Root, fd: int, parts: Parts, found: list[bytes], *, more: bool)
         [one.st_mtime_ns for one in facts],
         [one.st_mode & MODE_BITS for one in facts],
         more=more,
+        owners=[owner_of(one) for one in facts] if owners else [],
     )
     if facts and max([one.st_nlink for one in facts]) > 1:
         group.shared = {

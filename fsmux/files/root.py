@@ -58,20 +58,20 @@ class Root(Landing):
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
-    def stat(self, parts: Parts, follow: bool = False) -> Attrs:
+    def stat(self, parts: Parts, follow: bool = False, owner: bool = False) -> Attrs:
         names.check(parts)
         with named(parts), self._top as top:
             if not parts:
-                return tree.attrs_of(self.sys.fstat(top))
+                return tree.attrs_of(self.sys.fstat(top), owner=owner)
             with self._step(top, parts[:-1], links=True) as parent:
                 facts = self.sys.stat(parent, parts[-1])
                 if not stat.S_ISLNK(facts.st_mode):
-                    return tree.attrs_of(facts)
+                    return tree.attrs_of(facts, owner=owner)
                 if not follow:
-                    return tree.attrs_of(facts, self.sys.readlink(parent, parts[-1]))
+                    return tree.attrs_of(facts, self.sys.readlink(parent, parts[-1]), owner)
             fd = open_target(self.sys, top, parts)
             try:
-                return tree.attrs_of(self.sys.fstat(fd))
+                return tree.attrs_of(self.sys.fstat(fd), owner=owner)
             finally:
                 self._close(fd)
 
@@ -210,6 +210,8 @@ class Root(Landing):
             with state.hold() as here:
                 self.sys.symlink(target, here, name)
                 try:
+                    if attrs is not None and attrs.owner is not None and self.sys.euid() == 0:
+                        self.sys.chown_link(here, name, *divmod(attrs.owner, 2**32))
                     if attrs is not None and attrs.mtime_ns:
                         self.sys.utime_link(here, name, attrs.mtime_ns)
                     with self._top as top:
@@ -233,11 +235,15 @@ class Root(Landing):
                     if kind == Kind.SPECIAL:
                         raise NotRegular(f"{printable(parts)}: neither a file nor a directory")
                     if kind == Kind.SYMLINK:
+                        if attrs.owner is not None and self.sys.euid() == 0:
+                            self.sys.chown_link(parent, parts[-1], *divmod(attrs.owner, 2**32))
                         if attrs.mtime_ns:
                             self.sys.utime_link(parent, parts[-1], attrs.mtime_ns)
                         return
             fd = open_beneath(self.sys, top, parts, OPEN_READ)
             try:
+                if attrs.owner is not None and self.sys.euid() == 0:
+                    self.sys.fchown(fd, *divmod(attrs.owner, 2**32))
                 if attrs.mode & 0o777:
                     self.sys.fchmod(fd, attrs.mode & 0o777)
                 if attrs.mtime_ns:

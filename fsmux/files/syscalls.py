@@ -247,6 +247,13 @@ class Syscalls:
     def fchmod(self, fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
 
+    def fchown(self, fd: int, user: int, group: int) -> None:
+        os.fchown(fd, user, group)
+
+    def chown_link(self, directory: int, name: bytes, user: int, group: int) -> None:
+        """Of the name itself, which may be a symbolic link."""
+        os.chown(name, user, group, dir_fd=directory, follow_symlinks=False)
+
     def futime(self, fd: int, mtime_ns: int) -> None:
         os.utime(fd, ns=(mtime_ns, mtime_ns))
 

@@ -8,6 +8,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from fsmux.columns import owner_of
 from fsmux.files import names
 from fsmux.files.syscalls import OPEN_DIRECTORY
 from fsmux.records import Attrs, Kind
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 _KINDS: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 
 
-def attrs_of(facts: os.stat_result, link_target: bytes = b"") -> Attrs:
+def attrs_of(facts: os.stat_result, link_target: bytes = b"", owner: bool = False) -> Attrs:
     kind = _KINDS.get(stat.S_IFMT(facts.st_mode), Kind.SPECIAL)
     size = facts.st_size if kind == Kind.FILE else 0
-    return Attrs(kind, size, facts.st_mtime_ns, facts.st_mode & 0o777, link_target)
+    return Attrs(kind, size, facts.st_mtime_ns, facts.st_mode & 0o777, link_target, owner_of(facts) if owner else None)
 
 
 def entries(sys: Syscalls, directory: int) -> Generator[tuple[bytes, Attrs], None, None]:

@@ -129,6 +129,7 @@ class Unpacker:
         self._sys = root.sys
         self._base = base
         self._kept = kept
+        self._owners = root.sys.euid() == 0
         together = durability is Durability.BATCH or (verify and durability is Durability.NONE)
         self.commits_together = together and _tells_of_writes(root.sys)
         """Whether several packs are best written before :meth:`commit`."""
@@ -292,11 +293,11 @@ class Unpacker:
                     if crc32(data) != crc:
                         raise IntegrityError(f"{self._named(group, index)}: it arrived damaged")
                     usual = mode & 0o777 if self._kept.perms else kept_mode(self._sys, directory, name)
-                    self._write_file(here, temporary, data, mtime, usual)
+                    self._write_file(here, temporary, data, mtime, usual, self._owner(group, index))
                     if self._verify and not self.commits_together:
                         self._read_back(here, temporary, group, index)
                 else:
-                    self._write_link(here, temporary, texts[index], mtime)
+                    self._write_link(here, temporary, texts[index], mtime, self._owner(group, index))
                 if self.commits_together:
                     staged.files.append((temporary, index))
                     temporary = unique()
@@ -314,7 +315,13 @@ class Unpacker:
     def _named(self, group: Group, index: int) -> str:
         return printable((*self._base, *group.directory, group.names[index]))
 
-    def _write_file(self, here: int, temporary: bytes, data: memoryview, mtime: int, mode: int | None) -> None:
+    def _owner(self, group: Group, index: int) -> int | None:
+        return group.owners[index] if group.owners and self._owners else None
+
+    def _write_file(
+        self, here: int, temporary: bytes, data: memoryview, mtime: int, mode: int | None,
+        owner: int | None,
+    ) -> None:  # fmt: skip
         """Without a ``mode`` it has the one of any new file."""
         sys = self._sys
         if self._verify and mode is not None:
@@ -323,6 +330,8 @@ class Unpacker:
         try:
             if data and sys.pwrite(fd, data, 0) != len(data):
                 ranges.write_all(sys, fd, [data], 0)
+            if owner is not None:
+                sys.fchown(fd, *divmod(owner, 2**32))
             if mode is not None:
                 masked = self._masked.get(mode)
                 if masked is None:  # what the process's mask takes off is the same for all
@@ -364,9 +373,11 @@ class Unpacker:
                 sys.unlink(here, temporary)
             raise
 
-    def _write_link(self, here: int, temporary: bytes, text: bytes, mtime: int) -> None:
+    def _write_link(self, here: int, temporary: bytes, text: bytes, mtime: int, owner: int | None) -> None:
         self._sys.symlink(text, here, temporary)
         try:
+            if owner is not None:
+                self._sys.chown_link(here, temporary, *divmod(owner, 2**32))
             if self._kept.times:
                 self._sys.utime_link(here, temporary, mtime)
         except OSError:
@@ -522,12 +533,12 @@ class Unpacker:
         try:
             with lease as directory:
                 if group.itself:
-                    self._set(directory, group.mtimes[0], group.modes[0])
+                    self._set(directory, group.mtimes[0], group.modes[0], self._owner(group, 0))
                 for index, name in enumerate(group.names):
                     try:
                         fd = self._sys.openat(directory, name, OPEN_READ)
                         try:
-                            self._set(fd, group.mtimes[index], group.modes[index])
+                            self._set(fd, group.mtimes[index], group.modes[index], self._owner(group, index))
                         finally:
                             self._sys.close(fd)
                     except OSError as error:
@@ -535,7 +546,9 @@ class Unpacker:
         finally:
             lease.close()
 
-    def _set(self, fd: int, mtime: int, mode: int) -> None:
+    def _set(self, fd: int, mtime: int, mode: int, owner: int | None) -> None:
+        if owner is not None:
+            self._sys.fchown(fd, *divmod(owner, 2**32))
         if self._kept.perms:
             self._sys.fchmod(fd, mode & 0o777)
         if self._kept.times:

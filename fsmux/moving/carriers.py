@@ -340,7 +340,7 @@ def _answers(group: Group, asked: Group) -> bool:
     """Whether this is what was asked for: sizes, times and permissions of files may have changed since."""
     if group.names != asked.names or group.directory != asked.directory or group.act is not asked.act:
         return False
-    if group.targets != asked.targets:
+    if group.targets != asked.targets or group.owners != asked.owners:
         return False
     if group.modes == asked.modes:
         return True

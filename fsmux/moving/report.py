@@ -55,6 +55,7 @@ class Report:
         """Grows with whatever the destination surely has and had not before."""
         self._accounts: dict[int, Account] = {}
         self._mapped = self._planned = False
+        self._warned: set[str] = set()
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.FileProgress):
@@ -103,6 +104,12 @@ class Report:
         self._tell(FileSkipped(name, size, reason))
         if warn:
             self._tell(events.Warned(name, f"skipped: {reason}"))
+
+    def warn_once(self, text: str) -> None:
+        """Of all attempts, one says so."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._tell(events.Warned("", text))
 
     def would(self, action: str, name: str) -> None:
         self.deleted += action == events.REMOVE

@@ -174,8 +174,9 @@ class Sharing:
             )
 
     async def _make(self, waiting: _Waiting) -> None:
-        name, _, size, mtime, mode, fresh = waiting.further
+        name, _, size, mtime, mode, fresh, owner = waiting.further
         if size > SMALL_FILE:
-            self.ended(waiting.parts, await self._send(waiting.parts, Large(name, size, fresh)))
+            self.ended(waiting.parts, await self._send(waiting.parts, Large(name, size, fresh, owner)))
         else:
-            await self._carrier.put(Group(waiting.directory, [name], [size], [mtime], [mode]))
+            group = Group(waiting.directory, [name], [size], [mtime], [mode], owners=[] if owner is None else [owner])
+            await self._carrier.put(group)

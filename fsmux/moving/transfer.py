@@ -53,7 +53,14 @@ from fsmux.plan.plan import (
 from fsmux.records import EVERYTHING, Attrs, Kind, Parts, printable
 from fsmux.sites import LocalSite, RemoteSite, Site, local_site
 from fsmux.urls import Local, Remote
-from fsmux.wire.frames import KEPT_FEATURE, LINKS_FEATURE, PACKS_FEATURE, SYNC_FEATURE
+from fsmux.wire.frames import (
+    CHOWN_FEATURE,
+    KEPT_FEATURE,
+    LINKS_FEATURE,
+    OWNERS_FEATURE,
+    PACKS_FEATURE,
+    SYNC_FEATURE,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -72,6 +79,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 U = TypeVar("U")
+S = TypeVar("S", LocalSite, RemoteSite)
 
 
 @dataclass(slots=True)
@@ -138,6 +146,8 @@ class Transfer:
             sources = [replace(sources[0], trailing_slash=True)]
         if self._options.kept != EVERYTHING and KEPT_FEATURE not in self._client.connection.peer_hello.features:
             raise Unsupported("the server keeps times and permissions always; both sides need this release of fsmux")
+        if self._options.kept.owner:
+            self._check_owners(isinstance(destination, Remote))
         count = 1 if self._options.dry_run else self._options.connections
         with ExitStack() as open_roots:
             async with open_lanes(self._client, count, self._report, self._run) as self._lanes:
@@ -263,15 +273,30 @@ class Transfer:
         looked, self._asked = open_roots.enter_context(asking)
         return looked
 
+    def _check_owners(self, up: bool) -> None:
+        """Owners are set by root alone: otherwise that is said, and they are left out."""
+        features = self._client.connection.peer_hello.features
+        if OWNERS_FEATURE not in features:
+            raise Unsupported("the server knows nothing of owners; both sides need this release of fsmux")
+        if CHOWN_FEATURE not in features if up else os.geteuid() != 0:
+            who = "the server does" if up else "this command does"
+            self._report.warn_once(f"--owner: {who} not run as root, so owners are not kept")
+            self._options = replace(self._options, kept=structs.replace(self._options.kept, owner=False))
+
+    def _asking(self, site: S) -> S:
+        """A site that says whose things are, if that is kept."""
+        site.owners = self._options.kept.owner
+        return site
+
     async def _source_site(self, place: Local | Remote, open_roots: ExitStack) -> tuple[Site, Parts]:
         if isinstance(place, Remote):
-            return RemoteSite(self._client), place.path_parts
+            return self._asking(RemoteSite(self._client)), place.path_parts
         # A directory's contents are read beneath it; anything else beneath the directory that holds its name.
         path = place.path if place.is_contents else os.path.dirname(place.path) or "."
         name = () if place.is_contents else (os.fsencode(os.path.basename(place.path)),)
         try:
             if path not in self._sites:
-                self._sites[path] = await local_site(self._client, self._lanes, path, open_roots)
+                self._sites[path] = self._asking(await local_site(self._client, self._lanes, path, open_roots))
             return self._sites[path], name
         except NotFound:
             raise NotFound(f"{printable(place.path)}: no such file or directory") from None
@@ -295,14 +320,14 @@ class Transfer:
         self, destination: Local | Remote, into_directory: bool, open_roots: ExitStack
     ) -> tuple[Site, Parts]:
         if isinstance(destination, Remote):
-            return RemoteSite(self._client), destination.path_parts
+            return self._asking(RemoteSite(self._client)), destination.path_parts
         path = destination.path if into_directory else os.path.dirname(destination.path) or "."
         name = () if into_directory else (os.fsencode(os.path.basename(destination.path)),)
         if not self._options.dry_run:
             await trio.Path(path).mkdir(parents=True, exist_ok=True)
         elif not await trio.Path(path).is_dir():
             return LocalSite(self._client, self._lanes, None), name
-        return await local_site(self._client, self._lanes, path, open_roots), name
+        return self._asking(await local_site(self._client, self._lanes, path, open_roots)), name
 
     # ---- single files ----------------------------------------------------------------------------------------------
 
@@ -416,7 +441,9 @@ class Transfer:
                     make = partial(item.target.symlink, item.target_prefix, self._kept_of(item))
                     await self._guarded(item, (), partial(self._change, item, events.MAKE_LINK, make))
                 else:
-                    await self._guarded(item, (), partial(self._transfer, item, (), item.top.size, fresh))
+                    await self._guarded(
+                        item, (), partial(self._transfer, item, (), item.top.size, fresh, item.top.owner)
+                    )
 
         await all_of(*[work] * min(self._options.streams, len(items)))
 
@@ -426,8 +453,9 @@ class Transfer:
         item.account.changed_itself(action, ())
 
     def _kept_of(self, item: Item) -> Attrs:
-        """What is to be set of an item that is a file or a link; no time leaves it alone."""
-        return item.top if self._options.kept.times else structs.replace(item.top, mtime_ns=0)
+        """What is to be set of an item that is a file or a link; zero leaves something alone."""
+        kept, top = self._options.kept, item.top
+        return structs.replace(top, mtime_ns=top.mtime_ns if kept.times else 0, mode=top.mode if kept.perms else 0)
 
     async def _guarded(self, item: Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> bool:
         """Do something about one file, which fails alone unless the connection is lost. Whether it was done."""
@@ -443,7 +471,7 @@ class Transfer:
             item.account.fail(name_of(parts, item.label), parts, exc)
             return False
 
-    async def _transfer(self, item: Item, parts: Parts, size: int, fresh: bool) -> None:
+    async def _transfer(self, item: Item, parts: Parts, size: int, fresh: bool, owner: int | None) -> None:
         name = name_of(parts, item.label)
         source, target = item.source_prefix + parts, item.target_prefix + parts
         journey = item.account.journey(parts)
@@ -471,6 +499,8 @@ class Transfer:
             if not twin:
                 raise
             outcome = await move(())  # somebody wrote to the twin while it was being copied
+        if owner is not None:
+            await item.target.set_attrs(target, Attrs(Kind.FILE, owner=owner))
         if ledger is not None:
             site, here = item.local
             await ledger.passed(self._client.disk, site.root, here + parts, listed, outcome.crc32, self._report)
@@ -506,7 +536,8 @@ class Transfer:
             if options.dry_run:
                 self._report.would_send(name_of(parts, item.label), large.size)
                 return True
-            return await self._guarded(item, parts, partial(self._transfer, item, parts, large.size, large.fresh))
+            move = partial(self._transfer, item, parts, large.size, large.fresh, large.owner)
+            return await self._guarded(item, parts, move)
 
         async with (
             item.target.looking(item.target_prefix, nothing=made) as looker,
@@ -518,7 +549,7 @@ class Transfer:
                 carrier=self._carrier(item),
                 transfer=transfer,
                 workers=options.streams,
-                top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept)),
+                top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept), top.owner),
                 make_top=made and first,
                 filters=filters,
                 comparer=comparer,
@@ -609,7 +640,7 @@ class Transfer:
             whole = [each for each in one.names.items() if inside.get((*one.directory, each[0])) is None]
             if whole:
                 yield removal(one.directory, whole), True
-            yield itself(one.directory, one.facts.mtime, one.facts.mode, Act.ADJUST), False
+            yield itself(one.directory, one.facts.mtime, one.facts.mode, Act.ADJUST, one.facts.owner), False
 
     async def _unprotected(self, item: Item, tops: list[Parts], filters: Filters) -> dict[Parts, Group | None]:
         if not tops:

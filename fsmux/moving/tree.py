@@ -215,7 +215,7 @@ class _Moving:
         with self._large_in:
             top, self._here = tree.top, self._top
             if tree.make_top:
-                await tree.carrier.put(itself((), top.mtime, top.mode, Act.MAKE))
+                await tree.carrier.put(itself((), top.mtime, top.mode, Act.MAKE, top.owner))
             async for batch in self._looked:
                 equal: list[set[bytes]] = []
                 if tree.comparer is not None:
@@ -314,7 +314,7 @@ class _Moving:
         while directory is not None and directory.left and not directory.pending:
             facts = directory.facts
             if facts.differs or (directory.touched and self._tree.kept.times):
-                finishing = itself(directory.parts, facts.mtime, facts.mode, Act.ADJUST)
+                finishing = itself(directory.parts, facts.mtime, facts.mode, Act.ADJUST, facts.owner)
                 if self._tree.later is not None:
                     self._tree.later.append((finishing, directory.told))
                 else:
@@ -385,6 +385,7 @@ def _joined(groups: list[Group]) -> Group | None:
         whole.sizes += group.sizes
         whole.mtimes += group.mtimes
         whole.modes += group.modes
+        whole.owners += group.owners
         whole.shared.update({len(whole.names) + index: key for index, key in group.shared.items()})
         whole.names += group.names
         whole.targets += group.targets

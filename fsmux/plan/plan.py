@@ -39,10 +39,11 @@ class Facts(NamedTuple):
     mtime: int
     mode: int
     target: bytes = b""
+    owner: int | None = None
 
     @classmethod
     def of(cls, attrs: Attrs) -> Facts:
-        return cls(attrs.size, attrs.mtime_ns, _BITS_OF[attrs.kind] | attrs.mode, attrs.link_target)
+        return cls(attrs.size, attrs.mtime_ns, _BITS_OF[attrs.kind] | attrs.mode, attrs.link_target, attrs.owner)
 
 
 def as_group(name: Sequence[bytes], facts: Facts) -> Group:
@@ -87,7 +88,8 @@ def differs(source: Facts, existing: Facts | None, kept: Kept = EVERYTHING) -> b
     """Whether what is kept of a file or a directory is to be set."""
     if existing is None:
         return True
-    return (kept.perms and source.mode != existing.mode) or (kept.times and source.mtime != existing.mtime)
+    owner = kept.owner and source.owner != existing.owner
+    return owner or (kept.perms and source.mode != existing.mode) or (kept.times and source.mtime != existing.mtime)
 
 
 def judge(
@@ -107,6 +109,7 @@ def judge(
         return Verdict.DIRECTORY_IN_THE_WAY
     if kind == SYMLINK:
         same = existing is not None and there == SYMLINK and existing.target == source.target
+        same = same and not (kept.owner and existing is not None and existing.owner != source.owner)
         return Verdict.CURRENT if same else Verdict.MAKE
     if existing is None or there != REGULAR:
         return Verdict.SEND
@@ -135,6 +138,7 @@ class Entered(NamedTuple):
     mode: int
     made: bool
     differs: bool
+    owner: int | None = None
 
 
 class Large(NamedTuple):
@@ -143,6 +147,7 @@ class Large(NamedTuple):
     name: bytes
     size: int
     fresh: bool
+    owner: int | None = None
 
 
 @dataclass(slots=True)
@@ -222,6 +227,7 @@ def _same(source: Group, existing: Group) -> bool:
         and source.mtimes == existing.mtimes
         and source.sizes == existing.sizes
         and source.modes == existing.modes
+        and source.owners == existing.owners
     )
 
 
@@ -229,10 +235,10 @@ def _all_new(source: Group, kinds: set[int]) -> Plan:
     if kinds == {REGULAR}:
         return Plan(source, len(source))
     found = Plan(source)
-    for name, mtime, mode in zip(source.names, source.mtimes, source.modes, strict=True):
+    for index, (name, mtime, mode) in enumerate(zip(source.names, source.mtimes, source.modes, strict=True)):
         kind = mode & KIND_BITS
         if kind == DIRECTORY:
-            found.enter[name] = Entered(mtime, mode, True, True)
+            found.enter[name] = Entered(mtime, mode, True, True, source.owners[index] if source.owners else None)
         elif kind == REGULAR:
             found.files += 1
     return found
@@ -263,7 +269,8 @@ def _one_by_one(
     ):
         before = there.get(name)
         up_to_date = same_size_and_time if equal is None else known_equal if name in equal else known_different
-        facts = Facts(size, mtime, mode, texts.get(index, b""))
+        owner = source.owners[index] if source.owners else None
+        facts = Facts(size, mtime, mode, texts.get(index, b""), owner)
         verdict = judge(facts, before, up_to_date, update=update, kept=kept)
         if name in again and verdict in (Verdict.CURRENT, Verdict.ADJUST) and mode & KIND_BITS == REGULAR:
             verdict = Verdict.SEND
@@ -290,7 +297,7 @@ def _one_by_one(
                 if sent:
                     found.first[name] = key
             elif verdict is Verdict.SEND or file.there is None or keys_there.get(name) != file.there:
-                found.further.append(Further(name, key, size, mtime, mode, before is None))
+                found.further.append(Further(name, key, size, mtime, mode, before is None, owner))
                 continue
             else:
                 verdict = Verdict.CURRENT  # whatever is set of the first one is set of it
@@ -302,11 +309,11 @@ def _one_by_one(
             found.special.append(name)
         elif is_directory:
             made = verdict is Verdict.MAKE
-            found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept))
+            found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner)
             if made:
                 make.append(index)
         elif verdict is Verdict.SEND and size > small:
-            found.large.append(Large(name, size, before is None))
+            found.large.append(Large(name, size, before is None, owner))
         elif verdict is Verdict.SEND or verdict is Verdict.MAKE:
             found.files += verdict is Verdict.SEND
             make.append(index)
@@ -335,6 +342,8 @@ def _without_sizes(group: Group) -> Group:
 def _facts(group: Group) -> dict[bytes, Facts]:
     texts = group.link_targets()
     columns = zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
+    owners = group.owners
     return {
-        name: Facts(size, mtime, mode, texts.get(index, b"")) for index, (name, size, mtime, mode) in enumerate(columns)
+        name: Facts(size, mtime, mode, texts.get(index, b""), owners[index] if owners else None)
+        for index, (name, size, mtime, mode) in enumerate(columns)
     }

@@ -36,3 +36,4 @@ class Further(NamedTuple):
     mtime: int
     mode: int
     fresh: bool
+    owner: int | None = None

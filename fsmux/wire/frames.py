@@ -46,6 +46,12 @@ HOLES_FEATURE: Final = "holes"
 KEPT_FEATURE: Final = "kept"
 """Who names it in its HELLO lets the client choose what is kept of files beside their bytes."""
 
+OWNERS_FEATURE: Final = "owners"
+"""Who names it in its HELLO says whose things are when it is asked."""
+
+CHOWN_FEATURE: Final = "chown"
+"""Who names it in its HELLO may set owners, too."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -274,3 +276,61 @@ def test_single_files_of_every_name_go_both_ways(url: Url, way: Way, name: bytes
         else:
             good("transfer", url(f"tree/{quoted}"), f"{way.target}/")
     assert inventory(way.target) == inventory(way.source)
+
+
+# ---- owners ---------------------------------------------------------------------------------------------------------
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+
+
+def owners(root: Path) -> dict[str, tuple[int, int]]:
+    found = {str(path.relative_to(root)): path.lstat() for path in (root, *root.rglob("*"))}
+    return {name: (facts.st_uid, facts.st_gid) for name, facts in found.items()}
+
+
+@root_only
+@pytest.mark.parametrize("lanes", ["1", "4"])
+def test_owners_are_kept_when_asked_for(url: Url, way: Way, lanes: str) -> None:
+    odd_tree(way.source)
+    os.link(way.source / "small", way.source / "d/linked")
+    os.utime(way.source / "d", ns=(1, 5))
+    for number, name in enumerate(EVERY):
+        os.chown(way.source / name, 2**31 + number, 1000 + number, follow_symlinks=False)
+    words = ("transfer", "--json", "-j", lanes, *way.words(url))
+    good(*words)
+    assert set(owners(way.target).values()) == {(os.geteuid(), os.getegid())}
+    summary = good(*words, "--owner").summary  # what is there gets its owners, and nothing is sent for it
+    assert summary["bytes_sent"] == 0
+    assert owners(way.target) == owners(way.source)
+    assert inventory(way.target) == inventory(way.source)
+    assert good(*words, "--owner").summary["files"] == 0
+    shutil.rmtree(way.target)
+    good(*words, "--owner")
+    assert owners(way.target) == owners(way.source)
+    assert inventory(way.target) == inventory(way.source)
+
+
+@root_only
+def test_owners_of_single_files_are_kept(url: Url, way: Way) -> None:
+    odd_tree(way.source)
+    way.target.mkdir()
+    source, target = (way.source, url("tree")) if way.up else (url("tree"), way.target)
+    for name in ("small", "large", "symlink"):
+        os.chown(way.source / name, 12, 34, follow_symlinks=False)
+        good("transfer", "--owner", f"{source}/{name}", target)
+        assert owners(way.target)[name] == (12, 34)
+        os.chown(way.target / name, 5, 6, follow_symlinks=False)
+        good("transfer", "--owner", f"{source}/{name}", target)
+        assert owners(way.target)[name] == (12, 34)
+        assert (way.target / name).lstat().st_mtime_ns == (way.source / name).lstat().st_mtime_ns
+
+
+@root_only
+def test_bits_above_the_permissions_are_never_kept(url: Url, way: Way) -> None:
+    odd_tree(way.source)
+    for name in ("small", "large"):
+        (way.source / name).chmod(0o6755)
+    (way.source / "d").chmod(0o3777)
+    good("transfer", "--owner", *way.words(url))
+    for name, mode in (("small", 0o755), ("large", 0o755), ("d", 0o777)):
+        assert stat.S_IMODE((way.target / name).stat().st_mode) == mode

@@ -37,7 +37,9 @@ digests = keys = st.binary(min_size=16, max_size=16)
 chunk_sizes = st.integers(16, 26).map(lambda power: 2**power)
 modes = st.integers(0, 0o777)
 extent = st.tuples(st.integers(0, 2**61), st.integers(0, 2**61))
-attrs = st.builds(m.Attrs, st.sampled_from(m.Kind), sizes, times, modes, st.one_of(st.just(b""), targets))
+attrs = st.builds(
+    m.Attrs, st.sampled_from(m.Kind), sizes, times, modes, st.one_of(st.just(b""), targets), st.one_of(st.none(), u64)
+)
 joins = st.one_of(st.just(b""), st.binary(min_size=16, max_size=16))
 kept = st.builds(Kept, st.booleans(), st.booleans())
 identities = st.builds(m.Identity, st.integers(0, MAX_CHUNKS * MIN_CHUNK_SIZE), times, st.binary(max_size=64))
@@ -87,6 +89,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
         act,
         [draw(u32) for _ in found] if packed and act is Act.MAKE else [],
         more=listed and draw(st.booleans()),
+        owners=[draw(u64) for _ in found] if draw(st.booleans()) else [],
         shared={index: draw(keys) for index, one in enumerate(regular) if one and listed and draw(st.booleans())},
     )
 

@@ -116,26 +116,30 @@ class Path(_message.Message):
     def __init__(self, parts: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Attrs(_message.Message):
-    __slots__ = ("kind", "size", "mtime_ns", "mode", "link_target")
+    __slots__ = ("kind", "size", "mtime_ns", "mode", "link_target", "owner")
     KIND_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     MTIME_NS_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     LINK_TARGET_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     kind: Kind
     size: int
     mtime_ns: int
     mode: int
     link_target: bytes
-    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., mode: _Optional[int] = ..., link_target: _Optional[bytes] = ...) -> None: ...
+    owner: int
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., mode: _Optional[int] = ..., link_target: _Optional[bytes] = ..., owner: _Optional[int] = ...) -> None: ...
 
 class Stat(_message.Message):
-    __slots__ = ("path", "follow")
+    __slots__ = ("path", "follow", "owner")
     PATH_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     path: Path
     follow: bool
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., follow: bool = ...) -> None: ...
+    owner: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., follow: bool = ..., owner: bool = ...) -> None: ...
 
 class List(_message.Message):
     __slots__ = ("path", "recursive")
@@ -426,7 +430,7 @@ class Committed(_message.Message):
     def __init__(self, crc32: _Optional[int] = ..., durable: bool = ..., bytes_resumed: _Optional[int] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault", "shared", "shared_keys")
+    __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault", "shared", "owners", "shared_keys")
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     SIZES_FIELD_NUMBER: _ClassVar[int]
@@ -439,6 +443,7 @@ class Group(_message.Message):
     MORE_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
     SHARED_KEYS_FIELD_NUMBER: _ClassVar[int]
     directory: Path
     names: bytes
@@ -452,8 +457,9 @@ class Group(_message.Message):
     more: bool
     fault: Fault
     shared: _containers.RepeatedScalarFieldContainer[int]
+    owners: _containers.RepeatedScalarFieldContainer[int]
     shared_keys: bytes
-    def __init__(self, directory: _Optional[_Union[Path, _Mapping]] = ..., names: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes_ns: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., targets: _Optional[_Iterable[bytes]] = ..., crcs: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., act: _Optional[_Union[Act, str]] = ..., more: bool = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., shared: _Optional[_Iterable[int]] = ..., shared_keys: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, directory: _Optional[_Union[Path, _Mapping]] = ..., names: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes_ns: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., targets: _Optional[_Iterable[bytes]] = ..., crcs: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., act: _Optional[_Union[Act, str]] = ..., more: bool = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., shared: _Optional[_Iterable[int]] = ..., owners: _Optional[_Iterable[int]] = ..., shared_keys: _Optional[bytes] = ...) -> None: ...
 
 class Lost(_message.Message):
     __slots__ = ("index", "fault")
@@ -516,18 +522,22 @@ class Failed(_message.Message):
     def __init__(self, group: _Optional[int] = ..., index: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
 
 class Walk(_message.Message):
-    __slots__ = ("path",)
+    __slots__ = ("path", "owners")
     PATH_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
     path: Path
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ...) -> None: ...
+    owners: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., owners: bool = ...) -> None: ...
 
 class Look(_message.Message):
-    __slots__ = ("path", "directories")
+    __slots__ = ("path", "directories", "owners")
     PATH_FIELD_NUMBER: _ClassVar[int]
     DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     directories: _containers.RepeatedCompositeFieldContainer[Path]
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., directories: _Optional[_Iterable[_Union[Path, _Mapping]]] = ...) -> None: ...
+    owners: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., directories: _Optional[_Iterable[_Union[Path, _Mapping]]] = ..., owners: bool = ...) -> None: ...
 
 class Listed(_message.Message):
     __slots__ = ("groups",)

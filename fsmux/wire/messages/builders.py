@@ -56,6 +56,7 @@ def _attrs(m: Attrs) -> pb.Attrs:
         mtime_ns=m.mtime_ns,
         mode=m.mode,
         link_target=m.link_target,
+        owner=m.owner,
     )
 
 
@@ -146,6 +147,7 @@ def _group(m: Group, room: int) -> pb.Group:
         crcs=m.crcs,
         act=m.act,  # type: ignore[arg-type]  # an IntEnum of the same numbers
         more=m.more,
+        owners=m.owners,
     )
     if m.directory:
         raw.directory.CopyFrom(_path(m.directory))
@@ -189,7 +191,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Reset: _fault,
     t.Goaway: _fault,
     t.Error: _fault,
-    t.Stat: lambda m: pb.Stat(path=_path(m.path), follow=m.follow),
+    t.Stat: lambda m: pb.Stat(path=_path(m.path), follow=m.follow, owner=m.owner),
     t.List: lambda m: pb.List(path=_path(m.path), recursive=m.recursive),
     t.Entries: lambda m: pb.Entries(entries=[_entry(entry) for entry in m.entries]),
     Attrs: _attrs,
@@ -235,8 +237,10 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
     t.Pack: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
     t.Packed: _packed,
-    t.Walk: lambda m: pb.Walk(path=_path(m.path)),
-    t.Look: lambda m: pb.Look(path=_path(m.path), directories=[_path(parts) for parts in m.directories]),
+    t.Walk: lambda m: pb.Walk(path=_path(m.path), owners=m.owners),
+    t.Look: lambda m: pb.Look(
+        path=_path(m.path), directories=[_path(parts) for parts in m.directories], owners=m.owners
+    ),
     t.Listed: lambda m: pb.Listed(groups=_groups(m.groups)),
     t.Digest: lambda m: pb.Digest(path=_path(m.path), groups=_groups(m.groups)),
     t.Digests: _digests,

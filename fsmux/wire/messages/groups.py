@@ -90,6 +90,10 @@ def _group(raw: pb.Group, field: str) -> Group:
     group = Group(_directory(raw, field), names, sizes, mtimes, modes, act=act, more=raw.more)
     if count:
         _check_numbers(group, field)
+    if raw.owners:
+        group.owners = list(raw.owners)
+        if len(group.owners) != count:
+            raise ProtocolError(f"{field}: {len(group.owners)} owners for {count} entries")
     if raw.crcs:
         group.crcs = list(raw.crcs)
         if len(group.crcs) != len(names):

@@ -65,6 +65,7 @@ def _read_attrs(raw: pb.Attrs, name: str = "ATTRS") -> Attrs:
         raw.mtime_ns,
         checks.mode(raw.mode, name),
         checks.link_target(raw.link_target, name),
+        raw.owner if raw.HasField("owner") else None,
     )
 
 
@@ -145,7 +146,7 @@ def _read_packed(raw: pb.Packed) -> t.Packed:
 
 def _read_look(raw: pb.Look) -> t.Look:
     directories = [_path_of(path, "LOOK directories") for path in raw.directories]
-    return t.Look(_path_of(raw.path, "LOOK path"), tuple(directories))
+    return t.Look(_path_of(raw.path, "LOOK path"), tuple(directories), raw.owners)
 
 
 def _read_kept(raw: pb.Put | pb.Store) -> Kept:
@@ -164,7 +165,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     Cmd.RESET: (pb.Fault.FromString, _read_fault(t.Reset, "RESET")),
     Cmd.GOAWAY: (pb.Fault.FromString, _read_fault(t.Goaway, "GOAWAY")),
     Cmd.ERROR: (pb.Fault.FromString, _read_fault(t.Error, "ERROR")),
-    Cmd.STAT: (pb.Stat.FromString, lambda raw: t.Stat(_path_of(raw.path, "STAT path"), raw.follow)),
+    Cmd.STAT: (pb.Stat.FromString, lambda raw: t.Stat(_path_of(raw.path, "STAT path"), raw.follow, raw.owner)),
     Cmd.LIST: (pb.List.FromString, lambda raw: t.List(_path_of(raw.path, "LIST path"), raw.recursive)),
     Cmd.ENTRIES: (pb.Entries.FromString, lambda raw: t.Entries(tuple([_read_entry(entry) for entry in raw.entries]))),
     Cmd.ATTRS: (pb.Attrs.FromString, _read_attrs),
@@ -271,7 +272,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     Cmd.ASK: (pb.Pack.FromString, lambda raw: t.Ask(raw.number, g.asked(raw.groups))),
     Cmd.PACK: (pb.Pack.FromString, lambda raw: t.Pack(raw.number, g.packed(raw.groups))),
     Cmd.PACKED: (pb.Packed.FromString, _read_packed),
-    Cmd.WALK: (pb.Walk.FromString, lambda raw: t.Walk(_path_of(raw.path, "WALK path"))),
+    Cmd.WALK: (pb.Walk.FromString, lambda raw: t.Walk(_path_of(raw.path, "WALK path"), raw.owners)),
     Cmd.LOOK: (pb.Look.FromString, _read_look),
     Cmd.LISTED: (pb.Listed.FromString, lambda raw: t.Listed(g.listed(raw.groups))),
     Cmd.DIGEST: (

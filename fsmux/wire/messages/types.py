@@ -102,6 +102,7 @@ class Stat(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.STAT
     path: Parts
     follow: bool = False
+    owner: bool = False
 
 
 class List(Struct, frozen=True):
@@ -394,6 +395,7 @@ class Walk(Struct, frozen=True):
 
     CMD: ClassVar[Cmd] = Cmd.WALK
     path: Parts
+    owners: bool = False
 
 
 class Look(Struct, frozen=True):
@@ -402,6 +404,7 @@ class Look(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.LOOK
     path: Parts = ()
     directories: tuple[Parts, ...] = ()
+    owners: bool = False
 
 
 class Listed(Struct, frozen=True):
