@@ -16,7 +16,7 @@ help:
 	@echo 'make bench-trees  the bars for trees of small files, beside the rsync daemon; a quarter of an hour'
 	@echo 'make bench-checkpoints  what --durability batch costs an upload; a few minutes'
 	@echo 'make bench-matrix streams, connections, sizes, waits, with charts in docs/; up to an hour'
-	@echo 'make torture      simulated power cuts, failing calls, networks and bit flips, and real kills; hours'
+	@echo 'make torture      power cuts, simulated and of a real ext4, failing calls, rough networks, bit flips, kills; hours'
 	@echo 'make proto        generate fsmux/wire/_pb2 from schema/'
 	@echo 'make format       put the sources into their standard form'
 	@echo 'make clean        remove everything that these targets made'

@@ -25,7 +25,7 @@ from tests.sim.blocklog import Written, read_log
 from tests.sim.crash import RESERVED, Ledger, Wrong, fill, reuse, start
 from tests.sim.device import LINK
 from tests.sim.packs import HUNDREDS, OTHER_TREE, TREE, unpack
-from tests.sim.stories import DEEP, FIRST, NAME, SECOND, SHORTER, SMALL
+from tests.sim.teller import DEEP, FIRST, NAME, SECOND, SHORTER, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

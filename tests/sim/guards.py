@@ -20,8 +20,8 @@ from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Ledger, Wrong, check_held, files_of, fill, identity, start
 from tests.sim.device import QUIET_LINUX, TELLING_LINUX, Device
 from tests.sim.packs import TREE, unpack
-from tests.sim.stories import FIRST, NAME, SMALL
 from tests.sim.syscalls import SimSyscalls, no_fault
+from tests.sim.teller import FIRST, NAME, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

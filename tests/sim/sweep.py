@@ -26,8 +26,8 @@ from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Explorer, Wrong, check_names, files_of, fill
 from tests.sim.device import FOLDER, LINK, QUIET_LINUX, TELLING_LINUX
 from tests.sim.packs import OTHER_TREE, TREE
-from tests.sim.stories import DEEP, FIRST, NAME, SECOND, SMALL, Teller
 from tests.sim.syscalls import SHORT, no_fault
+from tests.sim.teller import DEEP, FIRST, NAME, SECOND, SMALL, Teller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
