@@ -8,8 +8,9 @@ counts are failures *in a row*: an attempt that brought something makes the next
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +26,7 @@ MOST_SECONDS: Final = 30.0
 """Seconds between two attempts at most: a person who waits for the network sees that it goes on."""
 
 
-@dataclass(slots=True)
-class Backoff:
+class Backoff(Struct):
     """Counts failures in a row, of which ``retries`` are met by another attempt."""
 
     retries: int = RETRIES

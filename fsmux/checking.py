@@ -7,12 +7,12 @@ said comes in the order of the manifest or of the names, however the threads wer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
+from msgspec import Struct
 
 from fsmux import events
 from fsmux.columns import KIND_BITS, REGULAR
@@ -105,8 +105,7 @@ async def read_all(
 # ---- against a manifest ----------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Damage:
+class Damage(Struct):
     """A file that is not as its record says: which chunks are wrong, or all of it if it is missing."""
 
     record: Record
@@ -115,14 +114,13 @@ class Damage:
     reason: str
 
 
-@dataclass(slots=True)
-class Check:
+class Check(Struct):
     """What a tree came to beside its manifest."""
 
     chunk_size: int
     files: int = 0
     bytes: int = 0
-    damaged: list[Damage] = field(default_factory=list)
+    damaged: list[Damage] = []
     unreadable: int = 0
     extra: int = 0
 

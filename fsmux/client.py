@@ -7,10 +7,10 @@ for may be cancelled; the server is told at once and the connection goes on.
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec.structs import replace
 
 from fsmux import events, job
 from fsmux.auth import ClientAuth

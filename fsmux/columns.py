@@ -11,9 +11,10 @@ A name's kind is in its mode, as in ``st_mode``, so that one number says both.
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     import os
@@ -46,8 +47,7 @@ class Act(IntEnum):
     LINK = 3
 
 
-@dataclass(slots=True)
-class Group:
+class Group(Struct):
     """Entries of ``directory``.  The columns are parallel; ``targets`` has one item for each symbolic link, in order.
     Of what is to be linked it has the path that each file has already, below what ``directory`` is below of.
     ``owners``, if they are kept, has user and group of each entry, as :func:`owner_of` makes one number of them.
@@ -59,14 +59,14 @@ class Group:
     """
 
     directory: Parts
-    names: list[bytes] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    mtimes: list[int] = field(default_factory=list)
-    modes: list[int] = field(default_factory=list)
-    targets: list[bytes] = field(default_factory=list)
+    names: list[bytes] = []
+    sizes: list[int] = []
+    mtimes: list[int] = []
+    modes: list[int] = []
+    targets: list[bytes] = []
     act: Act = Act.MAKE
-    crcs: list[int] = field(default_factory=list)
-    lost: list[tuple[int, FsmuxError]] = field(default_factory=list)
+    crcs: list[int] = []
+    lost: list[tuple[int, FsmuxError]] = []
     more: bool = False
     error: FsmuxError | None = None
     shared: dict[int, bytes] = field(default_factory=dict)

@@ -10,10 +10,10 @@ often the reason than a server that is just being restarted.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct, field
 
 from fsmux.backoff import RETRIES, Backoff
 from fsmux.errors import ConnectFailed, Damaged, FsmuxError, NetworkError, UsageError
@@ -43,8 +43,7 @@ STREAMS = 16
 KEPT = "what has arrived is kept, and the same command goes on from there"
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """How to transfer. ``chunk_size`` in bytes; ``filters`` decide which names take part.
 
     ``streams`` files are on their way at once, over so many ``connections`` to the server; a big file goes over all of
@@ -77,8 +76,7 @@ class Options:
     repair: Repairs | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """A transfer as a command line says it: sources and destination, exactly one side of them remote.
 
     Instead of a local side there may be ``Stdio``, for one file.

@@ -10,11 +10,11 @@ file go over all of them that are there when it begins.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct
 
 from fsmux.backoff import Backoff
 from fsmux.errors import ConnectionLost, FsmuxError, PeerShutdown
@@ -35,8 +35,7 @@ SPREAD_BYTES = 32 * MIB
 """Bytes of one file above which it goes over all lanes. Below, what a further stream costs is more than it saves."""
 
 
-@dataclass(slots=True, eq=False)
-class Lane:
+class Lane(Struct, eq=False):
     """A connection and how many files are on it."""
 
     connection: Connection

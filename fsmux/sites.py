@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from contextlib import ExitStack, aclosing, asynccontextmanager, closing, contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import trio
+from msgspec.structs import replace
 
 from fsmux.columns import Group, Packer
 from fsmux.errors import ErrorCode, FsmuxError, NotFound

@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fsmux.errors import UsageError
 from fsmux.limits import MAX_NAME, MAX_PATH_BYTES, MAX_PATH_PARTS
@@ -43,8 +45,7 @@ _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$'()*,;=+")
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(Struct, frozen=True):
     """A path on a server.  ``host`` and ``port`` are used by ``fsmux://``, ``socket_path`` by ``fsmux+unix://``."""
 
     scheme: str = TCP
@@ -79,8 +80,7 @@ class Remote:
         return f"{self.scheme}://{user}{host}{port}/{path}"
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(Struct, frozen=True):
     """A path on this machine, as it was written but for slashes at its end."""
 
     path: str
@@ -97,8 +97,7 @@ class Local:
         return f"{explicit}{self.path}{slash}"
 
 
-@dataclass(frozen=True, slots=True)
-class Stdio:
+class Stdio(Struct, frozen=True):
     """Standard input as a source, standard output as a destination."""
 
     def __str__(self) -> str:
@@ -108,8 +107,7 @@ class Stdio:
 Endpoint: TypeAlias = Remote | Local | Stdio
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(Struct, frozen=True):
     """Where a server accepts connections: a host and port (0 picks one), or the path of a Unix socket."""
 
     host: str = ""

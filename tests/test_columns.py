@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsmux.columns import DIRECTORY, INDEX_BYTES, REGULAR, SYMLINK, Act, Group, Packer, itself, weight
@@ -84,6 +84,7 @@ def test_nothing_is_lost_or_moved_and_every_batch_fits(found: list[Group], most_
         assert len(encode(Pack(2**63, tuple(batch)))) <= sum(map(weight, batch)) + 32
 
 
+@settings(deadline=None)  # two thousand entries, and a text for each
 @given(st.integers(1, 40), st.integers(0, 2**62), st.text(max_size=500))
 def test_all_that_can_be_wrong_with_a_full_message_fits_too(width: int, size: int, text: str) -> None:
     """Every file of it is lost, or has failed; directories cannot be read."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from fsmux.cli.wording import count_files, json_line
 from fsmux.errors import UsageError
@@ -17,8 +18,7 @@ from fsmux.units import format_bytes, format_duration
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
-@dataclass(frozen=True, slots=True)
-class CleanOptions:
+class CleanOptions(Struct, frozen=True):
     """What was typed, in the order of the command's options."""
 
     directory: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from fsmux.cli.options import find_token
 from fsmux.cli.run import execute
@@ -29,8 +30,7 @@ SORTED_UP_TO: Final = 10_000
 """Entries that ``ls`` sorts.  A larger directory is printed as it comes, in constant memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Which remote a command is about, and how to get there."""
 
     remote: Remote

@@ -7,8 +7,9 @@ counts at its own pace, possibly from another thread; every field is replaced wh
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from fsmux import events
 from fsmux.errors import ErrorCode, ExitCode, from_code
@@ -17,8 +18,7 @@ RATE_SECONDS: Final = 10.0
 """The window of the shown rate: long enough not to flicker, short enough to show that a link has got slower."""
 
 
-@dataclass(slots=True)
-class Active:
+class Active(Struct):
     """A file that is on its way."""
 
     size: int

@@ -6,9 +6,9 @@ for again.  Everything here is pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
 from zlib_ng import zlib_ng
 
 from fsmux.errors import RefusedError
@@ -64,8 +64,7 @@ def sparse_chunk_size(size: int, wanted: int) -> int:
     return chunk_size
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkMap:
+class ChunkMap(Struct, frozen=True):
     """How a file of ``size`` bytes is cut into chunks.  A file without bytes has no chunks."""
 
     size: int

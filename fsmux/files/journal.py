@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import struct
 import threading
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct, field
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
 from fsmux.files import ranges
@@ -63,8 +63,7 @@ class Type(IntEnum):
     REVOKE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What a journal belongs to."""
 
     identity: Identity
@@ -111,8 +110,7 @@ class Header:
         return header, end + _CHECK.size
 
 
-@dataclass(slots=True)
-class Log:
+class Log(Struct):
     """What a journal says: the state after its longest sound prefix."""
 
     header: Header

@@ -13,8 +13,9 @@ from __future__ import annotations
 import errno
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from fsmux.errors import Busy, FsmuxError
 from fsmux.files import lock, ranges
@@ -42,8 +43,7 @@ LOOSE_SECONDS: Final = 3_600.0
 _JOURNAL, _PART, _LOOSE = b".journal", b".part", b".tmp"
 
 
-@dataclass(frozen=True, slots=True)
-class Leftover:
+class Leftover(Struct, frozen=True):
     """Something unfinished.  ``parts`` is where it was to go, () if nothing says so any more."""
 
     stem: bytes

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec import Struct
 
 from fsmux.errors import FsmuxError, SourceChanged
 from fsmux.files import ranges
@@ -66,8 +67,7 @@ class Version(NamedTuple):
     inode: int
 
 
-@dataclass(slots=True)
-class Portion:
+class Portion(Struct):
     """What some chunks of a file came to: CRC-32 and XXH3-128, or None for one that cannot be read whole."""
 
     version: Version

@@ -18,8 +18,9 @@ import errno
 import hashlib
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from fsmux.files import lock, ranges
 from fsmux.files.holes import BLOCK
@@ -42,8 +43,7 @@ RESERVE_FROM: Final = 8 * MIB
 """Bytes. Smaller files are written before reserving their blocks could help."""
 
 
-@dataclass(slots=True)
-class Place:
+class Place(Struct):
     """Where one file is being put together."""
 
     part: Lease

@@ -9,11 +9,11 @@ nobody wanted.  A pack that waits for its turn waits with its names only.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
+from msgspec import Struct
 
 from fsmux import events
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer
@@ -45,8 +45,7 @@ _DONE_BY: Final = {Act.MAKE: events.MAKE_DIRECTORY, Act.ADJUST: events.ADJUST, A
 """What is told of groups about a directory itself, and of those that make nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Where the files of a tree are and where they go, one of them on this machine, the other on the server."""
 
     connection: Connection

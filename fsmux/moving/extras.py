@@ -11,8 +11,9 @@ filters, an extra directory is looked into before it goes, and stays if anything
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import ErrorCode
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from fsmux.records import Parts
 
 
-@dataclass(slots=True)
-class Emptied:
+class Emptied(Struct):
     """A directory of the destination in which names are extra, whether each is a directory, and how it is finished."""
 
     source: int

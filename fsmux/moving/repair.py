@@ -8,11 +8,11 @@ recorded, so a source that has changed, or has rotted itself, replaces nothing.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from fsmux.errors import FsmuxError, IntegrityError, NetworkError, NotADirectory, NotFound, SourceChanged
 from fsmux.events import FileRepaired

@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
-from msgspec import structs
+from msgspec import Struct, structs
+from msgspec.structs import replace
 
 from fsmux import events
 from fsmux.columns import Act, itself
@@ -82,8 +82,7 @@ U = TypeVar("U")
 S = TypeVar("S", LocalSite, RemoteSite)
 
 
-@dataclass(slots=True)
-class Item:
+class Item(Struct):
     """A source in its place: where it is read and where it goes."""
 
     source: Site

@@ -14,11 +14,11 @@ that on the same stream.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
+from msgspec import Struct, field
 
 from fsmux.columns import Act, Group, itself
 from fsmux.limits import SMALL_FILE
@@ -68,8 +68,7 @@ class Looker(Protocol):
         """The next group of those that were asked for: at least one for each; an error where there is no directory."""
 
 
-@dataclass(slots=True)
-class Tree:
+class Tree(Struct):
     """What a tree needs to know of where it comes from and goes to."""
 
     scan: AbstractAsyncContextManager[AsyncIterator[list[Group]]]
@@ -106,8 +105,7 @@ class Tree:
     """Who is told what is up to date, if a manifest is made."""
 
 
-@dataclass(slots=True, eq=False)
-class _Open:
+class _Open(Struct, eq=False):
     """A directory that is not finished yet."""
 
     parts: Parts

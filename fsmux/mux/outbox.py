@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct, field
 
 from fsmux.errors import ConnectionLost
 from fsmux.limits import HOP_BYTES, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIN_FRAME
@@ -40,8 +41,7 @@ START_FRAME = 256 * 1024
 """Bytes of a DATA frame until the link's rate is known: 20 ms at 100 Mbit/s, 2 ms at 1 Gbit/s."""
 
 
-@dataclass(slots=True)
-class _Item:
+class _Item(Struct):
     """One queued frame, or a payload that becomes several; ``done`` of its bytes went out already.
 
     ``make`` makes the payload when its turn has come.
@@ -59,8 +59,7 @@ class _Item:
         return self.cmd in CREDITED
 
 
-@dataclass(slots=True, eq=False)
-class SendQueue:
+class SendQueue(Struct, eq=False):
     """What one stream has yet to send.  ``on_room`` is called (in whatever thread sends) when an item has left."""
 
     stream_id: int

@@ -18,9 +18,10 @@ from __future__ import annotations
 import os
 import re
 from copy import copy
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fsmux.errors import UsageError
 from fsmux.records import printable
@@ -39,8 +40,7 @@ _CLASS = re.compile(rb"\[([!^]?)((?:\]|\[:[a-z]+:\]|\\.|[^\]\\])(?:\[:[a-z]+:\]|
 _MEMBER = re.compile(rb"\[:([a-z]+):\]|\\(.)|(.)", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """``include`` or leave out what ``pattern`` matches."""
 
     include: bool

@@ -10,8 +10,9 @@ Nothing is guessed: what would put two sources under one name is refused before 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fsmux.errors import NotADirectory, UsageError
 from fsmux.records import Kind, Parts, printable
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """A source: what a person calls it, its last name, and whether it was written to mean its contents."""
 
     label: str
@@ -30,8 +30,7 @@ class Origin:
     contents: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """The destination: what stands there (None for nothing; links are followed), and whether a slash ends it."""
 
     label: str
@@ -39,8 +38,7 @@ class Target:
     trailing_slash: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(Struct, frozen=True):
     """``origin`` is to become the destination with ``suffix`` appended; ``()`` is the destination itself."""
 
     origin: Origin

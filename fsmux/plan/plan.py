@@ -12,9 +12,10 @@ undo) after everything in it.  What exists at the destination alone is not looke
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from msgspec import Struct, field
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import Exists, FsmuxError, IsADirectory, NotADirectory
@@ -150,30 +151,29 @@ class Large(NamedTuple):
     owner: int | None = None
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct):
     """What is to be done about one group."""
 
     make: Group | None = None
     """Directories, links and small files to be made, in their order."""
     files: int = 0
     """Regular files in it."""
-    large: list[Large] = field(default_factory=list)
+    large: list[Large] = []
     adjust: Group | None = None
     current: Group | None = None
     """Files and links that are up to date."""
     newer: Group | None = None
     """Files that are newer at the destination, and are left alone for it."""
-    special: list[bytes] = field(default_factory=list)
-    failed: list[tuple[bytes, FsmuxError]] = field(default_factory=list)
+    special: list[bytes] = []
+    failed: list[tuple[bytes, FsmuxError]] = []
     enter: dict[bytes, Entered] = field(default_factory=dict)
-    taken: list[bytes] = field(default_factory=list)
+    taken: list[bytes] = []
     """Directories that another source has, too, and came first with."""
-    blocked: list[bytes] = field(default_factory=list)
+    blocked: list[bytes] = []
     """Directories that failed: what is in them is not spoken of."""
     first: dict[bytes, bytes] = field(default_factory=dict)
     """Names that are the first ones of files with several, and are to be sent; with the keys of these."""
-    further: list[Further] = field(default_factory=list)
+    further: list[Further] = []
     """Further names that are to be linked."""
 
 

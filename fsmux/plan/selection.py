@@ -7,8 +7,9 @@ stands for all that is in it, if it turns out to be a directory; what lies on th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from fsmux.errors import UsageError
 from fsmux.limits import MAX_NAME, MAX_PATH_BYTES, MAX_PATH_PARTS
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from fsmux.records import Parts
 
 
-@dataclass(slots=True)
-class Selection:
+class Selection(Struct):
     """A name: itself and all in it if it is ``whole``, else just what is named ``below`` it."""
 
     whole: bool = False

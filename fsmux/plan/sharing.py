@@ -8,15 +8,15 @@ further name is up to date if at the destination it belongs to the same file as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from fsmux.records import Parts
 
 
-@dataclass(slots=True)
-class SharedFile:
+class SharedFile(Struct):
     """Its first name, and the key which that has at the destination, if it is up to date and has one."""
 
     first: Parts

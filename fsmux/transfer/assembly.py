@@ -7,8 +7,9 @@ wrong ``MAX_ATTEMPTS`` times; each time all of it is asked for again, because no
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fsmux.errors import ProtocolError, SourceChanged
 from fsmux.files.chunks import combine_all
@@ -27,8 +28,7 @@ MAX_RANGES = 2**20
 512 bytes has 131,072 of them; a correct sender begins few chunks before it completes others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What a whole chunk came to: ``expected`` is what its sender said, ``found`` what was received."""
 
     index: int
@@ -40,11 +40,10 @@ class Verdict:
         return self.found == self.expected
 
 
-@dataclass(slots=True)
-class _Partial:
+class _Partial(Struct):
     """A chunk under way: its ranges as (offset, length, crc), how many bytes they come to, what they should."""
 
-    ranges: list[tuple[int, int, int]] = field(default_factory=list)
+    ranges: list[tuple[int, int, int]] = []
     covered: int = 0
     expected: int | None = None
 

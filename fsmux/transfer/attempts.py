@@ -12,10 +12,10 @@ The id is random and counts for one user only, so nobody can end what is not the
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
+from msgspec import Struct, field
 
 from fsmux.errors import StreamReset
 
@@ -28,8 +28,7 @@ MAX_REMEMBERED = 1024
 """Runs without work of which the latest attempt is remembered: what comes late comes within a minute or so."""
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     latest: int = 0
     work: dict[trio.CancelScope, int] = field(default_factory=dict)
     """What is under way, with the number of its attempt."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import trio
+from msgspec import Struct
 
 from fsmux.errors import FsmuxError, InternalError
 from fsmux.limits import HOP_BYTES
@@ -43,8 +43,7 @@ META = 8
 """Threads for open, stat, rename, sync: they wait for the disk, not for the processor."""
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
+class _Job(Struct, eq=False):
     sink: Sink
     offset: int
     views: Sequence[memoryview]

@@ -11,11 +11,11 @@ version that was begun.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec import Struct
 
 from fsmux.errors import IntegrityError, ProtocolError, SourceChanged
 from fsmux.events import ChunkHealed, FileStarted
@@ -43,13 +43,12 @@ HELD: Final = INITIAL_WINDOW // 2
 (``--chunk-size``, or a file of more than 8 TiB) is copied out of them, so that credit goes on."""
 
 
-@dataclass(slots=True)
-class _Arriving:
+class _Arriving(Struct):
     """A chunk that is on its way."""
 
-    pieces: list[tuple[int, list[memoryview]]] = field(default_factory=list)
+    pieces: list[tuple[int, list[memoryview]]] = []
     """What has come of it and where it begins, in whatever order."""
-    held: list[Data] = field(default_factory=list)
+    held: list[Data] = []
     length: int = 0
     holes: int = 0
     """Bytes of it that are holes."""

@@ -7,10 +7,11 @@ receiving side's disk outlives them all.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from fsmux.errors import FsmuxError, NetworkError, RefusedError, StreamReset
 from fsmux.events import FileHoles, FileProgress, FileReused, ignore
@@ -28,8 +29,7 @@ LINGER_SECONDS = 1.0
 """Seconds that the end of a file waits for connections that may have fallen silent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """Who is told of a session's progress, and by what name."""
 
     name: str
@@ -47,8 +47,7 @@ class Report:
         self.observer(FileReused(self.name, count))
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One run of a client, by an id that nobody can guess, and which of its attempts this is."""
 
     id: bytes = field(default_factory=lambda: secrets.token_bytes(JOIN_SIZE))
@@ -58,8 +57,7 @@ class Run:
         return replace(self, attempt=self.attempt + 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How a session ended well.  Bytes: of the file, over the wire in this run, held by the receiver before it."""
 
     bytes: int

@@ -11,9 +11,9 @@ at hand for short runs, and by the writer as it sends for long ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from zlib_ng import zlib_ng
 
 from fsmux.files.chunks import combine_all
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     """Of a chunk: its length, and what it comes to."""
 
 
-@dataclass(slots=True)
-class Payload:
+class Payload(Struct):
     """DATA, and the chunks of which nothing follows it."""
 
     data: FileSpan | bytes

@@ -11,10 +11,10 @@ A header that does not check out ends the connection: where the next frame begin
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from msgspec import Struct
 from zlib_ng.zlib_ng import crc32
 
 from fsmux.errors import Damaged, ProtocolError, VersionMismatch
@@ -145,8 +145,7 @@ class Meter:
         self.crc32 = crc32(data, self.crc32)
 
 
-@dataclass(frozen=True, slots=True)
-class FileSpan:
+class FileSpan(Struct, frozen=True):
     """``length`` bytes at ``offset`` of ``source``, which only the transport needs to understand.
 
     With a ``meter`` the transport also makes the CRC-32 of what it sends; slices of one span share the meter.
@@ -165,8 +164,7 @@ Payload: TypeAlias = bytes | memoryview | FileSpan | tuple[memoryview, ...]
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
-@dataclass(slots=True)
-class Frame:
+class Frame(Struct):
     """A whole frame.  ``cmd`` is a plain number, because a command this version does not know is not an error."""
 
     cmd: int
