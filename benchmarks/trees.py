@@ -7,7 +7,8 @@ Whole processes from start to exit over loopback, ``--durability none`` and rsyn
 * ``again``: a second run over the 100,000, nothing changed;
 * ``source``: the standard library and the packages of this interpreter;
 * ``durable``: 10,000 files of 4 KiB with ``--durability batch`` on a disk, against ``rsync --fsync``;
-* ``memory``: 1,000,000 entries, empty files.
+* ``memory``: 1,000,000 entries, empty files;
+* ``edited``: what is sent of 1 GiB of which one byte was changed in place, and of 100 GiB with 10 MiB of data in it.
 
 A link with distance is measured by :mod:`benchmarks.wan`'s tools, which need root.
 """
@@ -15,6 +16,7 @@ A link with distance is measured by :mod:`benchmarks.wan`'s tools, which need ro
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -28,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.contenders import Fsmux, Rsync
 from benchmarks.harness import GIB, MIB, Bar, conditions, console, remove, report_bars, write_json
-from benchmarks.processes import Failed, file_system, scratch
+from benchmarks.processes import FSMUX, Failed, environment, file_system, fsmux_server, scratch
+from fsmux.limits import CHUNK_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,8 +199,62 @@ def memory(run: Run) -> None:
     remove(source)
 
 
+def edited(run: Run) -> None:
+    """Bytes sent, by the summary of the command."""
+    for direction in DIRECTIONS:
+        here, served = run.place / "here", run.place / "served"
+        here.mkdir()
+        served.mkdir()
+        near, far = (served, here) if direction == "down" else (here, served)
+        size, apparent = int(GIB * run.scale), int(100 * GIB * run.scale)
+        places = [number * (apparent // 10) // MIB * MIB for number in range(10)]
+        with (near / "image").open("wb") as file:
+            for start in range(0, size, MIB):
+                file.write(os.urandom(min(MIB, size - start)))
+        with (near / "sparse").open("wb") as file:
+            file.truncate(apparent)
+            for place in places:
+                os.pwrite(file.fileno(), os.urandom(MIB), place)
+        with fsmux_server(served) as server:
+            _sent(server.address, direction, "image", here)
+            with (near / "image").open("r+b") as file:
+                file.seek(size // 2)
+                byte = file.read(1)[0]
+                file.seek(size // 2)
+                file.write(bytes([byte ^ 1]))
+            most = CHUNK_SIZE + 64 * 1024
+            sent = _sent(server.address, direction, "image", here)
+            run.bar(f"edited {direction}, sent for one byte", f"{sent:,}", f"at most {most:,}", sent <= most)
+            most = 10 * MIB + 64 * 1024
+            sent = _sent(server.address, direction, "sparse", here)
+            run.bar(f"edited {direction}, sent for 10 MiB among holes", f"{sent:,}", f"at most {most:,}", sent <= most)
+        room = (far / "sparse").stat().st_blocks * 512
+        run.bar(f"edited {direction}, room of it", f"{room:,}", f"at most {most:,}", room <= most)
+        subprocess.run(["cmp", near / "image", far / "image"], check=True)
+        with (near / "sparse").open("rb") as one, (far / "sparse").open("rb") as other:
+            for place in places:
+                if os.pread(one.fileno(), MIB, place) != os.pread(other.fileno(), MIB, place):
+                    raise Failed(f"{far / 'sparse'} differs at {place}")
+        remove(here)
+        remove(served)
+
+
+def _sent(address: str, direction: str, name: str, here: Path) -> int:
+    url = f"fsmux://{address}/{name}"
+    pair = [url, f"{here}/"] if direction == "down" else [str(here / name), url]
+    done = subprocess.run(
+        [*FSMUX, "transfer", "--json", *pair],
+        env={**os.environ, **environment()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(json.loads(done.stdout.splitlines()[-1])["bytes_sent"])
+
+
 GROUPS: dict[str, Callable[[Run], None]] = {
     "many": many, "few": few, "again": again, "source": source, "durable": durable, "memory": memory,
+    "edited": edited,
 }  # fmt: skip
 
 

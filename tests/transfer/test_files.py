@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from fsmux import greeting
 from fsmux.errors import AccessError, BadName, FsmuxError, IsADirectory, NotFound
-from fsmux.events import ChunkHealed, FileFailed, FileProgress
+from fsmux.events import ChunkHealed, FileFailed, FileHoles, FileProgress
 from fsmux.limits import INITIAL_CREDIT, MIN_FRAME
 from fsmux.records import Durability
+from fsmux.wire.frames import HOLES_FEATURE
 
 from .kit import BIG, CHUNK, Move, Side, content, damaging_pair, facing, state_of
 
@@ -400,3 +402,38 @@ async def test_a_receiver_that_fails_without_granting_more_credit_is_heard(serve
         summary = await side.client.upload(there / "big", "big", observer=side.observe)
         assert summary.failed == 1
         assert side.failure.code == "PERMISSION"
+
+
+async def test_a_peer_that_knows_no_holes_is_sent_zeros(
+    kind: str, direction: str, served: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(greeting, "FEATURES", tuple(set(greeting.FEATURES) - {HOLES_FEATURE}))
+    async with facing(kind, served, there) as side:
+        move = Move(side, direction)
+        with (move.source / "file").open("wb") as file:
+            file.truncate(BIG)
+            os.pwrite(file.fileno(), b"data", CHUNK + 5)
+        summary = await move()
+        assert (summary.failed, summary.bytes_sent) == (0, BIG)
+        assert not side.of(FileHoles)
+        assert (move.target / "file").read_bytes() == (move.source / "file").read_bytes()
+
+
+async def test_a_damaged_chunk_with_holes_heals(direction: str, served: Path, there: Path) -> None:
+    damaged = 0
+
+    def choose(index: int, length: int) -> int | None:
+        nonlocal damaged
+        damaged += length > CHUNK // 4
+        return length // 2 if length > CHUNK // 4 and damaged == 1 else None
+
+    async with facing("memory", served, there, pair=damaging_pair(choose)) as side:
+        move = Move(side, direction)
+        with (move.source / "file").open("wb") as file:
+            file.truncate(8 * CHUNK)
+            os.pwrite(file.fileno(), content(CHUNK // 2), 2 * CHUNK + CHUNK // 4)
+        summary = await move()
+        assert (summary.failed, summary.bytes_sent) == (0, CHUNK)
+        assert len(side.of(ChunkHealed)) == 1
+        assert (move.target / "file").read_bytes() == (move.source / "file").read_bytes()
+        assert (move.target / "file").stat().st_blocks <= (move.source / "file").stat().st_blocks + 16
