@@ -184,10 +184,10 @@ async def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(
     target = fill(mirror.target, "d/a", "d/b", "x")
     groups = listing.groups
 
-    def fails(root: Root, parts: Parts) -> Iterator[Group]:
+    def fails(root: Root, parts: Parts, *rest: Any) -> Iterator[Group]:
         if parts and root.stat(parts).mode == 0o711:
             raise from_os_error(OSError(errno.EIO, "unreadable"), "d")
-        return groups(root, parts)
+        return groups(root, parts, *rest)
 
     (mirror.source / "s/d").chmod(0o711)
     monkeypatch.setattr(listing, "groups", fails)
