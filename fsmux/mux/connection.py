@@ -101,6 +101,7 @@ class Connection:
         self._service = trio.CancelScope()
         self._sendable = trio.Event()
         self._sent_all = trio.Event()
+        self._sending = False
         self._auth_in, self._auth_out = trio.open_memory_channel[Auth](4)
         self._heard = trio.current_time()
         self._received_bytes = 0
@@ -313,9 +314,16 @@ class Connection:
                 self._sent_all = trio.Event()
             if self.throttle.rate is None:
                 self.outbox.allowance = None
-                await self.transport.pump(self.outbox, self._table.file_was_short)
+                await self._pump()
             else:
                 await self._pump_at_rate()
+
+    async def _pump(self) -> None:
+        self._sending = True
+        try:
+            await self.transport.pump(self.outbox, self._table.file_was_short)
+        finally:
+            self._sending = False
 
     async def _pump_at_rate(self) -> None:
         """Send what the rate allows now, or wait until it allows something or there is something else to send."""
@@ -323,7 +331,7 @@ class Connection:
         outbox.allowance = throttle.take(trio.current_time()) if outbox.has_bulk else 0
         try:
             if not outbox.held:
-                await self.transport.pump(outbox, self._table.file_was_short)
+                await self._pump()
                 return
         finally:
             throttle.give_back(outbox.allowance)
@@ -335,10 +343,16 @@ class Connection:
 
     async def _keep_alive(self) -> None:
         measured = -BUSY_BYTES
+        taken, moved = 0, trio.current_time()
         quiet = min(limits.KEEPALIVE_SECONDS, self._patience / KEEPALIVES)
         await self._opened.wait()
         while True:
-            silent = trio.current_time() - self._heard
+            now = trio.current_time()
+            if not self._sending or self.transport.sent != taken:
+                taken, moved = self.transport.sent, now
+            elif now - moved >= self._patience:  # whoever talks and never listens would hold what is queued for ever
+                raise ConnectionLost(f"the peer has taken nothing for {now - moved:.0f} s")
+            silent = now - self._heard
             if silent >= self._patience:
                 raise ConnectionLost(f"the peer has been silent for {silent:.0f} s")
             if silent >= quiet or self._received_bytes - measured >= BUSY_BYTES:

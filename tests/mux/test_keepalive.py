@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,6 +115,43 @@ async def test_a_payload_of_data_that_comes_byte_by_byte_is_a_sign_of_life(autoj
             await trio.sleep(limits.DEAD_SECONDS - SLACK)
             await peer.send(b"x")
         assert connection.failure is None
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_peer_that_talks_and_takes_nothing_is_lost(role: Role, reads: bool, autojump_clock: MockClock) -> None:
+    """One that takes little is not. It is seen when an answer to a ping was waited for in vain, so twice as late."""
+    near, far = trio.testing.lockstep_stream_pair()
+
+    async def talk() -> None:
+        with suppress(trio.BrokenResourceError):  # the end
+            await far.send_all(as_bytes(HELLO))
+            while True:
+                await trio.sleep(5)
+                await far.send_all(as_bytes(Pong(99)))
+
+    async def read() -> None:
+        await far.receive_some(10_000)
+        while reads:
+            await trio.sleep(limits.DEAD_SECONDS - 2 * SLACK)
+            await far.receive_some(100_000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk)
+        nursery.start_soon(read)
+        async with open_connection(StreamTransport(near), role, HELLO) as connection:
+            start = trio.current_time()
+            for _ in range(600):
+                connection.open_stream(Stat((b"x" * 255,) * 15))
+            if reads:
+                await trio.sleep(10 * limits.DEAD_SECONDS)
+                assert connection.failure is None
+            else:
+                assert await connection.accept() is None
+                assert isinstance(connection.failure, ConnectionLost)
+                assert "taken nothing" in str(connection.failure)
+                assert limits.DEAD_SECONDS <= trio.current_time() - start <= 2 * limits.DEAD_SECONDS + SLACK
         nursery.cancel_scope.cancel()
 
 

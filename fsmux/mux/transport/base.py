@@ -21,6 +21,8 @@ class Transport(ABC):
     """One connection's bytes.  One task receives, one task sends; both may be cancelled, which breaks it."""
 
     peer: str = "memory"
+    sent = 0
+    """Bytes that were taken off our hands until now."""
     may_pour = False
     """Whether there is a reader's thread."""
 

@@ -220,7 +220,9 @@ class SocketTransport(Transport):
         try:
             while view:
                 try:
-                    view = view[self._sock.send(view) :]
+                    count = self._sock.send(view)
+                    self.sent += count
+                    view = view[count:]
                 except BlockingIOError:
                     await trio.lowlevel.wait_writable(self._sock)
         except OSError as exc:
@@ -295,7 +297,9 @@ class SocketTransport(Transport):
         size = len(view)
         while view:
             try:
-                view = view[self._sock.send(view, flags) :]
+                count = self._sock.send(view, flags)
+                self.sent += count
+                view = view[count:]
             except BlockingIOError:
                 self._wait_room()
         return size
@@ -354,6 +358,7 @@ class SocketTransport(Transport):
             if sent == 0:
                 break
             done += sent
+            self.sent += sent
         return done
 
     def _read_and_send(self, fd: int, offset: int, count: int) -> int:

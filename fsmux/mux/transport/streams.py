@@ -58,6 +58,7 @@ class StreamTransport(Transport):
             elif batch.payload is not None:
                 data = batch.prefix + batch.payload
             await self._stream.send_all(data)
+            self.sent += len(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise ConnectionLost("the connection was lost") from exc
         except OSError as exc:
