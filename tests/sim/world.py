@@ -24,6 +24,7 @@ from unittest.mock import patch
 import trio
 
 from fsmux.auth import ServerAuth
+from fsmux.backoff import Backoff
 from fsmux.client import connect
 from fsmux.errors import ConnectFailed, ErrorCode, FsmuxError, InternalError
 from fsmux.events import ChunkHealed, RequestFailed
@@ -365,6 +366,7 @@ def episode(seed: int, prepare: Callable[[World], None] = World.draw_tasks) -> R
             patch("fsmux.client.dial_unix", world.dial),
             patch("os.preadv", world.preadv),
             patch("fsmux.sites.SPREAD_BYTES", SPREAD_BYTES),
+            patch("fsmux.lanes.Backoff", lambda: Backoff(chance=world.rng.random)),
             patch("fsmux.moving.tree.SMALL_FILE", SMALL),
             patch("fsmux.moving.carriers.PACK_BYTES", PACK),
         ):
