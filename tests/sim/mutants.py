@@ -189,6 +189,11 @@ MUTANTS: Final = (
            "            self._hold(state)\n            self._made.append((state, made))\n", "            pass\n"),
     Mutant("no sync of what directories are made in", "files/unpacking.py",
            "        elif self.durable:\n            self._root.settle(parent, directory)\n", ""),
+    Mutant("no sync of the directory of a hard link", "files/unpacking.py",
+           "[index], error)\n            if self.durable and not self.commits_together:\n"
+           "                self._root.settle(parent, directory)\n", "[index], error)\n"),
+    Mutant("a failed sync after hard links is not minded", "files/unpacking.py",
+           "            elif unsafe and one.group.act is Act.LINK:\n", "            elif False:\n"),
     Mutant("a file of a pack is right whatever its checksum", "files/unpacking.py",
            "                    if crc32(data) != crc:\n", "                    if False:\n"),
     Mutant("a short write is taken for a whole one in packs", "files/unpacking.py",

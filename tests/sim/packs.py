@@ -18,7 +18,7 @@ from fsmux.transfer.disk import WRITERS
 from tests.sim.device import FOLDER, LINK, START_NS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from fsmux.files.root import Root
     from fsmux.records import Durability, Parts
@@ -47,6 +47,10 @@ TREE: Final = {
     (b"empty", b"directory"): FOLDER,
     (b"z",): _content(20_000),
 }
+SAME: Final = {(b"dir", b"same"): (b"a",)}
+"""Names that come as further names of other files, if these come too with the same content."""
+
+TREE.update({name: TREE[first] for name, first in SAME.items()})
 OTHER_TREE: Final = {
     (b"a",): _content(901),
     (b"dir", b"one"): _content(100),
@@ -58,13 +62,17 @@ HUNDREDS: Final = {(b"d%d" % (number % 7), b"%03d" % number): _content(number % 
 
 
 def packs_of(tree: Tree, *, size: int = PACK, time: int = START_NS) -> Packs:
-    """The tree as whoever has it would send it: directories before what is in them, and finished in the end."""
+    """The tree as whoever has it would send it: directories before what is in them, and finished in the end.
+
+    Without names for files that come under another one; see :func:`_links_of`.
+    """
     packer = Packer(size)
     batches: list[list[Group]] = []
     folders = {name for name, data in tree.items() if data == FOLDER}
     directories = {(), *folders} | {name[:depth] for name in tree for depth in range(1, len(name))}
+    linked = _linked(tree)
     for directory in sorted(directories):
-        below = {name[-1]: data for name, data in tree.items() if name[:-1] == directory}
+        below = {name[-1]: data for name, data in tree.items() if name[:-1] == directory and name not in linked}
         group = Group(directory)
         for name in sorted(below.keys() | {one[-1] for one in directories if one and one[:-1] == directory}):
             data = below.get(name)
@@ -87,11 +95,26 @@ def packs_of(tree: Tree, *, size: int = PACK, time: int = START_NS) -> Packs:
     return [(groups, _contents(groups, tree)) for groups in batches]
 
 
+def _linked(tree: Tree) -> dict[Parts, Parts]:
+    return {name: first for name, first in SAME.items() if name in tree and tree[name] == tree.get(first)}
+
+
+def _links_of(tree: Tree, failed: Collection[Parts]) -> Packs:
+    """Further names of files that stand; they are sent when it has been heard of those that they do."""
+    groups = [
+        Group(name[:-1], [name[-1]], [0], [START_NS], [REGULAR | 0o644], [b"/".join(first)], Act.LINK)
+        for name, first in _linked(tree).items()
+        if first not in failed
+    ]
+    return [(groups, b"")] if groups else []
+
+
 def _contents(groups: Sequence[Group], tree: Tree, *, crcs: bool = True) -> bytes:
     """The contents of a pack, joined; with ``crcs`` the groups get their checksums."""
     joined = b""
     for group in groups:
-        regular = [] if group.itself else [mode & KIND_BITS == REGULAR for mode in group.modes]
+        made = group.act is Act.MAKE and not group.itself
+        regular = [made and mode & KIND_BITS == REGULAR for mode in group.modes[: len(group)]]
         found = [
             tree[*group.directory, name] if is_file else b"" for name, is_file in zip(group.names, regular, strict=True)
         ]
@@ -118,11 +141,14 @@ def unpack(
     packs = packs_of(tree)
     if sent is not None:
         packs = [(groups, _contents(groups, sent, crcs=False)) for groups, _ in packs]
+    batches = [packs[start : start + together] for start in range(0, len(packs), together)]
     failures: list[Failure] = []
+    failed: set[Parts] = set()
+    linking = False
     unpacker = Unpacker(root, (), durability)
     try:
-        for start in range(0, len(packs), together):
-            batch = list(enumerate(packs))[start : start + together]
+        while batches:
+            batch = list(enumerate(batches.pop(0)))
             names = {number: _names(groups, tree) for number, (groups, _) in batch}
             for number, (groups, contents) in batch:
                 for name in names[number].values():
@@ -132,11 +158,14 @@ def unpack(
             filled()
             lost = unpacker.commit()
             for failure in lost:
-                names[failure.pack].pop((failure.group, failure.entry), None)
+                failed.add(names[failure.pack].pop((failure.group, failure.entry), ()))
             for number, _ in batch:
                 for name in names[number].values():
                     ledger.committed(name, unpacker.durable)
             failures += lost
+            if not batches and not linking:
+                linking = True
+                batches += [links] if (links := _links_of(tree, failed)) else []
     finally:
         unpacker.close()
     return failures
@@ -147,7 +176,7 @@ def _names(groups: Sequence[Group], tree: Tree) -> dict[tuple[int, int], Parts]:
     return {
         (place, index): (*group.directory, name)
         for place, group in enumerate(groups)
-        if group.act is Act.MAKE
+        if group.act is not Act.ADJUST
         for index, name in enumerate(group.names)
         if (*group.directory, name) in tree
     }
