@@ -23,7 +23,7 @@ from fsmux.files.root import Root
 from fsmux.records import Durability
 from tests.sim.blocklog import Written, read_log
 from tests.sim.crash import RESERVED, Ledger, Wrong, fill, reuse, start
-from tests.sim.device import LINK
+from tests.sim.device import FOLDER, LINK
 from tests.sim.packs import HUNDREDS, OTHER_TREE, TREE, unpack
 from tests.sim.teller import DEEP, FIRST, NAME, SECOND, SHORTER, SMALL
 
@@ -172,10 +172,7 @@ def _apply(image: Path, entries: list[Written]) -> None:
 
 def check(top: Path, ledger: Noting, moment: int) -> None:
     """Everything that was promised until ``moment`` is there, and nothing partial."""
-    found = {
-        name: LINK + os.fsencode(os.readlink(path)) if path.is_symlink() else path.read_bytes()
-        for name, path in _files(top)
-    }
+    found = {name: _shown(path) for name, path in _files(top) if name in ledger.possible or not path.is_dir()}
     promised: dict[Parts, int] = {}
     for when, name, version in ledger.promises:
         if when <= moment:
@@ -187,11 +184,17 @@ def check(top: Path, ledger: Noting, moment: int) -> None:
         raise Wrong(f"{name}: was committed as durable and is gone")
 
 
+def _shown(path: Path) -> bytes:
+    if path.is_symlink():
+        return LINK + os.fsencode(os.readlink(path))
+    return FOLDER if path.is_dir() else path.read_bytes()
+
+
 def _files(top: Path) -> Iterator[tuple[Parts, Path]]:
     for directory, directories, names in os.walk(top):
         with suppress(ValueError):
             directories.remove(RESERVED.decode())
-        for name in names + [name for name in directories if Path(directory, name).is_symlink()]:
+        for name in names + directories:
             path = Path(directory, name)
             yield tuple(os.fsencode(path.relative_to(top)).split(b"/")), path
 
