@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import stat
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec import Struct, field
 
+from fsmux.limits import XATTR_COST
+
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fsmux.errors import FsmuxError
-    from fsmux.records import Parts
+    from fsmux.records import Parts, Xattrs
+
+T = TypeVar("T")
 
 GROUP_ENTRIES: Final = 1000
 """Entries in one group at most: enough to make what is done once per group cheap."""
@@ -52,6 +56,7 @@ class Group(Struct):
     Of what is to be linked it has the path that each file has already, below what ``directory`` is below of.
     ``owners``, if they are kept, has user and group of each entry, as :func:`owner_of` makes one number of them.
     ``shared`` has, for files with several names, a key that is the same for all names of one file, and no other's.
+    ``xattrs``, if they are kept, has the extended attributes of entries that have any, and None if they are not known.
 
     A group without names and with one mode and time is about the directory itself.  ``crcs`` and ``lost`` (index and
     error of what could not be read) belong to groups whose contents travel.  ``more``: the next group goes on with the
@@ -71,6 +76,7 @@ class Group(Struct):
     error: FsmuxError | None = None
     shared: dict[int, bytes] = field(default_factory=dict)
     owners: list[int] = field(default_factory=list)
+    xattrs: dict[int, Xattrs | None] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -112,6 +118,7 @@ class Group(Struct):
             act,
             shared=_moved(self.shared, indexes) if self.shared else {},
             owners=[self.owners[index] for index in indexes] if self.owners else [],
+            xattrs=_moved(self.xattrs, indexes) if self.xattrs else {},
         )
 
     def cut(self, start: int, stop: int) -> Group:
@@ -131,17 +138,26 @@ class Group(Struct):
             error=self.error if stop >= len(self.names) else None,
             shared=_moved(self.shared, range(start, stop)) if self.shared else {},
             owners=self.owners[start:stop],
+            xattrs=_moved(self.xattrs, range(start, stop)) if self.xattrs else {},
         )
 
 
-def _moved(column: dict[int, bytes], indexes: Sequence[int]) -> dict[int, bytes]:
+def _moved(column: dict[int, T], indexes: Sequence[int]) -> dict[int, T]:
     """What a sparse column has of some entries, by their new indexes."""
     return {place: column[index] for place, index in enumerate(indexes) if index in column}
 
 
-def itself(directory: Parts, mtime: int, mode: int, act: Act, owner: int | None = None) -> Group:
+def itself(
+    directory: Parts, mtime: int, mode: int, act: Act, owner: int | None = None, xattrs: Xattrs | None = ()
+) -> Group:
     """A group about a directory itself."""
-    return Group(directory, [], [0], [mtime], [mode], [], act, owners=[] if owner is None else [owner])
+    owners = [] if owner is None else [owner]
+    return Group(directory, [], [0], [mtime], [mode], [], act, owners=owners, xattrs=sparse([xattrs]))
+
+
+def sparse(xattrs: Iterable[Xattrs | None]) -> dict[int, Xattrs | None]:
+    """The column of entries with these extended attributes."""
+    return {index: found for index, found in enumerate(xattrs) if found != ()}
 
 
 def owner_of(facts: os.stat_result) -> int:
@@ -163,6 +179,9 @@ KEY_SIZE: Final = 16
 SHARED_COST: Final = KEY_SIZE + 3
 """Bytes that a file with several names takes beside that: the key, and its index."""
 
+XATTRS_COST: Final = 12
+"""Bytes of an entry that has extended attributes, beside these: its index, and that they are not known."""
+
 ERROR_COST: Final = 4 * 400 + 10
 """Bytes of why a directory cannot be read, at most."""
 
@@ -175,7 +194,17 @@ def weight(group: Group) -> int:
     texts = group.targets
     fixed = 64 + sum(map(len, group.directory)) + 4 * len(group.directory) + (group.error is not None) * ERROR_COST
     entries = sum(map(len, group.names)) + _entry_cost(group) * len(group.names) + SHARED_COST * len(group.shared)
-    return fixed + entries + sum(map(len, texts)) + 4 * len(texts)
+    xattrs = sum(map(_xattrs_cost, group.xattrs.values())) if group.xattrs else 0
+    return fixed + entries + xattrs + sum(map(len, texts)) + 4 * len(texts)
+
+
+def xattrs_size(xattrs: Xattrs) -> int:
+    """Bytes that they take in a message, at most."""
+    return sum([len(name) + len(value) + XATTR_COST for name, value in xattrs])
+
+
+def _xattrs_cost(xattrs: Xattrs | None) -> int:
+    return XATTRS_COST + xattrs_size(xattrs or ())
 
 
 def _entry_cost(group: Group) -> int:
@@ -244,6 +273,8 @@ class Packer:
         texts = group.link_targets()
         for index, (name, length) in enumerate(zip(group.names, group.sizes, strict=True)):
             cost += len(name) + each + len(texts.get(index, b"")) + SHARED_COST * (index in group.shared)
+            if index in group.xattrs:
+                cost += _xattrs_cost(group.xattrs[index])
             contents += length
             entries += 1
             if entries > self._most_entries or contents > self._most_bytes or cost > INDEX_BYTES:

@@ -19,6 +19,7 @@ from fsmux.wire.frames import (
     PACKS_FEATURE,
     SYNC_FEATURE,
     VERSION,
+    XATTRS_FEATURE,
 )
 from fsmux.wire.messages import Hello
 
@@ -40,7 +41,7 @@ def hello(mechanisms: Sequence[str] = (), *, read_only: bool = False) -> Hello:
     return Hello(
         min_version=VERSION,
         max_version=VERSION,
-        features=(*FEATURES, CHOWN_FEATURE) if os.geteuid() == 0 else FEATURES,
+        features=_features(),
         agent=f"fsmux/{__version__}",
         max_streams=limits.MAX_STREAMS,
         initial_credit=limits.INITIAL_CREDIT,
@@ -48,6 +49,12 @@ def hello(mechanisms: Sequence[str] = (), *, read_only: bool = False) -> Hello:
         mechanisms=tuple(mechanisms),
         read_only=read_only,
     )
+
+
+def _features() -> tuple[str, ...]:
+    """With what depends on the platform and on who runs this."""
+    has_xattrs, is_root = hasattr(os, "setxattr"), os.geteuid() == 0
+    return (*FEATURES, *[XATTRS_FEATURE] * has_xattrs, *[CHOWN_FEATURE] * is_root)
 
 
 async def prove_to_client(connection: Connection, auth: ServerAuth) -> User:

@@ -167,7 +167,7 @@ def _refuse(stream: Stream, context: Context, request: str, code: ErrorCode, tex
 
 
 async def _stat(context: Context, stream: Stream, request: Stat) -> None:
-    attrs = await context.disk.meta(context.root.stat, request.path, request.follow, request.owner)
+    attrs = await context.disk.meta(context.root.stat, request.path, request.follow, request.owner, request.xattrs)
     await stream.send(attrs, end=True)
 
 

@@ -49,6 +49,14 @@ MAX_FILE_SIZE: Final = 2**62
 MAX_NAME: Final = 255
 """Bytes of one path component: the limit of every Linux file system."""
 
+MAX_XATTRS: Final = 4 * KIB
+"""Bytes of the extended attributes of one entry, names and values and ``XATTR_COST`` for each: they travel in the
+message that names it, beside the longest path and link. It is what ext4 has room for where files have small inodes."""
+
+XATTR_COST: Final = 16
+"""Bytes that an extended attribute counts as beside its name and its value: more than it takes in a message, and what
+ext4 takes for it."""
+
 MAX_PATH_BYTES: Final = 4095
 """Bytes of a whole path (PATH_MAX without the terminator)."""
 

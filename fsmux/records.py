@@ -15,6 +15,9 @@ from typing import ClassVar, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
+Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
+"""Extended attributes of a file, as names and values, in the order of the names."""
+
 Parts: TypeAlias = tuple[bytes, ...]
 """A path as its components, relative to some root; the root itself is ``()``.  Names are bytes, as they are on disk."""
 
@@ -48,12 +51,25 @@ class Durability(IntEnum):
     FILE = 3
 
 
+class Namespaces(IntEnum):
+    """Which extended attributes are spoken of: none, those of users (``user.*``), or all that belong to no part of the
+    kernel: neither ``system.*`` (access control lists) nor ``security.*``.
+    """
+
+    NONE = 0
+    USER = 1
+    ALL = 2
+
+
 class Kept(Struct, frozen=True):
-    """What a receiver keeps of a file beside its bytes: modification times, permission bits, user and group."""
+    """What a receiver keeps of a file beside its bytes: modification times, permission bits, user and group, extended
+    attributes.
+    """
 
     times: bool = True
     perms: bool = True
     owner: bool = False
+    xattrs: Namespaces = Namespaces.NONE
 
 
 EVERYTHING = Kept()
@@ -75,6 +91,8 @@ class Identity(Struct, frozen=True):
 class Attrs(Struct, frozen=True):
     """What is known of a name without reading its bytes.  ``link_target`` is empty except for symbolic links.
 
+    Without ``owner`` or ``xattrs`` these are not known, or are to be left alone.
+
     It is a message as it stands, so it carries the number of its command, which ``fsmux.wire.frames`` names ATTRS.
     """
 
@@ -85,6 +103,7 @@ class Attrs(Struct, frozen=True):
     mode: int = 0
     link_target: bytes = b""
     owner: int | None = None
+    xattrs: Xattrs | None = None
 
 
 def printable(name: Parts | bytes | str) -> str:

@@ -26,7 +26,7 @@ from fsmux.files.source import Source
 from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
 from fsmux.limits import KIB, MAX_FILE_SIZE
 from fsmux.plan.walk import batches, preorder
-from fsmux.records import Attrs
+from fsmux.records import EVERYTHING, Attrs
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Outcome, Report, together
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from fsmux.moving.comparing import Digester
     from fsmux.moving.tree import Looker
     from fsmux.mux.stream import Stream
-    from fsmux.records import Parts
+    from fsmux.records import Kept, Parts
     from fsmux.transfer.disk import Disk
 
     Batches = AsyncGenerator[list[Group], None]
@@ -76,22 +76,24 @@ class Site(Protocol):
 
 
 class RemoteSite:
-    """The server's side.  ``owners``: whether it is asked whose things are."""
+    """The server's side.  ``kept`` says whether it is asked whose things are, and for extended attributes."""
 
-    owners = False
+    kept = EVERYTHING
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs:
-        stat = Stat(parts, follow, self.owners)
+        stat = Stat(parts, follow, self.kept.owner, self.kept.xattrs)
         async with self._client.connection.open_stream(stat, end=True) as stream:
             attrs: Attrs = await stream.expect_message(Attrs)
             return attrs
 
     @asynccontextmanager
     async def scan(self, parts: Parts) -> AsyncIterator[Batches]:
-        async with self._client.connection.open_stream(Walk(parts, self.owners), end=True) as stream:
+        async with self._client.connection.open_stream(
+            Walk(parts, self.kept.owner, self.kept.xattrs), end=True
+        ) as stream:
             stream.expect(None)
 
             async def batches() -> Batches:
@@ -106,7 +108,8 @@ class RemoteSite:
         if nothing:
             yield None
             return
-        async with self._client.connection.open_stream(Look(parts, owners=self.owners)) as stream:
+        look = Look(parts, owners=self.kept.owner, xattrs=self.kept.xattrs)
+        async with self._client.connection.open_stream(look) as stream:
             stream.expect(None)
             yield RemoteLooker(stream)
             stream.reset(ErrorCode.CANCELLED)  # of what it was asked for, nothing more matters
@@ -128,7 +131,7 @@ class RemoteSite:
         """
         open_stream = self._client.connection.open_stream
         streams = (
-            open_stream(Stat(parts, False, options.kept.owner), end=True),
+            open_stream(Stat(parts, False, options.kept.owner, options.kept.xattrs), end=True),
             open_stream(Get(parts, fresh=True, chunk_size=options.chunk_size)),
         )
         try:
@@ -222,8 +225,8 @@ class LocalDigester:
 class LocalLooker:
     """Looks itself."""
 
-    def __init__(self, disk: Disk, root: Root, base: Parts, owners: bool) -> None:
-        self._owners = owners
+    def __init__(self, disk: Disk, root: Root, base: Parts, kept: Kept) -> None:
+        self._kept = kept
         self._disk = disk
         self._root = root
         self._base = base
@@ -253,7 +256,8 @@ class LocalLooker:
         while self._asked:
             directory = self._asked.popleft()
             try:
-                for group in listing.groups(self._root, self._base + directory, self._owners):
+                found = listing.groups(self._root, self._base + directory, self._kept.owner, self._kept.xattrs)
+                for group in found:
                     group.directory = directory
                     yield group
             except FsmuxError as error:
@@ -263,10 +267,10 @@ class LocalLooker:
 class LocalSite:
     """A directory on this machine, held open. Without a root it is one that does not exist yet.
 
-    ``owners``: whether it says whose things are.
+    ``kept`` says whether it tells whose things are, and their extended attributes.
     """
 
-    owners = False
+    kept = EVERYTHING
 
     def __init__(self, client: Client, lanes: Lanes, root: Root | None) -> None:
         self._client = client
@@ -282,13 +286,16 @@ class LocalSite:
 
     async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs:
         root = self.root
-        return await self._disk.meta(root.stat, parts, follow, self.owners)
+        return await self._disk.meta(root.stat, parts, follow, self.kept.owner, self.kept.xattrs)
+
+    def _listing(self, root: Root, parts: Parts) -> Generator[Group, None, None]:
+        return listing.groups(root, parts, self.kept.owner, self.kept.xattrs)
 
     @asynccontextmanager
     async def scan(self, parts: Parts) -> AsyncIterator[Batches]:
         root = self.root
         with (
-            closing(preorder(lambda below: listing.groups(root, below, self.owners), parts)) as found,
+            closing(preorder(partial(self._listing, root), parts)) as found,
             closing(batches(found)) as hops,
         ):
 
@@ -304,7 +311,7 @@ class LocalSite:
         if nothing or self._held is None:
             yield None
             return
-        with closing(LocalLooker(self._disk, self._held, parts, self.owners)) as looker:
+        with closing(LocalLooker(self._disk, self._held, parts, self.kept)) as looker:
             yield looker
 
     @asynccontextmanager

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
     """A whole tree, directories before what is in them."""
-    found = preorder(lambda parts: listing.groups(context.root, parts, request.owners), request.path)
+    found = preorder(lambda parts: listing.groups(context.root, parts, request.owners, request.xattrs), request.path)
     await _send_groups(context, stream, found)
     await stream.send(Ok(), end=True)
 
@@ -45,15 +45,15 @@ async def look(context: Context, stream: Stream, request: Look) -> None:
     while message is not None:
         if not isinstance(message, Look):
             raise ProtocolError(f"a look is not followed by {type(message).__name__}")
-        await _send_groups(context, stream, _each(context, base, message.directories, request.owners))
+        await _send_groups(context, stream, _each(context, base, message.directories, request))
         message = await stream.receive()
     stream.end()
 
 
-def _each(context: Context, base: Parts, directories: Iterable[Parts], owners: bool) -> Generator[Group, None, None]:
+def _each(context: Context, base: Parts, directories: Iterable[Parts], request: Look) -> Generator[Group, None, None]:
     for directory in directories:
         try:
-            for group in listing.groups(context.root, base + directory, owners):
+            for group in listing.groups(context.root, base + directory, request.owners, request.xattrs):
                 group.directory = directory
                 yield group
         except FsmuxError as error:
@@ -114,9 +114,7 @@ async def _store(context: Context, stream: Stream, request: Store) -> None:
     unpacker = Unpacker(context.root, request.path, durability, request.kept, verify=request.verify)
 
     async def done(pack: Pack, failures: list[Failure]) -> None:
-        failed = [
-            Failed(failure.group, failure.entry, Fault(failure.error.code, str(failure.error))) for failure in failures
-        ]
+        failed = [Failed(one.group, one.entry, Fault(one.error.code, str(one.error)), one.stands) for one in failures]
         await stream.send(Packed(pack.number, tuple(failed), unpacker.durable))
 
     await receive_packs(stream, unpacker, context.disk, check=_accept, done=done)

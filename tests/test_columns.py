@@ -5,20 +5,30 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsmux.columns import DIRECTORY, INDEX_BYTES, REGULAR, SYMLINK, Act, Group, Packer, itself, weight
+from fsmux.columns import DIRECTORY, INDEX_BYTES, REGULAR, SYMLINK, Act, Group, Packer, itself, sparse, weight
 from fsmux.errors import AccessError, ErrorCode, FileError
-from fsmux.limits import MAX_CONTROL_PAYLOAD
+from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_XATTRS, XATTR_COST
 from fsmux.wire.frames import Cmd
 from fsmux.wire.messages import Failed, Fault, Listed, Pack, Packed, decode, encode
 
 kinds = st.sampled_from([REGULAR, DIRECTORY, SYMLINK])
+FULL = MAX_XATTRS - XATTR_COST - len(b"user.a")
+xattrs = st.sampled_from(
+    [
+        (),
+        None,
+        ((b"user.a", b""),),
+        ((b"user.a", b"v" * FULL),),
+        tuple((b"user.%03d" % number, b"") for number in range(MAX_XATTRS // (XATTR_COST + 8))),
+    ]
+)
 
 
 @st.composite
 def groups(draw: st.DrawFn) -> Group:
     directory = tuple(draw(st.lists(st.sampled_from([b"a", b"b" * 255]), max_size=3)))
     if draw(st.integers(0, 9)) == 0:
-        return itself(directory, 5, DIRECTORY | 0o755, draw(st.sampled_from(Act)))
+        return itself(directory, 5, DIRECTORY | 0o755, draw(st.sampled_from(Act)), xattrs=draw(xattrs))
     if draw(st.integers(0, 9)) == 0:
         count = draw(st.integers(1, 30))
         targets = [b"t" * draw(st.sampled_from([1, 4095])) for _ in range(count)]
@@ -37,17 +47,26 @@ def groups(draw: st.DrawFn) -> Group:
         shared={
             number: b"%016d" % number for number, kind in enumerate(found) if kind == REGULAR and draw(st.booleans())
         },
+        xattrs=sparse(draw(xattrs) for _ in found) if draw(st.booleans()) else {},
     )
 
 
 def rows(group: Group) -> list[tuple[object, ...]]:
     if group.itself:
-        return [(group.directory, None, group.mtimes[0], group.modes[0], group.act)]
+        return [(group.directory, None, group.mtimes[0], group.modes[0], group.act, group.xattrs)]
     texts = group.link_targets()
     columns = zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
     shared, owners = group.shared, group.owners or [None] * len(group)
     return [
-        (group.directory, *row, texts.get(index), group.act, shared.get(index), owners[index])
+        (
+            group.directory,
+            *row,
+            texts.get(index),
+            group.act,
+            shared.get(index),
+            owners[index],
+            group.xattrs.get(index, ()),
+        )
         for index, row in enumerate(columns)
     ]
 
@@ -81,7 +100,7 @@ def test_nothing_is_lost_or_moved_and_every_batch_fits(found: list[Group], most_
         assert entries <= 1 or sum(map(weight, batch)) <= INDEX_BYTES
         for group in batch:
             group.crcs = [2**32 - 1] * len(group) if group.act is Act.MAKE else []
-        assert len(encode(Pack(2**63, tuple(batch)))) <= sum(map(weight, batch)) + 32
+        assert len(encode(Pack(2**63, tuple(batch)))) <= min(sum(map(weight, batch)) + 32, MAX_CONTROL_PAYLOAD)
 
 
 @settings(deadline=None)  # two thousand entries, and a text for each
@@ -96,7 +115,7 @@ def test_all_that_can_be_wrong_with_a_full_message_fits_too(width: int, size: in
         for place, part in enumerate(batch):
             part.crcs = [2**32 - 1] * len(part)
             part.lost = [(index, FileError(text)) for index in range(len(part))]
-            failed += [Failed(place, index, Fault(ErrorCode.DAMAGED, text)) for index in range(len(part))]
+            failed += [Failed(place, index, Fault(ErrorCode.DAMAGED, text), True) for index in range(len(part))]
         assert len(encode(Pack(2**63, tuple(batch)))) <= MAX_CONTROL_PAYLOAD
         assert len(encode(Packed(2**63, tuple(failed), True))) <= MAX_CONTROL_PAYLOAD
     for number in range(100):

@@ -168,6 +168,9 @@ def transfer(
     owner: Annotated[
         bool, option("--owner", help="Keep user and group, by their numbers; the receiving side must run as root.")
     ] = False,
+    xattrs: Annotated[
+        bool, option("--xattrs", help="Keep extended attributes: user.*, and all that a receiver who is root may set.")
+    ] = False,
     manifest: Annotated[
         str | None,
         option(
@@ -196,7 +199,8 @@ def transfer(
     options = command.TransferOptions(
         tuple(paths), dry_run, level, json, progress.value, checksum, update, delete, tuple(exclude or ()),
         tuple(include or ()), files_from, from0, connections, streams, chunk_size, bwlimit, not no_resume, retries,
-        timeout, durability.value, verify.value, not no_times, not no_perms, owner, manifest, repair, token_file,
+        timeout, durability.value, verify.value, not no_times, not no_perms, owner, xattrs, manifest, repair,
+        token_file,
     )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 

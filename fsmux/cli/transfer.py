@@ -15,7 +15,7 @@ from fsmux.cli.run import execute
 from fsmux.cli.tally import exit_code
 from fsmux.errors import ExitCode, UsageError
 from fsmux.plan.filters import Filters
-from fsmux.records import Durability, Kept, printable
+from fsmux.records import Durability, Kept, Namespaces, printable
 from fsmux.units import parse_rate
 from fsmux.urls import Stdio, parse
 
@@ -56,6 +56,7 @@ class TransferOptions:
     times: bool
     perms: bool
     owner: bool
+    xattrs: bool
     manifest: str | None
     repair: bool
     token_file: str | None
@@ -128,7 +129,9 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
             resume=options.resume,
             durability=Durability[options.durability.upper()],
             verify=options.verify == "disk",
-            kept=Kept(options.times, options.perms, options.owner),
+            kept=Kept(
+                options.times, options.perms, options.owner, Namespaces.USER if options.xattrs else Namespaces.NONE
+            ),
             dry_run=options.dry_run,
             selection=_selection(options),
             checksum=options.checksum,

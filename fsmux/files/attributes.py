@@ -1,20 +1,32 @@
 """What a file has beside its bytes: reading it and setting it.
 
 Theory: bits above 0777 are never kept, whoever asks: a file that runs as its owner must be made so on purpose, where it
-stands.
+stands.  For the same reason no extended attribute is ever read or set that means something to the kernel
+(``security.*``, ``system.*``); those that only root may see (``trusted.*``) need root on the side that sets them.
+What cannot be set of them fails none of a file: it is told, and the file stands without.
 """
 
 from __future__ import annotations
 
+import errno
 import stat
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fsmux.files.syscalls import OPEN_EXCLUSIVE
+from fsmux.columns import xattrs_size
+from fsmux.errors import from_os_error
+from fsmux.files.syscalls import OPEN_EXCLUSIVE, OPEN_READ
+from fsmux.limits import MAX_XATTRS
+from fsmux.records import Namespaces, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsmux.errors import FsmuxError
     from fsmux.files.state import StateDir
     from fsmux.files.syscalls import Syscalls
+    from fsmux.records import Xattrs
 
 NEW_FILE: Final = 0o666
 """Permissions of a file of which none are kept, before the process's mask takes off what it does."""
@@ -39,3 +51,106 @@ def usual_mode(sys: Syscalls, state: StateDir) -> int:
         sys.close(fd)
         with suppress(OSError):
             state.unlink(name)
+
+
+# ---- extended attributes -------------------------------------------------------------------------------------------
+
+_OF_USERS: Final = b"user."
+_OF_THE_KERNEL: Final = (b"security.", b"system.")
+
+
+def settable(sys: Syscalls, namespaces: Namespaces) -> Namespaces:
+    """What of these namespaces this process may set."""
+    return namespaces if sys.euid() == 0 else min(namespaces, Namespaces.USER)
+
+
+def read_xattrs(sys: Syscalls, fd: int, namespaces: Namespaces) -> Xattrs | None:
+    """The extended attributes of an open file; None if they are more than are kept, or cannot be read."""
+    found: list[tuple[bytes, bytes]] = []
+    room = MAX_XATTRS
+    try:
+        for name in sorted(_names(sys, fd, namespaces)):
+            try:
+                value = sys.getxattr(fd, name)
+            except OSError as error:
+                if error.errno == errno.ENODATA:  # removed since they were listed
+                    continue
+                raise
+            found.append((name, value))
+            room -= xattrs_size((found[-1],))
+            if room < 0:
+                return None
+    except OSError:
+        return None
+    return tuple(found)
+
+
+def read_xattrs_at(sys: Syscalls, directory: int, name: bytes, mode: int, namespaces: Namespaces) -> Xattrs | None:
+    """Those of a name, whose ``mode`` is known: only files and directories have any that users may set."""
+    if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        return ()
+    try:
+        fd = sys.openat(directory, name, OPEN_READ)
+    except OSError:
+        return None
+    try:
+        return read_xattrs(sys, fd, namespaces)
+    finally:
+        sys.close(fd)
+
+
+def set_xattrs(
+    sys: Syscalls, fd: int, wanted: Xattrs, namespaces: Namespaces, *, fresh: bool = False
+) -> FsmuxError | None:
+    """Have an open file have these extended attributes and no others in the namespaces; a ``fresh`` one has none.
+
+    Whatever can be done is.  Returns why not all of it could, for the file that the caller will name.
+    """
+    refused: list[FsmuxError] = []
+    try:
+        had = set() if fresh else set(_names(sys, fd, namespaces))
+    except OSError as error:
+        return from_os_error(error, "its extended attributes")
+    values = {one: value for one, value in wanted if _within(one, namespaces)}
+    for one in sorted(had | values.keys()):
+        try:
+            if one not in values:
+                _writable(sys, fd, partial(sys.removexattr, fd, one))
+            elif one not in had or sys.getxattr(fd, one) != values[one]:
+                _writable(sys, fd, partial(sys.setxattr, fd, one, values[one]))
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                refused.append(from_os_error(error, f"its extended attribute {printable(one)}"))
+    return refused[0] if refused else None
+
+
+def _names(sys: Syscalls, fd: int, namespaces: Namespaces) -> list[bytes]:
+    if not namespaces:
+        return []
+    try:
+        return [name for name in sys.listxattr(fd) if _within(name, namespaces)]
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return []
+        raise
+
+
+def _within(name: bytes, namespaces: Namespaces) -> bool:
+    if namespaces is Namespaces.ALL:
+        return not name.startswith(_OF_THE_KERNEL)
+    return namespaces is Namespaces.USER and name.startswith(_OF_USERS)
+
+
+def _writable(sys: Syscalls, fd: int, change: Callable[[], None]) -> None:
+    """Make a change that needs the right to write, which the owner of a file can give himself."""
+    try:
+        change()
+    except PermissionError as error:
+        mode = stat.S_IMODE(sys.fstat(fd).st_mode)
+        if error.errno != errno.EACCES or mode & stat.S_IWUSR:
+            raise
+        sys.fchmod(fd, mode | stat.S_IWUSR)
+        try:
+            change()
+        finally:
+            sys.fchmod(fd, mode)

@@ -11,11 +11,12 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group, owner_of
+from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group, owner_of, sparse
 from fsmux.errors import from_os_error
 from fsmux.files import names
+from fsmux.files.attributes import read_xattrs_at
 from fsmux.files.naming import named
-from fsmux.records import printable
+from fsmux.records import Namespaces, printable
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
     from fsmux.records import Parts
 
 
-def groups(root: Root, parts: Parts, owners: bool = False) -> Generator[Group, None, None]:
+def groups(
+    root: Root, parts: Parts, owners: bool = False, xattrs: Namespaces = Namespaces.NONE
+) -> Generator[Group, None, None]:
     """The entries of a directory, without what is reserved, in groups of which all but the last have ``more`` set.
 
-    Their ``directory`` is ``parts``; with ``owners`` they say whose the entries are.
+    Their ``directory`` is ``parts``; with ``owners`` they say whose the entries are, and they have the extended
+    attributes in the namespaces ``xattrs``.
     A generator that holds a descriptor: exhaust it or close it.
     """
     lease = root.look_into(parts)
@@ -38,7 +42,13 @@ def groups(root: Root, parts: Parts, owners: bool = False) -> Generator[Group, N
             for start in range(0, len(found) or 1, GROUP_ENTRIES):
                 page = found[start : start + GROUP_ENTRIES]
                 more = start + GROUP_ENTRIES < len(found)
-                yield _group(root, fd, parts, page, more=more, owners=owners)
+                group = _group(root, fd, parts, page, more=more, owners=owners)
+                if xattrs:
+                    group.xattrs = sparse(
+                        read_xattrs_at(root.sys, fd, name, mode, xattrs)
+                        for name, mode in zip(group.names, group.modes, strict=True)
+                    )
+                yield group
     finally:
         lease.close()
 

@@ -14,15 +14,18 @@ import struct
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from fsmux.columns import KEY_SIZE
 from fsmux.errors import BadName, Exists, IsADirectory, NotRegular, UsageError, from_os_error
 from fsmux.files import names, tree
+from fsmux.files.attributes import read_xattrs, read_xattrs_at, set_xattrs, settable
 from fsmux.files.landing import Landing
 from fsmux.files.lease import Lease
 from fsmux.files.naming import named
 from fsmux.files.resolve import open_beneath, open_target
 from fsmux.files.syscalls import OPEN_CREATE, OPEN_DIRECTORY, OPEN_READ, OPEN_WRITE, Syscalls, real
-from fsmux.records import Attrs, Kind, printable
+from fsmux.records import Attrs, Kind, Namespaces, printable
 
 if TYPE_CHECKING:
     import os
@@ -58,20 +61,30 @@ class Root(Landing):
 
     # ---- looking -------------------------------------------------------------------------------------------------
 
-    def stat(self, parts: Parts, follow: bool = False, owner: bool = False) -> Attrs:
+    def stat(
+        self, parts: Parts, follow: bool = False, owner: bool = False, xattrs: Namespaces = Namespaces.NONE
+    ) -> Attrs:
         names.check(parts)
+
+        def attrs_of(fd: int) -> Attrs:
+            found = tree.attrs_of(self.sys.fstat(fd), owner=owner)
+            return replace(found, xattrs=read_xattrs(self.sys, fd, xattrs)) if xattrs else found
+
         with named(parts), self._top as top:
             if not parts:
-                return tree.attrs_of(self.sys.fstat(top), owner=owner)
+                return attrs_of(top)
             with self._step(top, parts[:-1], links=True) as parent:
                 facts = self.sys.stat(parent, parts[-1])
-                if not stat.S_ISLNK(facts.st_mode):
-                    return tree.attrs_of(facts, owner=owner)
-                if not follow:
-                    return tree.attrs_of(facts, self.sys.readlink(parent, parts[-1]), owner)
+                is_link = stat.S_ISLNK(facts.st_mode)
+                if not (is_link and follow):
+                    target = self.sys.readlink(parent, parts[-1]) if is_link else b""
+                    found = tree.attrs_of(facts, target, owner)
+                    if not xattrs:
+                        return found
+                    return replace(found, xattrs=read_xattrs_at(self.sys, parent, parts[-1], facts.st_mode, xattrs))
             fd = open_target(self.sys, top, parts)
             try:
-                return tree.attrs_of(self.sys.fstat(fd), owner=owner)
+                return attrs_of(fd)
             finally:
                 self._close(fd)
 
@@ -226,7 +239,10 @@ class Root(Landing):
                     raise
 
     def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
-        """Set mode and modification time of a file or directory, the time only of a link; zero leaves one alone."""
+        """Set mode and modification time of a file or directory, the time only of a link; zero leaves one alone.
+
+        Extended attributes come last; whichever of them is refused, all else is set before that is raised.
+        """
         names.check(parts)
         with named(parts), self._top as top:
             if parts:
@@ -248,6 +264,11 @@ class Root(Landing):
                     self.sys.fchmod(fd, attrs.mode & 0o777)
                 if attrs.mtime_ns:
                     self.sys.futime(fd, attrs.mtime_ns)
+                if attrs.xattrs is not None:
+                    namespaces = settable(self.sys, Namespaces.ALL)
+                    refused = set_xattrs(self.sys, fd, attrs.xattrs, namespaces)
+                    if refused is not None:
+                        raise type(refused)(f"{printable(parts)}: {refused}")
             finally:
                 self._close(fd)
 

@@ -254,6 +254,19 @@ class Syscalls:
         """Of the name itself, which may be a symbolic link."""
         os.chown(name, user, group, dir_fd=directory, follow_symlinks=False)
 
+    def listxattr(self, fd: int) -> list[bytes]:
+        """Names of extended attributes; EOPNOTSUPP where there are none."""
+        return list(map(os.fsencode, os.listxattr(fd)))
+
+    def getxattr(self, fd: int, name: bytes) -> bytes:
+        return os.getxattr(fd, name)
+
+    def setxattr(self, fd: int, name: bytes, value: bytes) -> None:
+        os.setxattr(fd, name, value)
+
+    def removexattr(self, fd: int, name: bytes) -> None:
+        os.removexattr(fd, name)
+
     def futime(self, fd: int, mtime_ns: int) -> None:
         os.utime(fd, ns=(mtime_ns, mtime_ns))
 

@@ -23,7 +23,7 @@ from zlib_ng.zlib_ng import crc32
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import FsmuxError, IntegrityError, NotFound, from_os_error
 from fsmux.files import names, ranges, sharing, tree
-from fsmux.files.attributes import NEW_FILE, kept_mode
+from fsmux.files.attributes import NEW_FILE, kept_mode, set_xattrs, settable
 from fsmux.files.naming import named
 from fsmux.files.state import Pin, StateDir
 from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_EXCLUSIVE, OPEN_READ
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
     from fsmux.files.syscalls import Syscalls
-    from fsmux.records import Kept, Parts
+    from fsmux.records import Kept, Parts, Xattrs
 
 _TELLS: Final = (5, 8)
 """The Linux from which on ``syncfs`` reports failed writes."""
@@ -52,12 +52,16 @@ PASSABLE: Final = 0o700
 
 
 class Failure(NamedTuple):
-    """An entry that does not stand: the numbers of its pack, of its group in it, and of itself in the group."""
+    """An entry that does not stand: the numbers of its pack, of its group in it, and of itself in the group.
+
+    Or one that ``stands``, but for what the error is about.
+    """
 
     pack: int
     group: int
     entry: int
     error: FsmuxError
+    stands: bool = False
 
 
 class _Staged(NamedTuple):
@@ -130,6 +134,7 @@ class Unpacker:
         self._base = base
         self._kept = kept
         self._owners = root.sys.euid() == 0
+        self._namespaces = settable(root.sys, kept.xattrs)
         together = durability is Durability.BATCH or (verify and durability is Durability.NONE)
         self.commits_together = together and _tells_of_writes(root.sys)
         """Whether several packs are best written before :meth:`commit`."""
@@ -215,7 +220,10 @@ class Unpacker:
             if (lost := unsafe.get(state) or bad.get(state)) is not None:
                 self._fail(made.pack, made.place, made.indexes, lost)
         failures, self._failures = self._failures, []
-        return failures
+        if not any([failure.stands for failure in failures]):
+            return failures
+        fallen = {failure[:3] for failure in failures if not failure.stands}
+        return [failure for failure in failures if not failure.stands or failure[:3] not in fallen]
 
     def close(self) -> None:
         """Remove what was not committed."""
@@ -293,7 +301,9 @@ class Unpacker:
                     if crc32(data) != crc:
                         raise IntegrityError(f"{self._named(group, index)}: it arrived damaged")
                     usual = mode & 0o777 if self._kept.perms else kept_mode(self._sys, directory, name)
-                    self._write_file(here, temporary, data, mtime, usual, self._owner(group, index))
+                    owner, xattrs = self._owner(group, index), self._xattrs(group, index)
+                    refused = self._write_file(here, temporary, data, mtime, usual, owner, xattrs)
+                    self._note(staged, index, refused)
                     if self._verify and not self.commits_together:
                         self._read_back(here, temporary, group, index)
                 else:
@@ -318,11 +328,21 @@ class Unpacker:
     def _owner(self, group: Group, index: int) -> int | None:
         return group.owners[index] if group.owners and self._owners else None
 
+    def _xattrs(self, group: Group, index: int) -> Xattrs | None:
+        """What an entry is to have; None if that is left alone."""
+        return group.xattrs.get(index, ()) if self._namespaces else None
+
+    def _note(self, staged: _Staged, index: int, refused: FsmuxError | None) -> None:
+        """An entry stands without something of it, if that was refused."""
+        if refused is not None:
+            self._failures.append(Failure(staged.pack, staged.place, index, refused, stands=True))
+
     def _write_file(
         self, here: int, temporary: bytes, data: memoryview, mtime: int, mode: int | None,
-        owner: int | None,
-    ) -> None:  # fmt: skip
-        """Without a ``mode`` it has the one of any new file."""
+        owner: int | None, xattrs: Xattrs | None,
+    ) -> FsmuxError | None:  # fmt: skip
+        """Without a ``mode`` it has the one of any new file.  Why it has not all of its extended attributes, if so."""
+        refused = None
         sys = self._sys
         if self._verify and mode is not None:
             mode |= READABLE
@@ -338,6 +358,8 @@ class Unpacker:
                     masked = self._masked[mode] = sys.fstat(fd).st_mode & 0o777 != mode
                 if masked:
                     sys.fchmod(fd, mode)
+            if xattrs:
+                refused = set_xattrs(sys, fd, xattrs, self._namespaces, fresh=True)
             if self._kept.times:
                 sys.futime(fd, mtime)
             if (self.durable or self._verify) and not self.commits_together:
@@ -348,6 +370,7 @@ class Unpacker:
                 sys.unlink(here, temporary)
             raise
         sys.close(fd)
+        return refused
 
     def _read_back(self, here: int, temporary: bytes, group: Group, index: int) -> None:
         """See that the device has a file that was synced, and give it its mode; one that is wrong is removed."""
@@ -533,12 +556,12 @@ class Unpacker:
         try:
             with lease as directory:
                 if group.itself:
-                    self._set(directory, group.mtimes[0], group.modes[0], self._owner(group, 0))
+                    self._set(directory, one, 0)
                 for index, name in enumerate(group.names):
                     try:
                         fd = self._sys.openat(directory, name, OPEN_READ)
                         try:
-                            self._set(fd, group.mtimes[index], group.modes[index], self._owner(group, index))
+                            self._set(fd, one, index)
                         finally:
                             self._sys.close(fd)
                     except OSError as error:
@@ -546,13 +569,16 @@ class Unpacker:
         finally:
             lease.close()
 
-    def _set(self, fd: int, mtime: int, mode: int, owner: int | None) -> None:
-        if owner is not None:
+    def _set(self, fd: int, one: _Staged, index: int) -> None:
+        group = one.group
+        if (owner := self._owner(group, index)) is not None:
             self._sys.fchown(fd, *divmod(owner, 2**32))
         if self._kept.perms:
-            self._sys.fchmod(fd, mode & 0o777)
+            self._sys.fchmod(fd, group.modes[index] & 0o777)
+        if (xattrs := self._xattrs(group, index)) is not None:
+            self._note(one, index, set_xattrs(self._sys, fd, xattrs, self._namespaces))
         if self._kept.times:
-            self._sys.futime(fd, mtime)
+            self._sys.futime(fd, group.mtimes[index])
 
 
 def _tells_of_writes(sys: Syscalls) -> bool:

@@ -240,6 +240,11 @@ class _Packs:
             group.crcs = crcs
         self._report.packed(FilesDone(group.directory, group.names, group.sizes, group.crcs, durable))
 
+    def _warn(self, group: Group, index: int, error: FsmuxError) -> None:
+        """An entry stands, but for this."""
+        parts = (*group.directory, group.names[index]) if group.names else group.directory
+        self._report.report.warn_once(str(error), self._report.name_of(parts))
+
     def _tell_changed(self, group: Group, errors: Container[int]) -> None:
         """Tell of all but files that were sent."""
         report = self._report
@@ -293,10 +298,14 @@ class Upload(_Packs):
             if not isinstance(packed, Packed) or groups is None:
                 raise ProtocolError("the server acknowledged what was never sent")
             failed: Errors = []
-            for place, index, fault in packed.failed:
+            for place, index, fault, stands in packed.failed:
                 if place >= len(groups) or index >= max(len(groups[place]), 1):
                     raise ProtocolError("the server failed at what was never sent")
-                failed.append((place, index, from_code(fault.code, fault.text)))
+                error = from_code(fault.code, fault.text)
+                if stands:
+                    self._warn(groups[place], index, error)
+                else:
+                    failed.append((place, index, error))
             self._finished(packed.number, groups, failed, packed.durable)
         if not stream.local_ended:
             raise ProtocolError("the server ended the transfer early")
@@ -331,7 +340,12 @@ class Download(_Packs):
             raise ProtocolError("the server sent something else than it was asked for")
 
     async def _done(self, pack: Pack, failures: list[Failure]) -> None:
-        failed = [(failure.group, failure.entry, failure.error) for failure in failures]
+        failed: Errors = []
+        for failure in failures:
+            if failure.stands:
+                self._warn(pack.groups[failure.group], failure.entry, failure.error)
+            else:
+                failed.append((failure.group, failure.entry, failure.error))
         self._finished(pack.number, pack.groups, failed, self._durable)
 
 
@@ -339,7 +353,7 @@ def _answers(group: Group, asked: Group) -> bool:
     """Whether this is what was asked for: sizes, times and permissions of files may have changed since."""
     if group.names != asked.names or group.directory != asked.directory or group.act is not asked.act:
         return False
-    if group.targets != asked.targets or group.owners != asked.owners:
+    if group.targets != asked.targets or group.owners != asked.owners or group.xattrs != asked.xattrs:
         return False
     if group.modes == asked.modes:
         return True

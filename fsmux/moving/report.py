@@ -26,6 +26,7 @@ from fsmux.events import (
     Scanning,
     Summary,
 )
+from fsmux.limits import MAX_XATTRS
 from fsmux.records import printable
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 UP_TO_DATE: Final = "up to date"
 NEWER: Final = "newer at the destination"
+UNKNOWN_XATTRS: Final = (
+    f"its extended attributes are not kept: they take more than {MAX_XATTRS} bytes or cannot be read"
+)
 
 
 class Report:
@@ -55,7 +59,7 @@ class Report:
         """Grows with whatever the destination surely has and had not before."""
         self._accounts: dict[int, Account] = {}
         self._mapped = self._planned = False
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.FileProgress):
@@ -105,11 +109,11 @@ class Report:
         if warn:
             self._tell(events.Warned(name, f"skipped: {reason}"))
 
-    def warn_once(self, text: str) -> None:
+    def warn_once(self, text: str, name: str = "") -> None:
         """Of all attempts, one says so."""
-        if text not in self._warned:
-            self._warned.add(text)
-            self._tell(events.Warned("", text))
+        if (name, text) not in self._warned:
+            self._warned.add((name, text))
+            self._tell(events.Warned(name, text))
 
     def would(self, action: str, name: str) -> None:
         self.deleted += action == events.REMOVE

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from fsmux.columns import Act, Group
+from fsmux.columns import Act, Group, sparse
 from fsmux.limits import SMALL_FILE
 from fsmux.plan.plan import Large
 from fsmux.plan.sharing import SharedFile
@@ -174,9 +174,10 @@ class Sharing:
             )
 
     async def _make(self, waiting: _Waiting) -> None:
-        name, _, size, mtime, mode, fresh, owner = waiting.further
+        name, _, size, mtime, mode, fresh, owner, xattrs = waiting.further
         if size > SMALL_FILE:
-            self.ended(waiting.parts, await self._send(waiting.parts, Large(name, size, fresh, owner)))
+            self.ended(waiting.parts, await self._send(waiting.parts, Large(name, size, fresh, owner, xattrs)))
         else:
-            group = Group(waiting.directory, [name], [size], [mtime], [mode], owners=[] if owner is None else [owner])
+            group = Group(waiting.directory, [name], [size], [mtime], [mode], xattrs=sparse([xattrs]))
+            group.owners = [] if owner is None else [owner]
             await self._carrier.put(group)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from fsmux.columns import GROUP_ENTRIES, REGULAR, Group
+from fsmux.columns import GROUP_ENTRIES, REGULAR, Group, sparse
 from fsmux.errors import FsmuxError, NotFound
 from fsmux.events import FilesDone
 from fsmux.limits import SMALL_FILE
@@ -50,6 +50,9 @@ class Batch(Account):
         super().__init__(report)
         self._items = {item.source_prefix[-1]: item for item in items}
 
+    def name_of(self, parts: tuple[bytes, ...]) -> str:
+        return name_of((), self._items[parts[-1]].label)
+
     def packed(self, event: FilesDone) -> None:
         for name in event.names:
             self._items[name].account.settled()
@@ -81,6 +84,8 @@ async def carry(items: Sequence[Item], carrier: Carrier) -> None:
                     [item.top.size for item in page],
                     [item.top.mtime_ns for item in page],
                     [REGULAR | item.top.mode for item in page],
+                    owners=[item.top.owner for item in page if item.top.owner is not None],
+                    xattrs=sparse(item.top.xattrs for item in page),
                 )
             )
         await carrier.end()

@@ -30,7 +30,7 @@ from fsmux.lanes import Lanes, open_lanes
 from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload
 from fsmux.moving.comparing import Comparer
 from fsmux.moving.extras import Extras, TreeExtras, removal, unprotected
-from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
+from fsmux.moving.report import NEWER, UNKNOWN_XATTRS, UP_TO_DATE, name_of
 from fsmux.moving.selecting import selected
 from fsmux.moving.singles import Batch, batched, carry, has_place
 from fsmux.moving.tree import Tree, move_tree
@@ -50,7 +50,7 @@ from fsmux.plan.plan import (
     known_equal,
     same_size_and_time,
 )  # fmt: skip
-from fsmux.records import EVERYTHING, Attrs, Kind, Parts, printable
+from fsmux.records import EVERYTHING, Attrs, Kind, Namespaces, Parts, printable
 from fsmux.sites import LocalSite, RemoteSite, Site, local_site
 from fsmux.urls import Local, Remote
 from fsmux.wire.frames import (
@@ -60,6 +60,7 @@ from fsmux.wire.frames import (
     OWNERS_FEATURE,
     PACKS_FEATURE,
     SYNC_FEATURE,
+    XATTRS_FEATURE,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from fsmux.moving.report import Account, Report
     from fsmux.mux.stream import Stream
     from fsmux.plan.filters import Filters
+    from fsmux.records import Xattrs
     from fsmux.transfer.session import Outcome, Run
 
 
@@ -143,6 +145,8 @@ class Transfer:
             if self._options.delete:
                 raise UsageError("--files-from does not go with --delete: what it does not name is not extra")
             sources = [replace(sources[0], trailing_slash=True)]
+        if self._options.kept.xattrs:
+            self._check_xattrs(isinstance(destination, Remote))
         if self._options.kept != EVERYTHING and KEPT_FEATURE not in self._client.connection.peer_hello.features:
             raise Unsupported("the server keeps times and permissions always; both sides need this release of fsmux")
         if self._options.kept.owner:
@@ -160,6 +164,9 @@ class Transfer:
     async def _move(self, items: Sequence[Item]) -> None:
         """Single files first, ``streams`` at a time, then one tree after the other."""
         items = [item for item in items if self._takes_part(item)]
+        for item in items if self._options.kept.xattrs else ():
+            if item.top.xattrs is None:
+                self._report.warn_once(UNKNOWN_XATTRS, name_of((), item.label))
         trees = [item for item in items if item.top.kind is Kind.DIRECTORY]
         extras = self._extras = self._begin_extras(items, trees) if self._options.delete else None
         singles = [item for item in items if item.top.kind is not Kind.DIRECTORY]
@@ -282,9 +289,20 @@ class Transfer:
             self._report.warn_once(f"--owner: {who} not run as root, so owners are not kept")
             self._options = replace(self._options, kept=structs.replace(self._options.kept, owner=False))
 
+    def _check_xattrs(self, up: bool) -> None:
+        """Those of users are kept between any two sides that know of them; others if the receiver is root."""
+        features = self._client.connection.peer_hello.features
+        if not hasattr(os, "setxattr"):
+            raise UsageError("--xattrs: extended attributes are kept on Linux only")
+        xattrs = Namespaces.ALL if (CHOWN_FEATURE in features if up else os.geteuid() == 0) else Namespaces.USER
+        if XATTRS_FEATURE not in features:
+            self._report.warn_once("--xattrs: the server knows no extended attributes, so they are not kept")
+            xattrs = Namespaces.NONE
+        self._options = replace(self._options, kept=structs.replace(self._options.kept, xattrs=xattrs))
+
     def _asking(self, site: S) -> S:
-        """A site that says whose things are, if that is kept."""
-        site.owners = self._options.kept.owner
+        """A site that says what is kept of things."""
+        site.kept = self._options.kept
         return site
 
     async def _source_site(self, place: Local | Remote, open_roots: ExitStack) -> tuple[Site, Parts]:
@@ -404,7 +422,7 @@ class Transfer:
                 if self._options.dry_run:
                     report.would(events.ADJUST, name)
                 else:
-                    adjust = partial(item.target.set_attrs, item.target_prefix, self._kept_of(item))
+                    adjust = partial(self._adjust, item)
                     await self._guarded(item, (), partial(self._change, item, events.ADJUST, adjust))
         return None
 
@@ -440,9 +458,9 @@ class Transfer:
                     make = partial(item.target.symlink, item.target_prefix, self._kept_of(item))
                     await self._guarded(item, (), partial(self._change, item, events.MAKE_LINK, make))
                 else:
-                    await self._guarded(
-                        item, (), partial(self._transfer, item, (), item.top.size, fresh, item.top.owner)
-                    )
+                    top = item.top
+                    move = partial(self._transfer, item, (), Large(b"", top.size, fresh, top.owner, top.xattrs))
+                    await self._guarded(item, (), move)
 
         await all_of(*[work] * min(self._options.streams, len(items)))
 
@@ -451,10 +469,28 @@ class Transfer:
         await act()
         item.account.changed_itself(action, ())
 
+    async def _adjust(self, item: Item) -> None:
+        """Set what is kept of an item that is a file."""
+        await item.target.set_attrs(item.target_prefix, self._kept_of(item))
+        if item.top.xattrs is not None:
+            await self._set_xattrs(item, (), item.top.xattrs)
+
+    async def _set_xattrs(self, item: Item, parts: Parts, xattrs: Xattrs) -> None:
+        """Have a file that stands have these; what is refused of them fails nothing."""
+        try:
+            await item.target.set_attrs(item.target_prefix + parts, Attrs(Kind.FILE, xattrs=xattrs))
+        except NetworkError:
+            raise
+        except FsmuxError as exc:
+            if self._client.connection.failure is not None:
+                raise
+            self._report.warn_once(str(exc), name_of(parts, item.label))
+
     def _kept_of(self, item: Item) -> Attrs:
         """What is to be set of an item that is a file or a link; zero leaves something alone."""
         kept, top = self._options.kept, item.top
-        return structs.replace(top, mtime_ns=top.mtime_ns if kept.times else 0, mode=top.mode if kept.perms else 0)
+        mtime, mode = top.mtime_ns if kept.times else 0, top.mode if kept.perms else 0
+        return structs.replace(top, mtime_ns=mtime, mode=mode, xattrs=None)
 
     async def _guarded(self, item: Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> bool:
         """Do something about one file, which fails alone unless the connection is lost. Whether it was done."""
@@ -470,7 +506,8 @@ class Transfer:
             item.account.fail(name_of(parts, item.label), parts, exc)
             return False
 
-    async def _transfer(self, item: Item, parts: Parts, size: int, fresh: bool, owner: int | None) -> None:
+    async def _transfer(self, item: Item, parts: Parts, large: Large) -> None:
+        _, size, fresh, owner, xattrs = large
         name = name_of(parts, item.label)
         source, target = item.source_prefix + parts, item.target_prefix + parts
         journey = item.account.journey(parts)
@@ -500,6 +537,8 @@ class Transfer:
             outcome = await move(())  # somebody wrote to the twin while it was being copied
         if owner is not None:
             await item.target.set_attrs(target, Attrs(Kind.FILE, owner=owner))
+        if xattrs:
+            await self._set_xattrs(item, parts, xattrs)
         if ledger is not None:
             site, here = item.local
             await ledger.passed(self._client.disk, site.root, here + parts, listed, outcome.crc32, self._report)
@@ -535,8 +574,7 @@ class Transfer:
             if options.dry_run:
                 self._report.would_send(name_of(parts, item.label), large.size)
                 return True
-            move = partial(self._transfer, item, parts, large.size, large.fresh, large.owner)
-            return await self._guarded(item, parts, move)
+            return await self._guarded(item, parts, partial(self._transfer, item, parts, large))
 
         async with (
             item.target.looking(item.target_prefix, nothing=made) as looker,
@@ -548,7 +586,7 @@ class Transfer:
                 carrier=self._carrier(item),
                 transfer=transfer,
                 workers=options.streams,
-                top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept), top.owner),
+                top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept), top.owner, top.xattrs),
                 make_top=made and first,
                 filters=filters,
                 comparer=comparer,
@@ -639,7 +677,10 @@ class Transfer:
             whole = [each for each in one.names.items() if inside.get((*one.directory, each[0])) is None]
             if whole:
                 yield removal(one.directory, whole), True
-            yield itself(one.directory, one.facts.mtime, one.facts.mode, Act.ADJUST, one.facts.owner), False
+            yield (
+                itself(one.directory, one.facts.mtime, one.facts.mode, Act.ADJUST, one.facts.owner, one.facts.xattrs),
+                False,
+            )
 
     async def _unprotected(self, item: Item, tops: list[Parts], filters: Filters) -> dict[Parts, Group | None]:
         if not tops:

@@ -23,6 +23,7 @@ from msgspec import Struct, field
 from fsmux.columns import Act, Group, itself
 from fsmux.limits import SMALL_FILE
 from fsmux.moving.comparing import COMPARED_AHEAD, Comparer
+from fsmux.moving.report import UNKNOWN_XATTRS
 from fsmux.moving.sharing import Sharing
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import Entered, Large, conflicts, plan
@@ -213,7 +214,7 @@ class _Moving:
         with self._large_in:
             top, self._here = tree.top, self._top
             if tree.make_top:
-                await tree.carrier.put(itself((), top.mtime, top.mode, Act.MAKE, top.owner))
+                await tree.carrier.put(itself((), top.mtime, top.mode, Act.MAKE, top.owner, top.xattrs))
             async for batch in self._looked:
                 equal: list[set[bytes]] = []
                 if tree.comparer is not None:
@@ -237,6 +238,10 @@ class _Moving:
         if group.error is not None:
             self._account.fail(printable(group.directory), group.directory, group.error)
             return
+        for index, xattrs in group.xattrs.items():
+            if xattrs is None:
+                name = printable((*group.directory, group.names[index]))
+                self._account.report.warn_once(UNKNOWN_XATTRS, name)
         if here.facts.made:
             existing = None  # by ourselves, at most
         if self._tree.extras is not None:
@@ -312,7 +317,7 @@ class _Moving:
         while directory is not None and directory.left and not directory.pending:
             facts = directory.facts
             if facts.differs or (directory.touched and self._tree.kept.times):
-                finishing = itself(directory.parts, facts.mtime, facts.mode, Act.ADJUST, facts.owner)
+                finishing = itself(directory.parts, facts.mtime, facts.mode, Act.ADJUST, facts.owner, facts.xattrs)
                 if self._tree.later is not None:
                     self._tree.later.append((finishing, directory.told))
                 else:
@@ -384,6 +389,7 @@ def _joined(groups: list[Group]) -> Group | None:
         whole.mtimes += group.mtimes
         whole.modes += group.modes
         whole.owners += group.owners
+        whole.xattrs.update({len(whole.names) + index: found for index, found in group.xattrs.items()})
         whole.shared.update({len(whole.names) + index: key for index, key in group.shared.items()})
         whole.names += group.names
         whole.targets += group.targets

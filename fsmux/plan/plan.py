@@ -20,7 +20,7 @@ from msgspec import Struct, field
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import Exists, FsmuxError, IsADirectory, NotADirectory
 from fsmux.plan.sharing import Further, SharedFile
-from fsmux.records import EVERYTHING, Attrs, Kept, Kind, Parts, printable
+from fsmux.records import EVERYTHING, Attrs, Kept, Kind, Parts, Xattrs, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -41,10 +41,12 @@ class Facts(NamedTuple):
     mode: int
     target: bytes = b""
     owner: int | None = None
+    xattrs: Xattrs | None = None
 
     @classmethod
     def of(cls, attrs: Attrs) -> Facts:
-        return cls(attrs.size, attrs.mtime_ns, _BITS_OF[attrs.kind] | attrs.mode, attrs.link_target, attrs.owner)
+        mode = _BITS_OF[attrs.kind] | attrs.mode
+        return cls(attrs.size, attrs.mtime_ns, mode, attrs.link_target, attrs.owner, attrs.xattrs)
 
 
 def as_group(name: Sequence[bytes], facts: Facts) -> Group:
@@ -90,6 +92,7 @@ def differs(source: Facts, existing: Facts | None, kept: Kept = EVERYTHING) -> b
     if existing is None:
         return True
     owner = kept.owner and source.owner != existing.owner
+    owner = owner or (bool(kept.xattrs) and source.xattrs is not None and source.xattrs != existing.xattrs)
     return owner or (kept.perms and source.mode != existing.mode) or (kept.times and source.mtime != existing.mtime)
 
 
@@ -140,6 +143,7 @@ class Entered(NamedTuple):
     made: bool
     differs: bool
     owner: int | None = None
+    xattrs: Xattrs | None = ()
 
 
 class Large(NamedTuple):
@@ -149,6 +153,7 @@ class Large(NamedTuple):
     size: int
     fresh: bool
     owner: int | None = None
+    xattrs: Xattrs | None = ()
 
 
 class Plan(Struct):
@@ -228,6 +233,7 @@ def _same(source: Group, existing: Group) -> bool:
         and source.sizes == existing.sizes
         and source.modes == existing.modes
         and source.owners == existing.owners
+        and source.xattrs == existing.xattrs
     )
 
 
@@ -238,7 +244,8 @@ def _all_new(source: Group, kinds: set[int]) -> Plan:
     for index, (name, mtime, mode) in enumerate(zip(source.names, source.mtimes, source.modes, strict=True)):
         kind = mode & KIND_BITS
         if kind == DIRECTORY:
-            found.enter[name] = Entered(mtime, mode, True, True, source.owners[index] if source.owners else None)
+            owner = source.owners[index] if source.owners else None
+            found.enter[name] = Entered(mtime, mode, True, True, owner, source.xattrs.get(index, ()))
         elif kind == REGULAR:
             found.files += 1
     return found
@@ -270,7 +277,8 @@ def _one_by_one(
         before = there.get(name)
         up_to_date = same_size_and_time if equal is None else known_equal if name in equal else known_different
         owner = source.owners[index] if source.owners else None
-        facts = Facts(size, mtime, mode, texts.get(index, b""), owner)
+        xattrs = source.xattrs.get(index, ())
+        facts = Facts(size, mtime, mode, texts.get(index, b""), owner, xattrs)
         verdict = judge(facts, before, up_to_date, update=update, kept=kept)
         if name in again and verdict in (Verdict.CURRENT, Verdict.ADJUST) and mode & KIND_BITS == REGULAR:
             verdict = Verdict.SEND
@@ -297,7 +305,7 @@ def _one_by_one(
                 if sent:
                     found.first[name] = key
             elif verdict is Verdict.SEND or file.there is None or keys_there.get(name) != file.there:
-                found.further.append(Further(name, key, size, mtime, mode, before is None, owner))
+                found.further.append(Further(name, key, size, mtime, mode, before is None, owner, xattrs))
                 continue
             else:
                 verdict = Verdict.CURRENT  # whatever is set of the first one is set of it
@@ -309,11 +317,11 @@ def _one_by_one(
             found.special.append(name)
         elif is_directory:
             made = verdict is Verdict.MAKE
-            found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner)
+            found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner, xattrs)
             if made:
                 make.append(index)
         elif verdict is Verdict.SEND and size > small:
-            found.large.append(Large(name, size, before is None, owner))
+            found.large.append(Large(name, size, before is None, owner, xattrs))
         elif verdict is Verdict.SEND or verdict is Verdict.MAKE:
             found.files += verdict is Verdict.SEND
             make.append(index)
@@ -342,8 +350,8 @@ def _without_sizes(group: Group) -> Group:
 def _facts(group: Group) -> dict[bytes, Facts]:
     texts = group.link_targets()
     columns = zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
-    owners = group.owners
+    owners, xattrs = group.owners, group.xattrs
     return {
-        name: Facts(size, mtime, mode, texts.get(index, b""), owners[index] if owners else None)
+        name: Facts(size, mtime, mode, texts.get(index, b""), owners[index] if owners else None, xattrs.get(index, ()))
         for index, (name, size, mtime, mode) in enumerate(columns)
     }

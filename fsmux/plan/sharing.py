@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from fsmux.records import Parts
+    from fsmux.records import Parts, Xattrs
 
 
 class SharedFile(Struct):
@@ -37,3 +37,4 @@ class Further(NamedTuple):
     mode: int
     fresh: bool
     owner: int | None = None
+    xattrs: Xattrs | None = ()

@@ -52,6 +52,9 @@ OWNERS_FEATURE: Final = "owners"
 CHOWN_FEATURE: Final = "chown"
 """Who names it in its HELLO may set owners, too."""
 
+XATTRS_FEATURE: Final = "xattrs"
+"""Who names it in its HELLO says what extended attributes there are when it is asked, and sets them."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

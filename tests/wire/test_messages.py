@@ -9,10 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsmux.columns import Act, Group
+from fsmux.columns import Act, Group, itself, sparse
 from fsmux.errors import BadName, ErrorCode, ProtocolError
-from fsmux.limits import MAX_CHUNK_SIZE, MAX_CHUNKS, MAX_CONTROL_PAYLOAD, MAX_FILE_SIZE, MIN_CHUNK_SIZE
-from fsmux.records import Kept
+from fsmux.limits import (
+    MAX_CHUNK_SIZE,
+    MAX_CHUNKS,
+    MAX_CONTROL_PAYLOAD,
+    MAX_FILE_SIZE,
+    MAX_XATTRS,
+    MIN_CHUNK_SIZE,
+    XATTR_COST,
+)
+from fsmux.records import Kept, Namespaces
 from fsmux.wire import messages as m
 from fsmux.wire._pb2 import fsmux_pb2
 from fsmux.wire.frames import CREDITED, Cmd
@@ -37,11 +45,15 @@ digests = keys = st.binary(min_size=16, max_size=16)
 chunk_sizes = st.integers(16, 26).map(lambda power: 2**power)
 modes = st.integers(0, 0o777)
 extent = st.tuples(st.integers(0, 2**61), st.integers(0, 2**61))
+xattrs = st.dictionaries(targets, st.binary(max_size=100), max_size=4).map(lambda found: tuple(sorted(found.items())))
+namespaces = st.sampled_from(Namespaces)
 attrs = st.builds(
-    m.Attrs, st.sampled_from(m.Kind), sizes, times, modes, st.one_of(st.just(b""), targets), st.one_of(st.none(), u64)
-)
+    m.Attrs, st.sampled_from(m.Kind), sizes, times, modes, st.one_of(st.just(b""), targets), st.one_of(st.none(), u64),
+    st.one_of(st.none(), xattrs),
+)  # fmt: skip
 joins = st.one_of(st.just(b""), st.binary(min_size=16, max_size=16))
 kept = st.builds(Kept, st.booleans(), st.booleans())
+stored = st.builds(Kept, st.booleans(), st.booleans(), xattrs=namespaces)
 identities = st.builds(m.Identity, st.integers(0, MAX_CHUNKS * MIN_CHUNK_SIZE), times, st.binary(max_size=64))
 entries = st.one_of(
     st.builds(m.Entry, paths, attrs), st.builds(m.Entry, paths, st.none(), st.builds(m.Fault, u32, texts))
@@ -74,7 +86,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
     if act is Act.REMOVE:
         kinds.remove(0o120000)
     elif not listed and draw(st.booleans()):
-        return Group(here, [], [0], [draw(times)], [0o040000 | draw(modes)], act=act)
+        return itself(here, draw(times), 0o040000 | draw(modes), act, xattrs=draw(st.one_of(st.none(), xattrs)))
     found = draw(st.lists(names, max_size=6))
     kind = [draw(st.sampled_from(kinds)) for _ in found]
     regular = [one == 0o100000 for one in kind]
@@ -90,6 +102,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
         [draw(u32) for _ in found] if packed and act is Act.MAKE else [],
         more=listed and draw(st.booleans()),
         owners=[draw(u64) for _ in found] if draw(st.booleans()) else [],
+        xattrs=sparse(draw(st.one_of(st.none(), xattrs)) for _ in found) if draw(st.booleans()) else {},
         shared={index: draw(keys) for index, one in enumerate(regular) if one and listed and draw(st.booleans())},
     )
 
@@ -107,7 +120,8 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Pace: {"rate": sizes},
     m.Credit: {"grants": st.lists(st.tuples(st.integers(1, 2**32 - 1), sizes), max_size=5).map(tuple)},
     m.Reset: faults, m.Goaway: faults, m.Error: faults,
-    m.Stat: {}, m.List: {}, m.Mkdir: {"mode": modes}, m.Rename: {"source": paths, "target": paths}, m.Remove: {},
+    m.Stat: {"xattrs": namespaces}, m.List: {}, m.Mkdir: {"mode": modes},
+    m.Rename: {"source": paths, "target": paths}, m.Remove: {},
     m.Entries: {"entries": st.lists(entries, max_size=5).map(tuple)},
     m.SetAttrs: {"attrs": attrs}, m.Symlink: {"target": targets, "attrs": st.one_of(st.none(), attrs)},
     m.Ok: {}, m.Open: {},
@@ -130,14 +144,16 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Again: {"index": st.integers(0, MAX_CHUNKS - 1), "found": u32},
     m.Finish: {"chunks": sizes, "crc32": st.one_of(st.none(), u32)},
     m.Committed: {"crc32": u32, "bytes_resumed": sizes},
-    m.Store: {"durability": st.sampled_from(m.Durability), "join": joins, "attempt": u32, "kept": kept},
-    m.Fetch: {}, m.Walk: {},
-    m.Look: {"directories": st.lists(paths, max_size=4).map(tuple)},
+    m.Store: {"durability": st.sampled_from(m.Durability), "join": joins, "attempt": u32, "kept": stored},
+    m.Fetch: {}, m.Walk: {"xattrs": namespaces},
+    m.Look: {"directories": st.lists(paths, max_size=4).map(tuple), "xattrs": namespaces},
     m.Ask: {"number": u64, "groups": st.lists(groups(), max_size=4).map(tuple)},
     m.Pack: {"number": u64, "groups": st.lists(groups(packed=True), max_size=4).map(tuple)},
     m.Packed: {
         "number": u64,
-        "failed": st.lists(st.builds(m.Failed, u32, u32, st.builds(m.Fault, u32, briefs)), max_size=4).map(tuple),
+        "failed": st.lists(
+            st.builds(m.Failed, u32, u32, st.builds(m.Fault, u32, briefs), st.booleans()), max_size=4
+        ).map(tuple),
     },
     m.Digest: {"groups": st.lists(groups(digested=True), max_size=4).map(tuple)},
     m.Digests: {"digests": st.lists(st.one_of(st.none(), digests), min_size=1, max_size=9).map(tuple)},
@@ -246,6 +262,13 @@ def ranges(*pairs: tuple[int, int]) -> list[Any]:
 
 BIG = 2**62
 IDENTITY = pb.Identity(size=5, mtime_ns=0, tag=b"")
+
+
+def with_xattrs(*found: Any) -> list[Any]:
+    """A group of one file."""
+    return [pb.Group(names=b"a", sizes=[0], mtimes_ns=[0], modes=[0o100644], xattrs=found)]
+
+
 REFUSED: list[tuple[Cmd, Any, str]] = [
     *[
         (cmd, cls(path=bad), f"{cmd.name} path")
@@ -332,6 +355,29 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
     (Cmd.SPAN, pb.Span(holes=ranges((0, 511))), "SPAN holes"),
     (Cmd.SPAN, pb.Span(holes=ranges((BIG, 512))), "SPAN holes"),
     (Cmd.SPAN, pb.Span(holes=ranges((0, 512)), chunks=[pb.Chunk()] * (MAX_RANGES + 1)), "SPAN chunks"),
+    (Cmd.STAT, pb.Stat(path=path(b"a"), xattrs=3), "STAT xattrs"),
+    (Cmd.WALK, pb.Walk(xattrs=3), "WALK xattrs"),
+    (Cmd.LOOK, pb.Look(xattrs=3), "LOOK xattrs"),
+    (Cmd.STORE, pb.Store(path=path(b"a"), xattrs=3), "STORE xattrs"),
+    *[
+        (cmd, cls(**{field: holder(pb.Xattrs(**bad))}), name)
+        for bad in (
+            {"names": [b""], "values": [b"1"]}, {"names": [b"user.a\0"], "values": [b""]},
+            {"names": [b"user." + b"a" * 251], "values": [b""]},
+            {"names": [b"user.b", b"user.a"], "values": [b"", b""]},
+            {"names": [b"user.a", b"user.a"], "values": [b"", b""]},
+            {"names": [b"user.a"], "values": [bytes(MAX_XATTRS - XATTR_COST - 5)]},
+            {"names": [b"user.a"], "values": [b""], "unknown": True},
+            {"names": [b"user.a"]}, {"values": [b"1"]},
+        )
+        for cmd, cls, field, holder, name in (
+            (Cmd.ATTRS, pb.Attrs, "xattrs", lambda one: one, "ATTRS"),
+            (Cmd.LISTED, pb.Listed, "groups", with_xattrs, "LISTED"),
+        )
+    ],
+    (Cmd.LISTED, pb.Listed(groups=with_xattrs(pb.Xattrs())), "LISTED"),
+    (Cmd.LISTED, pb.Listed(groups=with_xattrs(pb.Xattrs(index=1, unknown=True))), "LISTED"),
+    (Cmd.LISTED, pb.Listed(groups=with_xattrs(*[pb.Xattrs(unknown=True)] * 2)), "LISTED"),
     (Cmd.CHUNK, pb.Chunk(index=MAX_CHUNKS), "CHUNK index"),
     (Cmd.CHUNK, pb.Chunk(index=2**32 - 1), "CHUNK index"),
     (Cmd.AGAIN, pb.Again(index=MAX_CHUNKS), "AGAIN index"),

@@ -29,6 +29,12 @@ class Act(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACT_ADJUST: _ClassVar[Act]
     ACT_REMOVE: _ClassVar[Act]
     ACT_LINK: _ClassVar[Act]
+
+class Namespaces(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NAMESPACES_NONE: _ClassVar[Namespaces]
+    NAMESPACES_USER: _ClassVar[Namespaces]
+    NAMESPACES_ALL: _ClassVar[Namespaces]
 KIND_UNKNOWN: Kind
 KIND_FILE: Kind
 KIND_DIRECTORY: Kind
@@ -42,6 +48,9 @@ ACT_MAKE: Act
 ACT_ADJUST: Act
 ACT_REMOVE: Act
 ACT_LINK: Act
+NAMESPACES_NONE: Namespaces
+NAMESPACES_USER: Namespaces
+NAMESPACES_ALL: Namespaces
 
 class Hello(_message.Message):
     __slots__ = ("min_version", "max_version", "features", "agent", "max_streams", "initial_credit", "eager_credit", "mechanisms", "read_only")
@@ -116,30 +125,34 @@ class Path(_message.Message):
     def __init__(self, parts: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Attrs(_message.Message):
-    __slots__ = ("kind", "size", "mtime_ns", "mode", "link_target", "owner")
+    __slots__ = ("kind", "size", "mtime_ns", "mode", "link_target", "owner", "xattrs")
     KIND_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     MTIME_NS_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     LINK_TARGET_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    XATTRS_FIELD_NUMBER: _ClassVar[int]
     kind: Kind
     size: int
     mtime_ns: int
     mode: int
     link_target: bytes
     owner: int
-    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., mode: _Optional[int] = ..., link_target: _Optional[bytes] = ..., owner: _Optional[int] = ...) -> None: ...
+    xattrs: Xattrs
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., size: _Optional[int] = ..., mtime_ns: _Optional[int] = ..., mode: _Optional[int] = ..., link_target: _Optional[bytes] = ..., owner: _Optional[int] = ..., xattrs: _Optional[_Union[Xattrs, _Mapping]] = ...) -> None: ...
 
 class Stat(_message.Message):
-    __slots__ = ("path", "follow", "owner")
+    __slots__ = ("path", "follow", "owner", "xattrs")
     PATH_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    XATTRS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     follow: bool
     owner: bool
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., follow: bool = ..., owner: bool = ...) -> None: ...
+    xattrs: Namespaces
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., follow: bool = ..., owner: bool = ..., xattrs: _Optional[_Union[Namespaces, str]] = ...) -> None: ...
 
 class List(_message.Message):
     __slots__ = ("path", "recursive")
@@ -430,7 +443,7 @@ class Committed(_message.Message):
     def __init__(self, crc32: _Optional[int] = ..., durable: bool = ..., bytes_resumed: _Optional[int] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault", "shared", "owners", "shared_keys")
+    __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault", "shared", "owners", "xattrs", "shared_keys")
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     SIZES_FIELD_NUMBER: _ClassVar[int]
@@ -444,6 +457,7 @@ class Group(_message.Message):
     FAULT_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
+    XATTRS_FIELD_NUMBER: _ClassVar[int]
     SHARED_KEYS_FIELD_NUMBER: _ClassVar[int]
     directory: Path
     names: bytes
@@ -458,8 +472,9 @@ class Group(_message.Message):
     fault: Fault
     shared: _containers.RepeatedScalarFieldContainer[int]
     owners: _containers.RepeatedScalarFieldContainer[int]
+    xattrs: _containers.RepeatedCompositeFieldContainer[Xattrs]
     shared_keys: bytes
-    def __init__(self, directory: _Optional[_Union[Path, _Mapping]] = ..., names: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes_ns: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., targets: _Optional[_Iterable[bytes]] = ..., crcs: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., act: _Optional[_Union[Act, str]] = ..., more: bool = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., shared: _Optional[_Iterable[int]] = ..., owners: _Optional[_Iterable[int]] = ..., shared_keys: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, directory: _Optional[_Union[Path, _Mapping]] = ..., names: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes_ns: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., targets: _Optional[_Iterable[bytes]] = ..., crcs: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., act: _Optional[_Union[Act, str]] = ..., more: bool = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., shared: _Optional[_Iterable[int]] = ..., owners: _Optional[_Iterable[int]] = ..., xattrs: _Optional[_Iterable[_Union[Xattrs, _Mapping]]] = ..., shared_keys: _Optional[bytes] = ...) -> None: ...
 
 class Lost(_message.Message):
     __slots__ = ("index", "fault")
@@ -469,8 +484,20 @@ class Lost(_message.Message):
     fault: Fault
     def __init__(self, index: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
 
+class Xattrs(_message.Message):
+    __slots__ = ("index", "names", "values", "unknown")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    names: _containers.RepeatedScalarFieldContainer[bytes]
+    values: _containers.RepeatedScalarFieldContainer[bytes]
+    unknown: bool
+    def __init__(self, index: _Optional[int] = ..., names: _Optional[_Iterable[bytes]] = ..., values: _Optional[_Iterable[bytes]] = ..., unknown: bool = ...) -> None: ...
+
 class Store(_message.Message):
-    __slots__ = ("path", "durability", "join", "attempt", "verify", "no_times", "no_perms")
+    __slots__ = ("path", "durability", "join", "attempt", "verify", "no_times", "no_perms", "xattrs")
     PATH_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
@@ -478,6 +505,7 @@ class Store(_message.Message):
     VERIFY_FIELD_NUMBER: _ClassVar[int]
     NO_TIMES_FIELD_NUMBER: _ClassVar[int]
     NO_PERMS_FIELD_NUMBER: _ClassVar[int]
+    XATTRS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     durability: Durability
     join: bytes
@@ -485,7 +513,8 @@ class Store(_message.Message):
     verify: bool
     no_times: bool
     no_perms: bool
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., attempt: _Optional[int] = ..., verify: bool = ..., no_times: bool = ..., no_perms: bool = ...) -> None: ...
+    xattrs: Namespaces
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., attempt: _Optional[int] = ..., verify: bool = ..., no_times: bool = ..., no_perms: bool = ..., xattrs: _Optional[_Union[Namespaces, str]] = ...) -> None: ...
 
 class Fetch(_message.Message):
     __slots__ = ("path",)
@@ -512,32 +541,38 @@ class Packed(_message.Message):
     def __init__(self, number: _Optional[int] = ..., failed: _Optional[_Iterable[_Union[Failed, _Mapping]]] = ..., durable: bool = ...) -> None: ...
 
 class Failed(_message.Message):
-    __slots__ = ("group", "index", "fault")
+    __slots__ = ("group", "index", "fault", "stands")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    STANDS_FIELD_NUMBER: _ClassVar[int]
     group: int
     index: int
     fault: Fault
-    def __init__(self, group: _Optional[int] = ..., index: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
+    stands: bool
+    def __init__(self, group: _Optional[int] = ..., index: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., stands: bool = ...) -> None: ...
 
 class Walk(_message.Message):
-    __slots__ = ("path", "owners")
+    __slots__ = ("path", "owners", "xattrs")
     PATH_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
+    XATTRS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     owners: bool
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., owners: bool = ...) -> None: ...
+    xattrs: Namespaces
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., owners: bool = ..., xattrs: _Optional[_Union[Namespaces, str]] = ...) -> None: ...
 
 class Look(_message.Message):
-    __slots__ = ("path", "directories", "owners")
+    __slots__ = ("path", "directories", "owners", "xattrs")
     PATH_FIELD_NUMBER: _ClassVar[int]
     DIRECTORIES_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
+    XATTRS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     directories: _containers.RepeatedCompositeFieldContainer[Path]
     owners: bool
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., directories: _Optional[_Iterable[_Union[Path, _Mapping]]] = ..., owners: bool = ...) -> None: ...
+    xattrs: Namespaces
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., directories: _Optional[_Iterable[_Union[Path, _Mapping]]] = ..., owners: bool = ..., xattrs: _Optional[_Union[Namespaces, str]] = ...) -> None: ...
 
 class Listed(_message.Message):
     __slots__ = ("groups",)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsmux.columns import INDEX_BYTES
 from fsmux.errors import BadName, FsmuxError
 from fsmux.limits import KIB, MAX_CONTROL_PAYLOAD
-from fsmux.records import Attrs, Extent, Identity, Parts, printable
+from fsmux.records import Attrs, Extent, Identity, Parts, Xattrs, printable
 from fsmux.wire._pb2 import fsmux_pb2 as pb
 from fsmux.wire.messages import checks
 from fsmux.wire.messages import types as t
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fsmux.columns import Group
 
 
-FAULT_COST: Final = 14
+FAULT_COST: Final = 16
 """Bytes of an entry that failed, beside the text that says why."""
 
 LOST_BYTES: Final = MAX_CONTROL_PAYLOAD - INDEX_BYTES - 2 * KIB
@@ -57,7 +57,13 @@ def _attrs(m: Attrs) -> pb.Attrs:
         mode=m.mode,
         link_target=m.link_target,
         owner=m.owner,
+        xattrs=None if m.xattrs is None else _xattrs(0, m.xattrs),
     )
+
+
+def _xattrs(index: int, xattrs: Xattrs | None) -> pb.Xattrs:
+    names, values = [name for name, _ in xattrs or ()], [value for _, value in xattrs or ()]
+    return pb.Xattrs(index=index, names=names, values=values, unknown=xattrs is None)
 
 
 def _entry(m: t.Entry) -> pb.Entry:
@@ -122,6 +128,7 @@ def _store(m: t.Store) -> pb.Store:
         verify=m.verify,
         no_times=not m.kept.times,
         no_perms=not m.kept.perms,
+        xattrs=m.kept.xattrs,  # type: ignore[arg-type]  # an IntEnum of the same numbers
     )
 
 
@@ -156,6 +163,8 @@ def _group(m: Group, room: int) -> pb.Group:
     if m.shared:
         raw.shared.extend(m.shared)
         raw.shared_keys = b"".join(m.shared.values())
+    if m.xattrs:
+        raw.xattrs.extend([_xattrs(index, found) for index, found in m.xattrs.items()])
     if m.error is not None:
         raw.fault.CopyFrom(_error(m.error))
     return raw
@@ -170,7 +179,12 @@ def _groups(groups: Iterable[Group]) -> list[pb.Group]:
 def _packed(m: t.Packed) -> pb.Packed:
     room = FAILED_BYTES // max(len(m.failed), 1) - FAULT_COST
     failed = [
-        pb.Failed(group=failed.group, index=failed.entry, fault=_brief(failed.fault.code, failed.fault.text, room))
+        pb.Failed(
+            group=failed.group,
+            index=failed.entry,
+            fault=_brief(failed.fault.code, failed.fault.text, room),
+            stands=failed.stands,
+        )
         for failed in m.failed
     ]
     return pb.Packed(number=m.number, failed=failed, durable=m.durable)
@@ -191,7 +205,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Reset: _fault,
     t.Goaway: _fault,
     t.Error: _fault,
-    t.Stat: lambda m: pb.Stat(path=_path(m.path), follow=m.follow, owner=m.owner),
+    t.Stat: lambda m: pb.Stat(path=_path(m.path), follow=m.follow, owner=m.owner, xattrs=m.xattrs),
     t.List: lambda m: pb.List(path=_path(m.path), recursive=m.recursive),
     t.Entries: lambda m: pb.Entries(entries=[_entry(entry) for entry in m.entries]),
     Attrs: _attrs,
@@ -237,9 +251,9 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
     t.Pack: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
     t.Packed: _packed,
-    t.Walk: lambda m: pb.Walk(path=_path(m.path), owners=m.owners),
+    t.Walk: lambda m: pb.Walk(path=_path(m.path), owners=m.owners, xattrs=m.xattrs),
     t.Look: lambda m: pb.Look(
-        path=_path(m.path), directories=[_path(parts) for parts in m.directories], owners=m.owners
+        path=_path(m.path), directories=[_path(parts) for parts in m.directories], owners=m.owners, xattrs=m.xattrs
     ),
     t.Listed: lambda m: pb.Listed(groups=_groups(m.groups)),
     t.Digest: lambda m: pb.Digest(path=_path(m.path), groups=_groups(m.groups)),

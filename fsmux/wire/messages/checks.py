@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from fsmux.columns import xattrs_size
 from fsmux.errors import ProtocolError
 from fsmux.limits import (
     MAX_CHUNK_SIZE,
@@ -18,9 +19,10 @@ from fsmux.limits import (
     MAX_NAME,
     MAX_PATH_BYTES,
     MAX_PATH_PARTS,
+    MAX_XATTRS,
     MIN_CHUNK_SIZE,
 )
-from fsmux.records import Durability, Extent, Kind, Parts, printable
+from fsmux.records import Durability, Extent, Kind, Namespaces, Parts, Xattrs, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -63,6 +65,7 @@ MAX_CREDIT: Final = 2**62
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._+-]{1,64}\Z")
 _KINDS: Final = {int(kind): kind for kind in Kind}
 _DURABILITIES: Final = {0: Durability.BATCH} | {int(level): level for level in Durability}
+_NAMESPACES: Final = {int(level): level for level in Namespaces}
 _DOTS: Final = (b".", b"..")
 
 
@@ -93,6 +96,26 @@ def link_target(raw: bytes, field: str) -> bytes:
     if len(raw) > MAX_PATH_BYTES or b"\0" in raw:
         raise ProtocolError(f"{field}: not the target of a symbolic link")
     return raw
+
+
+def xattrs(raw: pb.Xattrs, field: str) -> Xattrs | None:
+    if len(raw.names) != len(raw.values) or (raw.unknown and raw.names):
+        raise ProtocolError(f"{field}: {len(raw.values)} values for {len(raw.names)} extended attributes")
+    found = tuple(zip(raw.names, raw.values, strict=True))
+    if xattrs_size(found) > MAX_XATTRS:
+        raise ProtocolError(f"{field}: extended attributes of more than {MAX_XATTRS} bytes")
+    last = b""
+    for name, _ in found:
+        if name <= last or len(name) > MAX_NAME or b"\0" in name:
+            raise ProtocolError(f"{field}: {printable(name)!r} is no name of an extended attribute, or out of order")
+        last = name
+    return None if raw.unknown else found
+
+
+def namespaces(value: int, field: str) -> Namespaces:
+    if (found := _NAMESPACES.get(value)) is None:
+        raise ProtocolError(f"{field}: {value} are no namespaces of extended attributes")
+    return found
 
 
 def at_most(value: int, most: int, field: str) -> int:

@@ -17,7 +17,7 @@ from fsmux.wire.messages import checks
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from fsmux.records import Parts
+    from fsmux.records import Parts, Xattrs
     from fsmux.wire._pb2 import fsmux_pb2 as pb
 
 _DOTS: Final = {b"", b".", b".."}
@@ -110,6 +110,8 @@ def _group(raw: pb.Group, field: str) -> Group:
         raise ProtocolError(f"{field}: {len(group.targets)} targets for {links} links")
     if raw.shared or raw.shared_keys:
         group.shared = _shared(raw, group, field)
+    if raw.xattrs:
+        group.xattrs = _xattrs(raw, count, field)
     if raw.lost:
         group.lost = _lost(raw.lost, len(names), field)
     if raw.HasField("fault"):
@@ -163,6 +165,19 @@ def _shared(raw: pb.Group, group: Group, field: str) -> dict[int, bytes]:
         if not last < index < len(group.names) or group.modes[index] & KIND_BITS != REGULAR:
             raise ProtocolError(f"{field}: entry {index} has several names")
         last = index
+    return found
+
+
+def _xattrs(raw: pb.Group, count: int, field: str) -> dict[int, Xattrs | None]:
+    found: dict[int, Xattrs | None] = {}
+    last = -1
+    for item in raw.xattrs:
+        if not last < item.index < count:
+            raise ProtocolError(f"{field}: entry {item.index} of {count} has extended attributes")
+        last = item.index
+        if (xattrs := checks.xattrs(item, field)) == ():
+            raise ProtocolError(f"{field}: entry {last} has no extended attributes")
+        found[last] = xattrs
     return found
 
 

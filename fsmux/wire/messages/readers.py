@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from fsmux.columns import GROUP_ENTRIES
 from fsmux.errors import ProtocolError
 from fsmux.limits import MIN_HOLE
-from fsmux.records import Attrs, Identity, Kept
+from fsmux.records import Attrs, Identity, Kept, Namespaces
 from fsmux.wire._pb2 import fsmux_pb2 as pb
 from fsmux.wire.frames import MAX_STREAM_ID, Cmd
 from fsmux.wire.messages import checks
@@ -66,6 +66,7 @@ def _read_attrs(raw: pb.Attrs, name: str = "ATTRS") -> Attrs:
         checks.mode(raw.mode, name),
         checks.link_target(raw.link_target, name),
         raw.owner if raw.HasField("owner") else None,
+        checks.xattrs(raw.xattrs, name) if raw.HasField("xattrs") else None,
     )
 
 
@@ -138,7 +139,12 @@ def _read_span(raw: pb.Span) -> t.Span:
 
 def _read_packed(raw: pb.Packed) -> t.Packed:
     failed = [
-        t.Failed(item.group, item.index, t.Fault(item.fault.code, checks.text(item.fault.text, "PACKED fault")))
+        t.Failed(
+            item.group,
+            item.index,
+            t.Fault(item.fault.code, checks.text(item.fault.text, "PACKED fault")),
+            item.stands,
+        )
         for item in raw.failed
     ]
     return t.Packed(raw.number, tuple(failed), raw.durable)
@@ -146,11 +152,22 @@ def _read_packed(raw: pb.Packed) -> t.Packed:
 
 def _read_look(raw: pb.Look) -> t.Look:
     directories = [_path_of(path, "LOOK directories") for path in raw.directories]
-    return t.Look(_path_of(raw.path, "LOOK path"), tuple(directories), raw.owners)
+    xattrs = checks.namespaces(raw.xattrs, "LOOK xattrs")
+    return t.Look(_path_of(raw.path, "LOOK path"), tuple(directories), raw.owners, xattrs)
+
+
+def _read_walk(raw: pb.Walk) -> t.Walk:
+    return t.Walk(_path_of(raw.path, "WALK path"), raw.owners, checks.namespaces(raw.xattrs, "WALK xattrs"))
+
+
+def _read_stat(raw: pb.Stat) -> t.Stat:
+    xattrs = checks.namespaces(raw.xattrs, "STAT xattrs")
+    return t.Stat(_path_of(raw.path, "STAT path"), raw.follow, raw.owner, xattrs)
 
 
 def _read_kept(raw: pb.Put | pb.Store) -> Kept:
-    return Kept(times=not raw.no_times, perms=not raw.no_perms)
+    xattrs = Namespaces.NONE if isinstance(raw, pb.Put) else checks.namespaces(raw.xattrs, "STORE xattrs")
+    return Kept(times=not raw.no_times, perms=not raw.no_perms, xattrs=xattrs)
 
 
 _path_of = checks.path
@@ -165,7 +182,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     Cmd.RESET: (pb.Fault.FromString, _read_fault(t.Reset, "RESET")),
     Cmd.GOAWAY: (pb.Fault.FromString, _read_fault(t.Goaway, "GOAWAY")),
     Cmd.ERROR: (pb.Fault.FromString, _read_fault(t.Error, "ERROR")),
-    Cmd.STAT: (pb.Stat.FromString, lambda raw: t.Stat(_path_of(raw.path, "STAT path"), raw.follow, raw.owner)),
+    Cmd.STAT: (pb.Stat.FromString, _read_stat),
     Cmd.LIST: (pb.List.FromString, lambda raw: t.List(_path_of(raw.path, "LIST path"), raw.recursive)),
     Cmd.ENTRIES: (pb.Entries.FromString, lambda raw: t.Entries(tuple([_read_entry(entry) for entry in raw.entries]))),
     Cmd.ATTRS: (pb.Attrs.FromString, _read_attrs),
@@ -272,7 +289,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     Cmd.ASK: (pb.Pack.FromString, lambda raw: t.Ask(raw.number, g.asked(raw.groups))),
     Cmd.PACK: (pb.Pack.FromString, lambda raw: t.Pack(raw.number, g.packed(raw.groups))),
     Cmd.PACKED: (pb.Packed.FromString, _read_packed),
-    Cmd.WALK: (pb.Walk.FromString, lambda raw: t.Walk(_path_of(raw.path, "WALK path"), raw.owners)),
+    Cmd.WALK: (pb.Walk.FromString, _read_walk),
     Cmd.LOOK: (pb.Look.FromString, _read_look),
     Cmd.LISTED: (pb.Listed.FromString, lambda raw: t.Listed(g.listed(raw.groups))),
     Cmd.DIGEST: (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from fsmux.records import EVERYTHING, Attrs, Durability, Extent, Identity, Kept, Parts
+from fsmux.records import EVERYTHING, Attrs, Durability, Extent, Identity, Kept, Namespaces, Parts
 from fsmux.wire.frames import Cmd
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Stat(Struct, frozen=True):
     path: Parts
     follow: bool = False
     owner: bool = False
+    xattrs: Namespaces = Namespaces.NONE
 
 
 class List(Struct, frozen=True):
@@ -374,11 +375,14 @@ class Pack(Struct, frozen=True):
 
 
 class Failed(NamedTuple):
-    """What became of one entry of a pack: the numbers of its group and of itself in it, and why it failed."""
+    """What became of one entry of a pack: the numbers of its group and of itself in it, and why it failed, or, if it
+    ``stands``, what could not be kept of it.
+    """
 
     group: int
     entry: int
     fault: Fault
+    stands: bool = False
 
 
 class Packed(Struct, frozen=True):
@@ -396,6 +400,7 @@ class Walk(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.WALK
     path: Parts
     owners: bool = False
+    xattrs: Namespaces = Namespaces.NONE
 
 
 class Look(Struct, frozen=True):
@@ -405,6 +410,7 @@ class Look(Struct, frozen=True):
     path: Parts = ()
     directories: tuple[Parts, ...] = ()
     owners: bool = False
+    xattrs: Namespaces = Namespaces.NONE
 
 
 class Listed(Struct, frozen=True):

@@ -1,0 +1,126 @@
+"""Extended attributes that the other side knows nothing of, or that are refused, fail nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from fsmux.events import NamesChanged, Warned
+from fsmux.files.syscalls import Syscalls
+from fsmux.records import Kept, Namespaces
+from fsmux.wire.frames import CHOWN_FEATURE, XATTRS_FEATURE
+
+from .test_trees import Tree, inventory, make
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .kit import Move
+
+XATTRS = Kept(xattrs=Namespaces.USER)
+MARKED = ("d/07", "d/deep/er/large", "d/deep")
+
+
+@pytest.fixture
+def move(move: Move) -> Tree:
+    return Tree(move.side, move.direction)
+
+
+@pytest.fixture
+def source(move: Tree) -> Path:
+    """A small file, a large one and a directory have an attribute."""
+    root = make(move.source / "file")
+    try:
+        for name in MARKED:
+            os.setxattr(root / name, "user.a", b"1")
+    except (AttributeError, OSError) as error:
+        pytest.skip(f"no extended attributes of users here: {error}")
+    return root
+
+
+def names(root: Path, attribute: str = "user.a") -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if attribute in os.listxattr(path)}
+
+
+def say(move: Tree, monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    """Have the server say that it can do all but this."""
+    connection = move.side.client.connection
+    features = tuple(one for one in connection.peer_hello.features if one != lacking)
+    monkeypatch.setattr(connection, "peer_hello", msgspec.structs.replace(connection.peer_hello, features=features))
+
+
+async def test_a_server_without_them_is_one_warning_and_nothing_else(
+    move: Tree, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(move, monkeypatch, XATTRS_FEATURE)
+    summary = await move(kept=XATTRS)
+    (warned,) = move.side.of(Warned)
+    assert "the server knows no extended attributes" in warned.message
+    assert (summary.files, summary.failed) == (42, 0)
+    assert inventory(move.target / "file") == inventory(source)
+    assert not names(move.target / "file")
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSPC, errno.EPERM])
+async def test_what_is_refused_is_one_warning_for_each_name(
+    move: Tree, source: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(self: Syscalls, fd: int, name: bytes, value: bytes) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Syscalls, "setxattr", refuse)
+        summary = await move(kept=XATTRS)
+        warned = {event.path: event.message for event in move.side.of(Warned)}
+        assert set(warned) == set(MARKED)
+        assert len(move.side.of(Warned)) == len(MARKED)
+        assert all("its extended attribute user.a: " in message for message in warned.values())
+        assert (summary.files, summary.failed) == (42, 0)
+        assert inventory(move.target / "file") == inventory(source)
+        summary = await move(kept=XATTRS)  # it is tried again, as long as it is asked for
+        assert {event.path for event in move.side.of(Warned)} == set(MARKED)
+        assert (summary.files, summary.failed) == (0, 0)
+    assert not names(move.target / "file")
+    summary = await move(kept=XATTRS)
+    assert summary.bytes_sent == 0
+    assert not move.side.of(Warned)
+    assert names(move.target / "file") == set(MARKED)
+    assert inventory(move.target / "file") == inventory(source)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set what others may not")
+async def test_a_receiver_that_is_not_root_keeps_those_of_users_alone(
+    move: Tree, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in MARKED:
+        os.setxattr(source / name, "trusted.a", b"2")
+    with monkeypatch.context() as patch:
+        if move.direction == "up":
+            say(move, patch, CHOWN_FEATURE)
+        else:
+            patch.setattr("fsmux.moving.transfer.os", SimpleNamespace(**{**vars(os), "geteuid": lambda: 1000}))
+        await move(kept=XATTRS)
+        target = move.target / "file"
+        assert names(target) == set(MARKED)
+        assert not names(target, "trusted.a")
+        assert (await move(kept=XATTRS)).files == 0
+        assert not move.side.of(NamesChanged)
+    await move(kept=XATTRS)
+    assert names(target, "trusted.a") == set(MARKED)
+
+
+async def test_nothing_is_read_or_set_that_nobody_asked_for(
+    move: Tree, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    for call in ("listxattr", "getxattr", "setxattr", "removexattr"):
+        monkeypatch.setattr(Syscalls, call, lambda self, *words, call=call: called.append(call))
+    await move()
+    await move()
+    assert not called
+    assert inventory(move.target / "file") == inventory(source)
