@@ -64,14 +64,17 @@ def settable(sys: Syscalls, namespaces: Namespaces) -> Namespaces:
     return namespaces if sys.euid() == 0 else min(namespaces, Namespaces.USER)
 
 
-def read_xattrs(sys: Syscalls, fd: int, namespaces: Namespaces) -> Xattrs | None:
-    """The extended attributes of an open file; None if they are more than are kept, or cannot be read."""
+def read_xattrs(sys: Syscalls, of: int | bytes, namespaces: Namespaces) -> Xattrs | None:
+    """The extended attributes of an open file, or of a link (``link_itself``), by name.
+
+    None if they are more than are kept, or cannot be read.
+    """
     found: list[tuple[bytes, bytes]] = []
     room = MAX_XATTRS
     try:
-        for name in sorted(_names(sys, fd, namespaces)):
+        for name in sorted(_names(sys, of, namespaces)):
             try:
-                value = sys.getxattr(fd, name)
+                value = sys.getxattr(of, name)
             except OSError as error:
                 if error.errno == errno.ENODATA:  # removed since they were listed
                     continue
@@ -86,8 +89,10 @@ def read_xattrs(sys: Syscalls, fd: int, namespaces: Namespaces) -> Xattrs | None
 
 
 def read_xattrs_at(sys: Syscalls, directory: int, name: bytes, mode: int, namespaces: Namespaces) -> Xattrs | None:
-    """Those of a name, whose ``mode`` is known: only files and directories have any that users may set."""
-    if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR):
+    """Those of a name, whose ``mode`` is known.  Links have none of users, and what is special is not transferred."""
+    if stat.S_ISLNK(mode) and namespaces is Namespaces.ALL:
+        return read_xattrs(sys, sys.link_itself(directory, name), namespaces)
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return ()
     try:
         fd = sys.openat(directory, name, OPEN_READ)
@@ -100,35 +105,35 @@ def read_xattrs_at(sys: Syscalls, directory: int, name: bytes, mode: int, namesp
 
 
 def set_xattrs(
-    sys: Syscalls, fd: int, wanted: Xattrs, namespaces: Namespaces, *, fresh: bool = False
+    sys: Syscalls, of: int | bytes, wanted: Xattrs, namespaces: Namespaces, *, fresh: bool = False
 ) -> FsmuxError | None:
-    """Have an open file have these extended attributes and no others in the namespaces; a ``fresh`` one has none.
+    """Have an open file, or a link, have these extended attributes and no others in the namespaces.
 
-    Whatever can be done is.  Returns why not all of it could, for the file that the caller will name.
+    A ``fresh`` one has none.  Whatever can be done is.  Returns why not all of it could; the caller names the file.
     """
     refused: list[FsmuxError] = []
     try:
-        had = set() if fresh else set(_names(sys, fd, namespaces))
+        had = set() if fresh else set(_names(sys, of, namespaces))
     except OSError as error:
         return from_os_error(error, "its extended attributes")
     values = {one: value for one, value in wanted if _within(one, namespaces)}
     for one in sorted(had | values.keys()):
         try:
             if one not in values:
-                _writable(sys, fd, partial(sys.removexattr, fd, one))
-            elif one not in had or sys.getxattr(fd, one) != values[one]:
-                _writable(sys, fd, partial(sys.setxattr, fd, one, values[one]))
+                _writable(sys, of, partial(sys.removexattr, of, one))
+            elif one not in had or sys.getxattr(of, one) != values[one]:
+                _writable(sys, of, partial(sys.setxattr, of, one, values[one]))
         except OSError as error:
             if error.errno != errno.ENODATA:
                 refused.append(from_os_error(error, f"its extended attribute {printable(one)}"))
     return refused[0] if refused else None
 
 
-def _names(sys: Syscalls, fd: int, namespaces: Namespaces) -> list[bytes]:
+def _names(sys: Syscalls, of: int | bytes, namespaces: Namespaces) -> list[bytes]:
     if not namespaces:
         return []
     try:
-        return [name for name in sys.listxattr(fd) if _within(name, namespaces)]
+        return [name for name in sys.listxattr(of) if _within(name, namespaces)]
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return []
@@ -141,16 +146,18 @@ def _within(name: bytes, namespaces: Namespaces) -> bool:
     return namespaces is Namespaces.USER and name.startswith(_OF_USERS)
 
 
-def _writable(sys: Syscalls, fd: int, change: Callable[[], None]) -> None:
+def _writable(sys: Syscalls, of: int | bytes, change: Callable[[], None]) -> None:
     """Make a change that needs the right to write, which the owner of a file can give himself."""
     try:
         change()
     except PermissionError as error:
-        mode = stat.S_IMODE(sys.fstat(fd).st_mode)
-        if error.errno != errno.EACCES or mode & stat.S_IWUSR:
+        if error.errno != errno.EACCES or not isinstance(of, int):
             raise
-        sys.fchmod(fd, mode | stat.S_IWUSR)
+        mode = stat.S_IMODE(sys.fstat(of).st_mode)
+        if mode & stat.S_IWUSR:
+            raise
+        sys.fchmod(of, mode | stat.S_IWUSR)
         try:
             change()
         finally:
-            sys.fchmod(fd, mode)
+            sys.fchmod(of, mode)

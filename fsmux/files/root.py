@@ -255,6 +255,7 @@ class Root(Landing):
                             self.sys.chown_link(parent, parts[-1], *divmod(attrs.owner, 2**32))
                         if attrs.mtime_ns:
                             self.sys.utime_link(parent, parts[-1], attrs.mtime_ns)
+                        self._set_xattrs(self.sys.link_itself(parent, parts[-1]), parts, attrs)
                         return
             fd = open_beneath(self.sys, top, parts, OPEN_READ)
             try:
@@ -264,13 +265,16 @@ class Root(Landing):
                     self.sys.fchmod(fd, attrs.mode & 0o777)
                 if attrs.mtime_ns:
                     self.sys.futime(fd, attrs.mtime_ns)
-                if attrs.xattrs is not None:
-                    namespaces = settable(self.sys, Namespaces.ALL)
-                    refused = set_xattrs(self.sys, fd, attrs.xattrs, namespaces)
-                    if refused is not None:
-                        raise type(refused)(f"{printable(parts)}: {refused}")
+                self._set_xattrs(fd, parts, attrs)
             finally:
                 self._close(fd)
+
+    def _set_xattrs(self, of: int | bytes, parts: Parts, attrs: Attrs) -> None:
+        if attrs.xattrs is None:
+            return
+        refused = set_xattrs(self.sys, of, attrs.xattrs, settable(self.sys, Namespaces.ALL))
+        if refused is not None:
+            raise type(refused)(f"{printable(parts)}: {refused}")
 
 
 def _refuse_root(parts: Parts) -> None:

@@ -254,18 +254,22 @@ class Syscalls:
         """Of the name itself, which may be a symbolic link."""
         os.chown(name, user, group, dir_fd=directory, follow_symlinks=False)
 
-    def listxattr(self, fd: int) -> list[bytes]:
+    def link_itself(self, directory: int, name: bytes) -> bytes:
+        """What the four calls below take in place of a descriptor, which a symbolic link can have none of for them."""
+        return b"/proc/self/fd/%d/%s" % (directory, name)
+
+    def listxattr(self, of: int | bytes) -> list[bytes]:
         """Names of extended attributes; EOPNOTSUPP where there are none."""
-        return list(map(os.fsencode, os.listxattr(fd)))
+        return list(map(os.fsencode, os.listxattr(of, follow_symlinks=isinstance(of, int))))
 
-    def getxattr(self, fd: int, name: bytes) -> bytes:
-        return os.getxattr(fd, name)
+    def getxattr(self, of: int | bytes, name: bytes) -> bytes:
+        return os.getxattr(of, name, follow_symlinks=isinstance(of, int))
 
-    def setxattr(self, fd: int, name: bytes, value: bytes) -> None:
-        os.setxattr(fd, name, value)
+    def setxattr(self, of: int | bytes, name: bytes, value: bytes) -> None:
+        os.setxattr(of, name, value, follow_symlinks=isinstance(of, int))
 
-    def removexattr(self, fd: int, name: bytes) -> None:
-        os.removexattr(fd, name)
+    def removexattr(self, of: int | bytes, name: bytes) -> None:
+        os.removexattr(of, name, follow_symlinks=isinstance(of, int))
 
     def futime(self, fd: int, mtime_ns: int) -> None:
         os.utime(fd, ns=(mtime_ns, mtime_ns))

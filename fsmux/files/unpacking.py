@@ -303,11 +303,12 @@ class Unpacker:
                     usual = mode & 0o777 if self._kept.perms else kept_mode(self._sys, directory, name)
                     owner, xattrs = self._owner(group, index), self._xattrs(group, index)
                     refused = self._write_file(here, temporary, data, mtime, usual, owner, xattrs)
-                    self._note(staged, index, refused)
                     if self._verify and not self.commits_together:
                         self._read_back(here, temporary, group, index)
                 else:
-                    self._write_link(here, temporary, texts[index], mtime, self._owner(group, index))
+                    owner, xattrs = self._owner(group, index), self._xattrs(group, index)
+                    refused = self._write_link(here, temporary, texts[index], mtime, owner, xattrs)
+                self._note(staged, index, refused)
                 if self.commits_together:
                     staged.files.append((temporary, index))
                     temporary = unique()
@@ -396,16 +397,23 @@ class Unpacker:
                 sys.unlink(here, temporary)
             raise
 
-    def _write_link(self, here: int, temporary: bytes, text: bytes, mtime: int, owner: int | None) -> None:
+    def _write_link(
+        self, here: int, temporary: bytes, text: bytes, mtime: int, owner: int | None, xattrs: Xattrs | None
+    ) -> FsmuxError | None:
+        refused = None
         self._sys.symlink(text, here, temporary)
         try:
             if owner is not None:
                 self._sys.chown_link(here, temporary, *divmod(owner, 2**32))
+            if xattrs:
+                link = self._sys.link_itself(here, temporary)
+                refused = set_xattrs(self._sys, link, xattrs, self._namespaces, fresh=True)
             if self._kept.times:
                 self._sys.utime_link(here, temporary, mtime)
         except OSError:
             self._sys.unlink(here, temporary)
             raise
+        return refused
 
     def _hold(self, state: StateDir) -> int:
         """Keep a reserved directory until :meth:`close`: our descriptor of it."""

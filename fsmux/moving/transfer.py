@@ -455,7 +455,7 @@ class Transfer:
         async def work() -> None:
             for item, fresh in waiting:
                 if item.top.kind is Kind.SYMLINK:
-                    make = partial(item.target.symlink, item.target_prefix, self._kept_of(item))
+                    make = partial(self._make_link, item)
                     await self._guarded(item, (), partial(self._change, item, events.MAKE_LINK, make))
                 else:
                     top = item.top
@@ -468,6 +468,11 @@ class Transfer:
         """Do something else than sending to a source that is one file, and tell of it."""
         await act()
         item.account.changed_itself(action, ())
+
+    async def _make_link(self, item: Item) -> None:
+        await item.target.symlink(item.target_prefix, self._kept_of(item))
+        if item.top.xattrs:
+            await self._set_xattrs(item, (), item.top.xattrs)
 
     async def _adjust(self, item: Item) -> None:
         """Set what is kept of an item that is a file."""

@@ -91,9 +91,17 @@ def differs(source: Facts, existing: Facts | None, kept: Kept = EVERYTHING) -> b
     """Whether what is kept of a file or a directory is to be set."""
     if existing is None:
         return True
-    owner = kept.owner and source.owner != existing.owner
-    owner = owner or (bool(kept.xattrs) and source.xattrs is not None and source.xattrs != existing.xattrs)
-    return owner or (kept.perms and source.mode != existing.mode) or (kept.times and source.mtime != existing.mtime)
+    return (
+        _other(source, existing, kept)
+        or (kept.perms and source.mode != existing.mode)
+        or (kept.times and source.mtime != existing.mtime)
+    )
+
+
+def _other(source: Facts, existing: Facts, kept: Kept) -> bool:
+    """Whether anything differs that is kept of links, too; extended attributes that are not known are left alone."""
+    xattrs = kept.xattrs and source.xattrs is not None and source.xattrs != existing.xattrs
+    return bool(xattrs) or (kept.owner and source.owner != existing.owner)
 
 
 def judge(
@@ -112,9 +120,9 @@ def judge(
     if there == DIRECTORY:
         return Verdict.DIRECTORY_IN_THE_WAY
     if kind == SYMLINK:
-        same = existing is not None and there == SYMLINK and existing.target == source.target
-        same = same and not (kept.owner and existing is not None and existing.owner != source.owner)
-        return Verdict.CURRENT if same else Verdict.MAKE
+        if existing is None or there != SYMLINK or existing.target != source.target or _other(source, existing, kept):
+            return Verdict.MAKE
+        return Verdict.CURRENT
     if existing is None or there != REGULAR:
         return Verdict.SEND
     if update and existing.mtime > source.mtime:

@@ -167,6 +167,38 @@ def test_an_entry_with_too_many_arrives_without_them(url: Url, way: Way) -> None
 
 
 @root_only
+def test_root_keeps_those_of_symbolic_links(url: Url, way: Way) -> None:
+    def of(root: Path) -> dict[str, bytes]:
+        link = root / "symlink"
+        return {
+            name: os.getxattr(link, name, follow_symlinks=False)
+            for name in os.listxattr(link, follow_symlinks=False)
+            if not name.startswith("security.")
+        }
+
+    odd_tree(way.source)
+    (way.source / "symlink").unlink()
+    (way.source / "symlink").symlink_to("nowhere")
+    os.setxattr(way.source / "symlink", "trusted.a", b"1", follow_symlinks=False)
+    words = ("transfer", "--json", "-v", "--xattrs", *way.words(url))
+    good(*words)
+    assert of(way.target) == {"trusted.a": b"1"}
+    again = good(*words)
+    assert not [event for event in again.events if event["event"] in ("changed", "warning")]
+    os.setxattr(way.source / "symlink", "trusted.a", b"2", follow_symlinks=False)
+    os.setxattr(way.target / "symlink", "trusted.b", b"3", follow_symlinks=False)
+    good(*words)
+    assert of(way.target) == {"trusted.a": b"2"}
+    assert inventory(way.target) == inventory(way.source)
+    (way.target / "symlink").unlink()
+    source, target = (way.source, url("tree")) if way.up else (url("tree"), way.target)
+    single = ("transfer", "--json", "-v", "--xattrs", f"{source}/symlink", str(target))
+    good(*single)
+    assert of(way.target) == {"trusted.a": b"2"}
+    assert not [event for event in good(*single).events if event["event"] in ("changed", "warning")]
+
+
+@root_only
 def test_root_keeps_what_only_root_may_see_and_never_what_is_the_kernels(url: Url, way: Way) -> None:
     odd_tree(way.source)
     good("transfer", *way.words(url))

@@ -32,10 +32,10 @@ class Kernel(Syscalls):
         self.refused: dict[bytes, int] = {}
         self.calls: list[str] = []
 
-    def listxattr(self, fd: int) -> list[bytes]:
+    def listxattr(self, of: int | bytes) -> list[bytes]:
         return list(self.found)
 
-    def getxattr(self, fd: int, name: bytes) -> bytes:
+    def getxattr(self, of: int | bytes, name: bytes) -> bytes:
         if name not in self.found:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
         return self.found[name]
@@ -46,11 +46,11 @@ class Kernel(Syscalls):
         if number:
             raise OSError(number, os.strerror(number))
 
-    def setxattr(self, fd: int, name: bytes, value: bytes) -> None:
+    def setxattr(self, of: int | bytes, name: bytes, value: bytes) -> None:
         self._check("set", name)
         self.found[name] = value
 
-    def removexattr(self, fd: int, name: bytes) -> None:
+    def removexattr(self, of: int | bytes, name: bytes) -> None:
         self._check("remove", name)
         del self.found[name]
 
@@ -80,8 +80,8 @@ def test_what_is_too_much_is_not_known() -> None:
 
 def test_one_that_is_removed_meanwhile_is_none() -> None:
     class Vanishing(Kernel):
-        def listxattr(self, fd: int) -> list[bytes]:
-            return [*super().listxattr(fd), b"user.gone"]
+        def listxattr(self, of: int | bytes) -> list[bytes]:
+            return [*super().listxattr(of), b"user.gone"]
 
     assert read_xattrs(Vanishing(user_a=b"1"), 0, USER) == ((b"user.a", b"1"),)
 
@@ -91,7 +91,7 @@ def test_a_file_system_without_them_has_none_and_any_other_error_leaves_them_unk
     number: int, found: object
 ) -> None:
     class Without(Kernel):
-        def listxattr(self, fd: int) -> list[bytes]:
+        def listxattr(self, of: int | bytes) -> list[bytes]:
             raise OSError(number, os.strerror(number))
 
     assert read_xattrs(Without(), 0, USER) == found

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from fsmux.errors import UsageError
 from fsmux.events import NamesChanged, Warned
 from fsmux.files.syscalls import Syscalls
+from fsmux.greeting import hello
 from fsmux.records import Kept, Namespaces
 from fsmux.wire.frames import CHOWN_FEATURE, XATTRS_FEATURE
 
@@ -66,11 +68,22 @@ async def test_a_server_without_them_is_one_warning_and_nothing_else(
     assert not names(move.target / "file")
 
 
+async def test_another_system_than_linux_is_a_clear_error(
+    move: Tree, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = {name: value for name, value in vars(os).items() if name != "setxattr"}
+    monkeypatch.setattr("fsmux.moving.transfer.os", SimpleNamespace(**without))
+    with pytest.raises(UsageError, match="Linux only"):
+        await move(kept=XATTRS)
+    monkeypatch.setattr("fsmux.greeting.os", SimpleNamespace(**without))
+    assert XATTRS_FEATURE not in hello().features
+
+
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSPC, errno.EPERM])
 async def test_what_is_refused_is_one_warning_for_each_name(
     move: Tree, source: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def refuse(self: Syscalls, fd: int, name: bytes, value: bytes) -> None:
+    def refuse(self: Syscalls, of: int | bytes, name: bytes, value: bytes) -> None:
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
