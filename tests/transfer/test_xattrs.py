@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import shutil
+import subprocess
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from .kit import Move
 
 XATTRS = Kept(xattrs=Namespaces.USER)
+RSYNC = shutil.which("rsync")
 MARKED = ("d/07", "d/deep/er/large", "d/deep")
 
 
@@ -137,3 +141,47 @@ async def test_nothing_is_read_or_set_that_nobody_asked_for(
     await move()
     assert not called
     assert inventory(move.target / "file") == inventory(source)
+
+
+@pytest.mark.skipif(RSYNC is None, reason="rsync is not installed")
+async def test_what_stands_in_the_end_is_what_rsync_makes_of_the_same(move: Tree, source: Path) -> None:
+    chance = random.Random(5)
+    target, beside = move.target / "file", move.target.parent / "beside"
+    values = (None, b"", b"1", bytes(200))
+    for _ in range(4):
+        for path in (source, *sorted(source.rglob("*"))):
+            below = path.relative_to(source)
+            for name in ("user.a", "user.b"):
+                change(path, name, chance.choice(values))
+                there = chance.choice(values)
+                change(target / below, name, there)
+                change(beside / below, name, there)
+        await move(kept=XATTRS)
+        rsync(source, beside)
+        assert every(target) == every(beside) == every(source)
+        assert inventory(target) == inventory(source)
+
+
+def rsync(source: Path, target: Path) -> None:
+    subprocess.run([str(RSYNC), "-aX", f"{source}/", f"{target}/"], check=True)
+
+
+def change(path: Path, name: str, value: bytes | None) -> None:
+    """Give a file or a directory an attribute, or take it."""
+    if path.is_symlink() or not path.exists():
+        return
+    if value is not None:
+        os.setxattr(path, name, value)
+    elif name in os.listxattr(path):
+        os.removexattr(path, name)
+
+
+def every(root: Path) -> dict[str, dict[str, bytes]]:
+    """The attributes of users of all that is there."""
+    paths = [path for path in (root, *root.rglob("*")) if not path.is_symlink() and ".fsmux" not in path.parts]
+    return {
+        str(path.relative_to(root)): {
+            name: os.getxattr(path, name) for name in os.listxattr(path) if name.startswith("user.")
+        }
+        for path in paths
+    }
