@@ -115,7 +115,7 @@ def set_xattrs(
     try:
         had = set() if fresh else set(_names(sys, of, namespaces))
     except OSError as error:
-        return from_os_error(error, "its extended attributes")
+        return _refusal(error, "its extended attributes")
     values = {one: value for one, value in wanted if _within(one, namespaces)}
     for one in sorted(had | values.keys()):
         try:
@@ -125,8 +125,13 @@ def set_xattrs(
                 _writable(sys, of, partial(sys.setxattr, of, one, values[one]))
         except OSError as error:
             if error.errno != errno.ENODATA:
-                refused.append(from_os_error(error, f"its extended attribute {printable(one)}"))
+                refused.append(_refusal(error, f"its extended attribute {printable(one)}"))
     return refused[0] if refused else None
+
+
+def _refusal(error: OSError, what: str) -> FsmuxError:
+    """The typed error, in the kernel's words: what is said of files that cannot be written is no help here."""
+    return type(from_os_error(error, what))(f"{what}: {(error.strerror or 'refused').lower()}")
 
 
 def _names(sys: Syscalls, of: int | bytes, namespaces: Namespaces) -> list[bytes]:

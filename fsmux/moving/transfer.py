@@ -482,14 +482,15 @@ class Transfer:
 
     async def _set_xattrs(self, item: Item, parts: Parts, xattrs: Xattrs) -> None:
         """Have a file that stands have these; what is refused of them fails nothing."""
+        target = item.target_prefix + parts
         try:
-            await item.target.set_attrs(item.target_prefix + parts, Attrs(Kind.FILE, xattrs=xattrs))
+            await item.target.set_attrs(target, Attrs(Kind.FILE, xattrs=xattrs))
         except NetworkError:
             raise
         except FsmuxError as exc:
             if self._client.connection.failure is not None:
                 raise
-            self._report.warn_once(str(exc), name_of(parts, item.label))
+            self._report.warn_once(str(exc).removeprefix(f"{printable(target)}: "), name_of(parts, item.label))
 
     def _kept_of(self, item: Item) -> Attrs:
         """What is to be set of an item that is a file or a link; zero leaves something alone."""
