@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from fsmux.files.digestfile import Record
-    from fsmux.moving.transfer import Item
+    from fsmux.moving.attempt import Item
     from fsmux.records import Attrs, Parts
 
 
@@ -43,12 +43,12 @@ class Repair(Transfer):
     """One attempt to repair a destination on this machine."""
 
     async def _move(self, items: Sequence[Item]) -> None:
-        repairs = self._options.repair
+        repairs = self._attempt.options.repair
         assert repairs is not None
         if not repairs.announced:
             repairs.announced = True
-            self._report.found(len(repairs.left), sum(record.size for record in repairs.left.values()))
-            self._report.planned()
+            self._attempt.report.found(len(repairs.left), sum(record.size for record in repairs.left.values()))
+            self._attempt.report.planned()
         waiting = iter(list(repairs.left.values()))
 
         async def work() -> None:
@@ -56,10 +56,10 @@ class Repair(Transfer):
                 found = await self._source_of(record, items)
                 if found is not None:
                     item, parts, attrs = found
-                    await self._guarded(item, parts, partial(self._repair, item, parts, record, attrs))
+                    await self._attempt.guarded(item, parts, partial(self._repair, item, parts, record, attrs))
                 del repairs.left[record.parts]
 
-        await all_of(*[work] * min(self._options.streams, len(repairs.left)))
+        await all_of(*[work] * min(self._attempt.options.streams, len(repairs.left)))
 
     async def _source_of(self, record: Record, items: Sequence[Item]) -> tuple[Item, Parts, Attrs] | None:
         """The source that a file comes from, its path there, and what stands there; None if that failed."""
@@ -77,7 +77,7 @@ class Repair(Transfer):
                 continue
             except FsmuxError as exc:
                 error = exc
-        self._report.fail(printable(record.parts), record.parts, error)
+        self._attempt.report.fail(printable(record.parts), record.parts, error)
         return None
 
     async def _repair(self, item: Item, parts: Parts, record: Record, attrs: Attrs) -> None:
@@ -85,13 +85,13 @@ class Repair(Transfer):
         assert isinstance(target, LocalSite)
         if attrs.kind is not Kind.FILE or attrs.size != record.size:
             raise SourceChanged(f"{shown}: the source has another version of it by now; transfer it to have that")
-        options, size, here = replace(self._options, resume=True), record.size, item.target_prefix + parts
+        options, size, here = replace(self._attempt.options, resume=True), record.size, item.target_prefix + parts
         passing = ChunkDigests(options.chunk_size, expected=record)
         journey, there = item.account.journey(parts), item.source_prefix + parts
         outcome = await target.fetch(there, here, name, journey, options, fresh=False, size=size, passing=passing)
         poll = trio.from_thread.check_cancelled
-        found = await self._client.disk.read(passing.record, target.root, here, outcome.crc32, poll)
+        found = await self._attempt.client.disk.read(passing.record, target.root, here, outcome.crc32, poll)
         if found.digest != record.digest:
             raise IntegrityError(f"{shown}: it is still not what the manifest says; the source has the same damage")
         item.account.done(name, parts, outcome)
-        self._report(FileRepaired(shown, size, outcome.bytes_sent))
+        self._attempt.report(FileRepaired(shown, size, outcome.bytes_sent))

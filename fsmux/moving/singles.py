@@ -21,9 +21,9 @@ from fsmux.records import Kind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from fsmux.moving.attempt import Item
     from fsmux.moving.carriers import Carrier
     from fsmux.moving.report import Report
-    from fsmux.moving.transfer import Item
 
 FEW: Final = 8
 """Files that go by sessions, side by side, at least as soon as a pack of them would."""

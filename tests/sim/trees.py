@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fsmux.events import ChunkHealed, FileDone, FileFailed, FilesDone, FileSkipped, FilesSkipped
+from fsmux.moving.attempt import Item
 from fsmux.moving.report import Report
-from fsmux.moving.transfer import Item, Transfer
+from fsmux.moving.transfer import Transfer
 from fsmux.records import printable
 from fsmux.sites import LocalSite, RemoteSite
 from fsmux.transfer.session import Run
@@ -107,7 +108,7 @@ async def move(world: World, grove: Grove, client: Client, lanes: Lanes, site: L
                 world.healed += 1
 
     transfer = Transfer(client, options, report := Report(observe), Run())
-    transfer._lanes = lanes
+    transfer._attempt.lanes = lanes
     remote, parts = RemoteSite(client), (grove.top,)
     source, goal = (site, remote) if grove.up else (remote, site)
     top = await source.stat(parts)

@@ -294,7 +294,7 @@ async def test_single_files_have_nothing_to_remove(mirror: Mirror) -> None:
 
 async def test_a_server_that_cannot_is_told_from_one_that_can(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(mirror.source / "s", "a")
-    monkeypatch.setattr("fsmux.moving.transfer.SYNC_FEATURE", "no such thing")
+    monkeypatch.setattr("fsmux.moving.removing.SYNC_FEATURE", "no such thing")
     with pytest.raises(Unsupported, match="both sides need this release"):
         await mirror("s/")
 

@@ -43,7 +43,7 @@ async def test_without_root_there_is_one_warning_and_nothing_else(move: Tree, mo
     if move.direction == "up":
         say(move, monkeypatch, *(one for one in features if one != CHOWN_FEATURE))
     else:
-        monkeypatch.setattr("fsmux.moving.transfer.os", SimpleNamespace(**{**vars(os), "geteuid": lambda: 1000}))
+        monkeypatch.setattr("fsmux.moving.placing.os", SimpleNamespace(**{**vars(os), "geteuid": lambda: 1000}))
     summary = await move(kept=OWNER)
     (warned,) = move.side.of(Warned)
     assert "root" in warned.message

@@ -146,7 +146,7 @@ async def test_with_both_what_is_newer_is_not_even_read(sync: Sync, monkeypatch:
 async def test_a_server_that_makes_no_digests_is_told(sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(sync.source / "s", "a")
     fill(sync.target, "a")
-    monkeypatch.setattr("fsmux.moving.transfer.SYNC_FEATURE", "no such thing")
+    monkeypatch.setattr("fsmux.moving.attempt.SYNC_FEATURE", "no such thing")
     with pytest.raises(Unsupported, match="both sides need this release"):
         await sync("s/", checksum=True)
 

@@ -76,7 +76,7 @@ async def test_another_system_than_linux_is_a_clear_error(
     move: Tree, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without = {name: value for name, value in vars(os).items() if name != "setxattr"}
-    monkeypatch.setattr("fsmux.moving.transfer.os", SimpleNamespace(**without))
+    monkeypatch.setattr("fsmux.moving.placing.os", SimpleNamespace(**without))
     with pytest.raises(UsageError, match="Linux only"):
         await move(kept=XATTRS)
     monkeypatch.setattr("fsmux.greeting.os", SimpleNamespace(**without))
@@ -120,7 +120,7 @@ async def test_a_receiver_that_is_not_root_keeps_those_of_users_alone(
         if move.direction == "up":
             say(move, patch, CHOWN_FEATURE)
         else:
-            patch.setattr("fsmux.moving.transfer.os", SimpleNamespace(**{**vars(os), "geteuid": lambda: 1000}))
+            patch.setattr("fsmux.moving.placing.os", SimpleNamespace(**{**vars(os), "geteuid": lambda: 1000}))
         await move(kept=XATTRS)
         target = move.target / "file"
         assert names(target) == set(MARKED)

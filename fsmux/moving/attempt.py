@@ -1,0 +1,177 @@
+"""What the parts of one attempt at a transfer share: its connection, its options, and how things are done and told.
+
+Theory: a source in its place is an *item*.  Whatever is done about one of its files fails alone, unless the connection
+is lost with it; small things are carried in packs, and compared byte by byte if that is wanted, in either direction.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
+
+from fsmux.errors import FsmuxError, NetworkError, Unsupported
+from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload
+from fsmux.moving.comparing import Comparer
+from fsmux.moving.report import name_of
+from fsmux.mux.service import all_of
+from fsmux.sites import LocalSite, Site
+from fsmux.wire.frames import SYNC_FEATURE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from fsmux.client import Client
+    from fsmux.columns import Group
+    from fsmux.job import Options
+    from fsmux.lanes import Lanes
+    from fsmux.moving.ledger import TreeNotes
+    from fsmux.moving.report import Account, Report
+    from fsmux.moving.singles import Batch
+    from fsmux.mux.stream import Stream
+    from fsmux.plan.filters import Filters
+    from fsmux.records import Attrs, Parts
+    from fsmux.transfer.session import Run
+
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Item(Struct):
+    """A source in its place: where it is read and where it goes."""
+
+    source: Site
+    source_prefix: Parts
+    target: Site
+    target_prefix: Parts
+    top: Attrs
+    label: str
+    account: Account
+    named: Parts
+    """What it is called in the transfer: nothing, if only what is in it goes."""
+    number: int
+    listed: Parts
+    """What a manifest calls the target: its path below the destination, or the name of the destination itself."""
+
+    @property
+    def local(self) -> tuple[LocalSite, Parts]:
+        """The side that is on this machine."""
+        if isinstance(self.target, LocalSite):
+            return self.target, self.target_prefix
+        assert isinstance(self.source, LocalSite)
+        return self.source, self.source_prefix
+
+    def below_destination(self, listed: Parts) -> Parts:
+        """Where the target has what a manifest calls so."""
+        return self.target_prefix[: len(self.target_prefix) - len(self.listed)] + listed
+
+    @property
+    def place(self) -> tuple[int, Parts]:
+        return id(self.target), self.target_prefix
+
+    def filters(self, options: Options) -> Filters:
+        """The rules for names below it: a source that goes by its name is one directory further down."""
+        return options.filters.below(self.named)
+
+
+class Attempt:
+    """One attempt at a transfer, over ``client``."""
+
+    lanes: Lanes
+    """The connections, while they are open."""
+
+    def __init__(self, client: Client, options: Options, report: Report, run: Run) -> None:
+        self.client = client
+        self.options = options
+        self.report = report
+        self.run = run
+        self.asked: Stream | None = None
+        """On which the first source comes already, if that was asked for early."""
+        self.ledger = None if options.dry_run else options.manifest
+
+    def has(self, feature: str) -> bool:
+        """Whether the server speaks it."""
+        return feature in self.client.connection.peer_hello.features
+
+    async def each(self, things: Sequence[T], ask: Callable[[T], Awaitable[U]]) -> list[U]:
+        """What each of many questions is answered with, of which some are asked at once."""
+        answers: dict[int, U] = {}
+        waiting = iter(enumerate(things))
+
+        async def work() -> None:
+            for index, thing in waiting:
+                answers[index] = await ask(thing)
+
+        await all_of(*[work] * min(self.options.streams, len(things)))
+        return [answers[index] for index in range(len(things))]
+
+    async def guarded(self, item: Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> bool:
+        """Do something about one file, which fails alone unless the connection is lost. Whether it was done."""
+        try:
+            await act()
+            return True
+        except NetworkError:
+            raise  # said once, and not of each file that was still to come
+        except FsmuxError as exc:
+            failure = self.client.connection.failure
+            if failure is not None:
+                raise failure from exc
+            item.account.fail(name_of(parts, item.label), parts, exc)
+            return False
+
+    async def carry(self, item: Item, groups: Sequence[tuple[Group, bool]]) -> None:
+        """Have groups done in their order, and told if they are to be."""
+        carrier = self.carrier(item)
+
+        async def put() -> None:
+            for group, told in groups:
+                await carrier.put(group, told=told)
+            await carrier.end()
+
+        await all_of(put, carrier.run)
+
+    def carrier(self, item: Item, batch: Batch | None = None) -> Carrier:
+        """What carries the small things of a tree; or a batch of which ``item`` is one."""
+        if self.options.dry_run:
+            return Rehearsal(item.account)
+        down = isinstance(item.target, LocalSite)
+        there = item.source_prefix if down else item.target_prefix
+        site, here = item.local
+        client, options = self.client, self.options
+        notes = self.notes(item) if batch is None else self._notes_beside(item)
+        if batch is not None:
+            here, there = here[:-1], there[:-1]
+        route = Route(
+            client.connection, client.disk, site.root, here, there, options.durability, options.verify, self.run,
+            notes, options.kept,
+        )  # fmt: skip
+        account = batch or item.account
+        return Download(route, account) if down else Upload(route, account)
+
+    @asynccontextmanager
+    async def comparing(self, item: Item, made: bool, *, above: bool = False) -> AsyncIterator[Comparer | None]:
+        """Who compares bytes, if that is wanted; of what is beside the item if it is a file (``above``)."""
+        if not self.options.checksum or made:
+            yield None
+            return
+        if not self.has(SYNC_FEATURE):
+            raise Unsupported("the server makes no digests of files; both sides need this release of fsmux")
+        source, target = item.source_prefix, item.target_prefix
+        if above:
+            source, target = source[:-1], target[:-1]
+        async with item.source.digesting(source) as here, item.target.digesting(target) as there:
+            yield Comparer(here, there, update=self.options.update)
+
+    def notes(self, item: Item) -> TreeNotes | None:
+        ledger, (site, here) = self.ledger, item.local
+        if ledger is None:
+            return None
+        return ledger.notes(self.client.disk, site.root, here, item.listed, self.report)
+
+    def _notes_beside(self, item: Item) -> TreeNotes | None:
+        ledger, (site, here) = self.ledger, item.local
+        if ledger is None:
+            return None
+        return ledger.notes(self.client.disk, site.root, here[:-1], item.listed[:-1], self.report)

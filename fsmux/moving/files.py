@@ -1,0 +1,246 @@
+"""Files and links that are sources by themselves, and the session of one file.
+
+Theory: each is judged by what stands where it goes.  What is to be sent goes by a session, ``streams`` at a time, or in
+packs if many small ones share their directories.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+from msgspec.structs import replace
+
+from fsmux import events
+from fsmux.errors import FsmuxError, IntegrityError, NetworkError, NotFound
+from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
+from fsmux.moving.singles import Batch, batched, carry, has_place
+from fsmux.moving.twins import find_twin
+from fsmux.mux.service import all_of
+from fsmux.plan.plan import (
+    Facts,
+    Large,
+    Verdict,
+    as_group,
+    in_the_way,
+    judge,
+    known_different,
+    known_equal,
+    same_size_and_time,
+)  # fmt: skip
+from fsmux.records import Attrs, Kind, Parts, printable
+from fsmux.sites import LocalSite
+from fsmux.wire.frames import PACKS_FEATURE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from fsmux.moving.attempt import Attempt, Item
+    from fsmux.moving.removing import Removing
+    from fsmux.records import Xattrs
+    from fsmux.transfer.session import Outcome
+
+
+class Files:
+    """What an attempt does about single files."""
+
+    removing: Removing | None = None
+    """Clears their way, with ``--delete``."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    async def plan(self, items: Sequence[Item]) -> list[tuple[Item, bool]]:
+        """Those that are to be sent or made, and whether they are fresh; about the others all is done and told."""
+        there = await self._attempt.each(items, self._standing)
+        judged = [await self._judge(item, seen) for item, seen in zip(items, there, strict=True)]
+        return [one for one in judged if one is not None]
+
+    async def move(self, waiting: list[tuple[Item, bool]]) -> None:
+        """Send and make them."""
+        await self._all(await self._carry_small(waiting))
+
+    async def _standing(self, item: Item) -> Facts | None:
+        """What stands where a single file or link goes."""
+        try:
+            return Facts.of(await item.target.stat(item.target_prefix, follow=not item.target_prefix))
+        except NotFound:
+            return None
+
+    async def _judge(self, item: Item, existing: Facts | None) -> tuple[Item, bool] | None:
+        """What is to be done about a source that is no directory: the item, and whether it is fresh; or nothing."""
+        report, account, name = self._attempt.report, item.account, name_of((), item.label)
+        kept = self._attempt.options.kept
+        verdict = await self._verdict(item, existing)
+        if (
+            verdict is Verdict.DIRECTORY_IN_THE_WAY
+            and self.removing is not None
+            and await self.removing.clear(item, (), True)
+        ):
+            existing, verdict = None, judge(Facts.of(item.top), None, kept=kept)
+        if verdict in (Verdict.CURRENT, Verdict.ADJUST) and account.owed(()) and item.top.kind is Kind.FILE:
+            verdict = Verdict.SEND  # an attempt that was cut short had it on its way, and heard no more of it
+        if verdict in (Verdict.CURRENT, Verdict.ADJUST) and item.top.kind is Kind.FILE:
+            await self._note_current(item)
+        news = account.take_itself(item.top.size if verdict is Verdict.SEND else None)
+        match verdict:
+            case Verdict.SPECIAL if news:
+                report.skip(name, 0, "special file", warn=True)
+            case Verdict.CURRENT if news:
+                report.skip(name, item.top.size, UP_TO_DATE)
+            case Verdict.NEWER if news:
+                report.skip(name, item.top.size, NEWER)
+            case Verdict.DIRECTORY_IN_THE_WAY:
+                account.fail(name, (), in_the_way(verdict, ()))
+            case Verdict.SEND:
+                if not self._attempt.options.dry_run:
+                    return item, existing is None
+                report.would_send(name, item.top.size)
+            case Verdict.MAKE:
+                if not self._attempt.options.dry_run:
+                    return item, existing is None
+                report.would(events.MAKE_LINK, name)
+            case Verdict.ADJUST:
+                if self._attempt.options.dry_run:
+                    report.would(events.ADJUST, name)
+                else:
+                    adjust = partial(self._adjust, item)
+                    await self._attempt.guarded(item, (), partial(self._change, item, events.ADJUST, adjust))
+        return None
+
+    async def _verdict(self, item: Item, existing: Facts | None) -> Verdict:
+        """What to do about it where that stands at the destination."""
+        options, top = self._attempt.options, Facts.of(item.top)
+        up_to_date = same_size_and_time
+        if options.checksum and existing is not None:
+            name, there = item.source_prefix[-1:], item.target_prefix[-1:]
+            source, found = as_group(name, top), as_group(name, existing)
+            up_to_date = known_different
+            async with self._attempt.comparing(item, False, above=True) as comparer:
+                if comparer is not None and (alike := comparer.alike(source, found)) is not None:
+                    await comparer.ask([alike], [replace(alike, names=list(there))])
+                    up_to_date = known_equal if any(await comparer.equal([alike])) else known_different
+        return judge(top, existing, up_to_date, update=options.update, kept=options.kept)
+
+    async def _note_current(self, item: Item) -> None:
+        """A file is up to date, and is to have a record in the manifest."""
+        ledger, (site, here) = self._attempt.ledger, item.local
+        if ledger is None or ledger.has(b"/".join(item.listed), item.top.size, item.top.mtime_ns):
+            return
+        files = [((), item.top.size)]
+        await ledger.read(self._attempt.client.disk, site.root, here, item.listed, files, self._attempt.report)
+
+    async def _carry_small(self, waiting: list[tuple[Item, bool]]) -> list[tuple[Item, bool]]:
+        """Move small files that share their directories in packs; those that are left."""
+        if not self._attempt.has(PACKS_FEATURE):
+            return waiting
+        moved: set[int] = set()
+        for batch in batched(item for item, _ in waiting):
+            if not await has_place(batch[0]):
+                continue  # which a file that comes by a session makes
+            account = Batch(self._attempt.report, batch)
+            try:
+                with self._attempt.lanes.carrying(self._attempt.lanes.alive[:1]):
+                    await carry(batch, self._attempt.carrier(batch[0], account))
+            except NetworkError:
+                raise
+            except FsmuxError as exc:
+                failure = self._attempt.client.connection.failure
+                if failure is not None:
+                    raise failure from exc
+                account.fail_rest(exc)
+            moved.update(item.number for item in batch)
+        return [(item, fresh) for item, fresh in waiting if item.number not in moved]
+
+    async def _all(self, items: Sequence[tuple[Item, bool]]) -> None:
+        """Transfer single files and links, ``streams`` at a time."""
+        waiting = iter(items)
+
+        async def work() -> None:
+            for item, fresh in waiting:
+                if item.top.kind is Kind.SYMLINK:
+                    make = partial(self._make_link, item)
+                    await self._attempt.guarded(item, (), partial(self._change, item, events.MAKE_LINK, make))
+                else:
+                    top = item.top
+                    move = partial(self.send, item, (), Large(b"", top.size, fresh, top.owner, top.xattrs))
+                    await self._attempt.guarded(item, (), move)
+
+        await all_of(*[work] * min(self._attempt.options.streams, len(items)))
+
+    async def _change(self, item: Item, action: str, act: Callable[[], Awaitable[None]]) -> None:
+        """Do something else than sending to a source that is one file, and tell of it."""
+        await act()
+        item.account.changed_itself(action, ())
+
+    async def _make_link(self, item: Item) -> None:
+        await item.target.symlink(item.target_prefix, self._kept_of(item))
+        if item.top.xattrs:
+            await self._set_xattrs(item, (), item.top.xattrs)
+
+    async def _adjust(self, item: Item) -> None:
+        """Set what is kept of an item that is a file."""
+        await item.target.set_attrs(item.target_prefix, self._kept_of(item))
+        if item.top.xattrs is not None:
+            await self._set_xattrs(item, (), item.top.xattrs)
+
+    async def _set_xattrs(self, item: Item, parts: Parts, xattrs: Xattrs) -> None:
+        """Have a file that stands have these; what is refused of them fails nothing."""
+        target = item.target_prefix + parts
+        try:
+            await item.target.set_attrs(target, Attrs(Kind.FILE, xattrs=xattrs))
+        except NetworkError:
+            raise
+        except FsmuxError as exc:
+            if self._attempt.client.connection.failure is not None:
+                raise
+            message = str(exc).removeprefix(f"{printable(target)}: ")
+            self._attempt.report.warn_once(message, name_of(parts, item.label))
+
+    def _kept_of(self, item: Item) -> Attrs:
+        """What is to be set of an item that is a file or a link; zero leaves something alone."""
+        kept, top = self._attempt.options.kept, item.top
+        mtime, mode = top.mtime_ns if kept.times else 0, top.mode if kept.perms else 0
+        return structs.replace(top, mtime_ns=mtime, mode=mode, xattrs=None)
+
+    async def send(self, item: Item, parts: Parts, large: Large) -> None:
+        """Have one file sent by a session of its own."""
+        _, size, fresh, owner, xattrs = large
+        name = name_of(parts, item.label)
+        source, target = item.source_prefix + parts, item.target_prefix + parts
+        journey = item.account.journey(parts)
+        options = replace(self._attempt.options, resume=True) if journey.begun else self._attempt.options
+        ledger, listed = self._attempt.ledger, item.listed + parts
+        passing = None if ledger is None else ledger.passing(listed)
+
+        async def move(like: Parts) -> Outcome:
+            if isinstance(item.target, LocalSite):
+                return await item.target.fetch(
+                    source, target, name, journey, options, fresh=fresh, size=size,
+                    asked=self._attempt.asked if not (parts or like) else None, passing=passing, like=like,
+                )  # fmt: skip
+            assert isinstance(item.source, LocalSite)
+            return await item.source.push(
+                source, target, name, journey, options, fresh=fresh, passing=passing, like=like
+            )
+
+        twin: Parts = ()
+        if ledger is not None and fresh and options.resume:
+            twin = await find_twin(ledger, self._attempt.client.disk, item.source, source, size, listed)
+        try:
+            outcome = await move(twin and item.below_destination(twin))
+        except IntegrityError:
+            if not twin:
+                raise
+            outcome = await move(())  # somebody wrote to the twin while it was being copied
+        if owner is not None:
+            await item.target.set_attrs(target, Attrs(Kind.FILE, owner=owner))
+        if xattrs:
+            await self._set_xattrs(item, parts, xattrs)
+        if ledger is not None:
+            site, here = item.local
+            await ledger.passed(
+                self._attempt.client.disk, site.root, here + parts, listed, outcome.crc32, self._attempt.report
+            )
+        item.account.done(name, parts, outcome, printable(twin) if twin else "")

@@ -1,0 +1,197 @@
+"""What goes where: the sites on both sides, and an item for each source.
+
+Theory: what stands at the destination decides with rsync's rules about slashes what a source becomes there.  The two
+sides are opened once each, and confined from then on.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+from msgspec import structs
+from msgspec.structs import replace
+
+from fsmux.errors import NotFound, Unsupported, UsageError
+from fsmux.files.names import RESERVED
+from fsmux.moving.attempt import Attempt, Item
+from fsmux.moving.report import name_of
+from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
+from fsmux.records import Attrs, Kind, Namespaces, Parts, printable
+from fsmux.sites import LocalSite, RemoteSite, Site, local_site
+from fsmux.urls import Local, Remote
+from fsmux.wire.frames import CHOWN_FEATURE, OWNERS_FEATURE, XATTRS_FEATURE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import ExitStack
+
+    from fsmux.mux.stream import Stream
+
+
+S = TypeVar("S", LocalSite, RemoteSite)
+
+
+class Placing:
+    """Finds the items of an attempt."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._sites: dict[str | bytes, LocalSite] = {}
+
+    async def items(
+        self,
+        sources: Sequence[Local | Remote],
+        destination: Local | Remote,
+        open_roots: ExitStack,
+        looked: Stream | None,
+    ) -> list[Item]:
+        """The sources in their places; ``looked`` brings what the only one is, if it was asked early."""
+        origins: list[Origin] = []
+
+        located = [(place, *await self._source_site(place, open_roots)) for place in sources]
+
+        async def facts(source: tuple[Local | Remote, Site, Parts]) -> tuple[Site, Parts, Attrs]:
+            place, site, prefix = source
+            if looked is not None:
+                async with looked as stream:
+                    attrs: Attrs = await stream.expect_message(Attrs)
+            else:
+                attrs = await site.stat(prefix, follow=place.is_contents)
+            if attrs.kind is Kind.SYMLINK and place.is_contents:
+                attrs = await site.stat(prefix, follow=True)
+            if self._attempt.options.selection is not None and attrs.kind is not Kind.DIRECTORY:
+                raise UsageError(f"{place}: --files-from needs a directory as source")
+            return site, prefix, attrs
+
+        tops = await self._attempt.each(located, facts)
+        for place, (_, prefix, attrs) in zip(sources, tops, strict=True):
+            name = prefix[-1] if prefix else b""  # without a name of its own it means its contents
+            origins.append(Origin(str(place), name, attrs.kind, place.is_contents))
+        kind = await self._kind_of(destination)
+        target = Target(str(destination), kind, destination.trailing_slash)
+        mapped = map_sources(origins, target)
+        self._attempt.report.mapped(place_map.describe(target) for place_map in mapped)
+        into_directory = kind is Kind.DIRECTORY or any(_makes_directory(place_map) for place_map in mapped)
+        site, base = await self._target_site(destination, into_directory, open_roots)
+        return [
+            Item(
+                source,
+                prefix,
+                site,
+                base + place_map.suffix,
+                attrs,
+                place_map.origin.label,
+                self._attempt.report.account(number, name_of((), place_map.origin.label)),
+                () if place_map.origin.contents else (place_map.origin.name,),
+                number,
+                place_map.suffix if into_directory else (base + place_map.suffix)[-1:],
+            )
+            for number, (place_map, (source, prefix, attrs)) in enumerate(zip(mapped, tops, strict=True))
+        ]
+
+    async def ask_early(
+        self, sources: Sequence[Local | Remote], destination: Local | Remote, open_roots: ExitStack
+    ) -> Stream | None:
+        """Ask for the one remote source at once if it would be fresh here, whatever it is: a guess that saves a round
+        trip. If it is no file, or the plan comes to something else, it is dropped unread.
+
+        Returns the stream on which the source's attributes will come.
+        """
+        options, place = self._attempt.options, sources[0]
+        if len(sources) > 1 or not isinstance(place, Remote) or not isinstance(destination, Local):
+            return None
+        if place.is_contents or not place.path_parts or options.dry_run or options.bwlimit is not None:
+            return None
+        if self._attempt.ledger:  # something that is here may be the file, under another name
+            return None
+        if options.connections > 1:  # a big file will be asked for piece by piece
+            return None
+        if not await self._attempt.client.disk.meta(_surely_fresh, destination, place.path_parts[-1]):
+            return None
+        asking = RemoteSite(self._attempt.client).ask_for(place.path_parts, options)
+        looked, self._attempt.asked = open_roots.enter_context(asking)
+        return looked
+
+    def check_owners(self, up: bool) -> None:
+        """Owners are set by root alone: otherwise that is said, and they are left out."""
+        if not self._attempt.has(OWNERS_FEATURE):
+            raise Unsupported("the server knows nothing of owners; both sides need this release of fsmux")
+        if not self._attempt.has(CHOWN_FEATURE) if up else os.geteuid() != 0:
+            who = "the server does" if up else "this command does"
+            self._attempt.report.warn_once(f"--owner: {who} not run as root, so owners are not kept")
+            self._attempt.options = replace(
+                self._attempt.options, kept=structs.replace(self._attempt.options.kept, owner=False)
+            )
+
+    def check_xattrs(self, up: bool) -> None:
+        """Those of users are kept between any two sides that know of them; others if the receiver is root."""
+        if not hasattr(os, "setxattr"):
+            raise UsageError("--xattrs: extended attributes are kept on Linux only")
+        xattrs = Namespaces.ALL if (self._attempt.has(CHOWN_FEATURE) if up else os.geteuid() == 0) else Namespaces.USER
+        if not self._attempt.has(XATTRS_FEATURE):
+            self._attempt.report.warn_once("--xattrs: the server knows no extended attributes, so they are not kept")
+            xattrs = Namespaces.NONE
+        self._attempt.options = replace(
+            self._attempt.options, kept=structs.replace(self._attempt.options.kept, xattrs=xattrs)
+        )
+
+    def _asking(self, site: S) -> S:
+        """A site that says what is kept of things."""
+        site.kept = self._attempt.options.kept
+        return site
+
+    async def _source_site(self, place: Local | Remote, open_roots: ExitStack) -> tuple[Site, Parts]:
+        if isinstance(place, Remote):
+            return self._asking(RemoteSite(self._attempt.client)), place.path_parts
+        # A directory's contents are read beneath it; anything else beneath the directory that holds its name.
+        path = place.path if place.is_contents else os.path.dirname(place.path) or "."
+        name = () if place.is_contents else (os.fsencode(os.path.basename(place.path)),)
+        try:
+            if path not in self._sites:
+                self._sites[path] = self._asking(
+                    await local_site(self._attempt.client, self._attempt.lanes, path, open_roots)
+                )
+            return self._sites[path], name
+        except NotFound:
+            raise NotFound(f"{printable(place.path)}: no such file or directory") from None
+
+    async def _kind_of(self, destination: Local | Remote) -> Kind | None:
+        if isinstance(destination, Local):
+            try:
+                facts = await trio.Path(destination.path).stat()
+            except FileNotFoundError:
+                return None
+            except OSError as exc:
+                raise UsageError(f"{printable(destination.path)}: {(exc.strerror or '').lower()}") from exc
+            is_directory = (await trio.Path(destination.path).is_dir()) if facts else False
+            return Kind.DIRECTORY if is_directory else Kind.FILE
+        try:
+            return (await self._attempt.client.stat(destination.path_parts)).kind
+        except NotFound:
+            return None
+
+    async def _target_site(
+        self, destination: Local | Remote, into_directory: bool, open_roots: ExitStack
+    ) -> tuple[Site, Parts]:
+        if isinstance(destination, Remote):
+            return self._asking(RemoteSite(self._attempt.client)), destination.path_parts
+        path = destination.path if into_directory else os.path.dirname(destination.path) or "."
+        name = () if into_directory else (os.fsencode(os.path.basename(destination.path)),)
+        if not self._attempt.options.dry_run:
+            await trio.Path(path).mkdir(parents=True, exist_ok=True)
+        elif not await trio.Path(path).is_dir():
+            return LocalSite(self._attempt.client, self._attempt.lanes, None), name
+        return self._asking(await local_site(self._attempt.client, self._attempt.lanes, path, open_roots)), name
+
+
+def _surely_fresh(destination: Local, name: bytes) -> bool:
+    """Whether a file called ``name`` would come where nothing stands and nothing is kept of earlier attempts."""
+    path = os.fsencode(destination.path)
+    directory, name = (path, name) if destination.trailing_slash or os.path.isdir(path) else os.path.split(path)
+    return not any(os.path.lexists(os.path.join(directory, found)) for found in (name, RESERVED))
+
+
+def _makes_directory(place: Mapped) -> bool:
+    return bool(place.suffix) or place.origin.kind is Kind.DIRECTORY
