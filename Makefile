@@ -35,7 +35,7 @@ types: venv
 	$(BIN)/mypy benchmarks
 
 tests: venv
-	$(BIN)/python -m pytest -q -rs
+	$(BIN)/python -m pytest -q -rs -n 2 --dist worksteal
 
 format: venv
 	$(BIN)/ruff check --fix .
