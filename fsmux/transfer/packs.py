@@ -8,27 +8,34 @@ Credit bounds what is in buffers, the number of packs that the client has under 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from fsmux.errors import FsmuxError, ProtocolError
 from fsmux.files.packing import read_pack
 from fsmux.mux.buffers import Data
-from fsmux.transfer.disk import WRITERS, Disk
 from fsmux.wire.messages import Pack
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from fsmux.columns import Group
+    from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
     from fsmux.files.unpacking import Failure, Unpacker
     from fsmux.mux.stream import Stream
     from fsmux.records import Parts
+    from fsmux.transfer.disk import Disk
 
 WAITING = 2
 """Packs that wait to be written: one is being filled from the socket meanwhile."""
+
+WRITERS: Final = 2 if (os.cpu_count() or 1) > 2 else 1
+"""Threads that write one pack. Both go through the reserved directory and wait for one another there: two take a fifth
+less time than one, and a third more of the processors (100,000 files: 1.33 s and 2.3 CPU s, beside 1.67 s and 1.67).
+That is a gain where one is idle; where the peer has it, 100,000 files up took 2.87 s with two threads, 2.58 with one."""
 
 COMMITTED_TOGETHER = 16
 """Packs that share one commit at most: their files are on the disk already, and their sender waits to hear of them."""
@@ -119,6 +126,9 @@ async def _write(
 ) -> None:
     """Write what comes, and commit together what has come together."""
     async for pack, contents in waiting:
+        if WRITERS == 1 and not unpacker.commits_together:
+            await done(pack, await disk.store(_stand, unpacker, pack, contents, trio.from_thread.check_cancelled))
+            continue
         together = [pack]
         await _fill(unpacker, disk, pack, contents)
         while unpacker.commits_together and len(together) < COMMITTED_TOGETHER:
@@ -131,6 +141,13 @@ async def _write(
         failures = await disk.meta(unpacker.commit, trio.from_thread.check_cancelled)
         for pack in together:
             await done(pack, [failure for failure in failures if failure.pack == pack.number])
+
+
+def _stand(unpacker: Unpacker, pack: Pack, contents: bytes, poll: Poll) -> list[Failure]:
+    """Have one pack stand, all in one hop; what failed of it."""
+    for share in unpacker.begin(pack.number, pack.groups, 1):
+        unpacker.fill(share, memoryview(contents))
+    return unpacker.commit(poll)
 
 
 async def _fill(unpacker: Unpacker, disk: Disk, pack: Pack, contents: bytes) -> None:

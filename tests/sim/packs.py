@@ -14,7 +14,7 @@ from zlib_ng.zlib_ng import crc32
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer, itself
 from fsmux.files.unpacking import Failure, Unpacker
-from fsmux.transfer.disk import WRITERS
+from fsmux.transfer.packs import WRITERS
 from tests.sim.device import FOLDER, LINK, START_NS
 
 if TYPE_CHECKING:
