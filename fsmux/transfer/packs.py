@@ -35,7 +35,7 @@ WAITING = 2
 WRITERS: Final = 2 if (os.cpu_count() or 1) > 2 else 1
 """Threads that write one pack. Both go through the reserved directory and wait for one another there: two take a fifth
 less time than one, and a third more of the processors (100,000 files: 1.33 s and 2.3 CPU s, beside 1.67 s and 1.67).
-That is a gain where one is idle; where the peer has it, 100,000 files up took 2.87 s with two threads, 2.58 with one."""
+That gains where one is idle; where the peer has it, 100,000 files up took 2.87 s with two threads, 2.58 with one."""
 
 COMMITTED_TOGETHER = 16
 """Packs that share one commit at most: their files are on the disk already, and their sender waits to hear of them."""
