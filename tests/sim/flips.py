@@ -119,11 +119,17 @@ class Recording:
         if frame.cmd == Cmd.DATA and byte >= frame.start + HEADER_SIZE:
             self._flip_data(frame, byte, bit)
             return True
+        within = HEADER_SIZE + (frame.end - frame.start - HEADER_SIZE) // 2
+        return all([self._noticed(frame, byte, bit, cut) for cut in {0, within}])
+
+    def _noticed(self, frame: _Frame, byte: int, bit: int, cut: int) -> bool:
+        """The same of a frame that comes in two pieces, if ``cut`` is inside of it."""
         for following in (0, FOLLOWING):
             damaged = bytearray(self.said[frame.start : frame.end + following])
             damaged[byte - frame.start] ^= 1 << bit
+            decoder = Decoder(_limit)
             try:
-                found = Decoder(_limit).feed(damaged)
+                found = [frame for piece in (damaged[:cut], damaged[cut:]) if piece for frame in decoder.feed(piece)]
             except FsmuxError:
                 return not following
             if found:
