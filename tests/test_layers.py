@@ -50,7 +50,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 """Modules from outside, and where alone they may be imported."""
 
 HARMLESS = {
-    "DirEntry", "PathLike", "environ", "fsdecode", "cpu_count", "fsencode", "fspath", "geteuid", "path", "stat_result", "strerror",
+    "DirEntry", "PathLike", "cpu_count", "environ", "fsdecode", "fsencode", "fspath", "geteuid", "path", "stat_result",
+    "strerror",
 }  # fmt: skip
 """Names of ``os`` that touch no file."""
 
