@@ -19,7 +19,6 @@ from fsmux.backoff import RETRIES, Backoff
 from fsmux.errors import ConnectFailed, Damaged, FsmuxError, NetworkError, UsageError
 from fsmux.events import Retrying
 from fsmux.limits import CHUNK_SIZE
-from fsmux.moving.piping import pipe_of
 from fsmux.moving.report import Report
 from fsmux.moving.transfer import Transfer
 from fsmux.plan.filters import Filters
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from fsmux.client import Client
     from fsmux.events import Observer, Summary
     from fsmux.moving.ledger import Ledger
+    from fsmux.moving.piping import Pipe
     from fsmux.moving.repair import Repairs
     from fsmux.plan.selection import Selection
     from fsmux.urls import Endpoint
@@ -105,7 +105,7 @@ async def run(job: Job, observer: Observer) -> Summary:
 
     remote = _server_of(job)
     report = Report(observer)
-    pipe = pipe_of(job.sources, job.destination, job.options, report)
+    pipe = _pipe(job, report)
     attempt = _of_files(job, report) if pipe is None else pipe.run
     loss = KEPT if pipe is None else pipe.loss
     backoff = Backoff(RETRIES if job.retries is None else job.retries)
@@ -131,6 +131,15 @@ async def run(job: Job, observer: Observer) -> Summary:
     finally:
         if pipe is not None:
             pipe.close()
+
+
+def _pipe(job: Job, report: Report) -> Pipe | None:
+    """What goes through stdin or stdout, if that is among the places."""
+    if not any(isinstance(place, Stdio) for place in (*job.sources, job.destination)):
+        return None
+    from fsmux.moving.piping import pipe_of
+
+    return pipe_of(job.sources, job.destination, job.options, report)
 
 
 def _of_files(job: Job, report: Report) -> Callable[[Client], Awaitable[None]]:

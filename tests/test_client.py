@@ -30,20 +30,6 @@ if TYPE_CHECKING:
     from fsmux.wire.messages import Entry
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Path:
-    """The directory that the server serves."""
-    (tmp_path / "served").mkdir()
-    return tmp_path / "served"
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Path:
-    """A directory of the client's."""
-    (tmp_path / "there").mkdir()
-    return tmp_path / "there"
-
-
 @pytest.fixture(params=["tcp", "unix", "memory"])
 async def side(request: pytest.FixtureRequest, served: Path, there: Path) -> AsyncIterator[Side]:
     """A client of a server, over every kind of transport."""

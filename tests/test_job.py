@@ -47,23 +47,6 @@ def nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsmux.backoff.FIRST_SECONDS", 0.0)
 
 
-@pytest.fixture(params=("up", "down"))
-def direction(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Path:
-    (tmp_path / "served").mkdir()
-    return tmp_path / "served"
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Path:
-    (tmp_path / "there").mkdir()
-    return tmp_path / "there"
-
-
 class Case:
     """A job in one direction, and its connections."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from fsmux.errors import FsmuxError, NetworkError, Unsupported
-from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload
+from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload, carry_all
 from fsmux.moving.comparing import Comparer
 from fsmux.moving.report import name_of
 from fsmux.mux.service import all_of
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+def raise_if_lost(client: Client, error: FsmuxError) -> None:
+    """Raise what the connection was lost with, which is said once, and not of each file that was still to come."""
+    if isinstance(error, NetworkError):
+        raise error
+    if client.connection.failure is not None:
+        raise client.connection.failure from error
 
 
 class Item(Struct):
@@ -112,25 +120,14 @@ class Attempt:
         try:
             await act()
             return True
-        except NetworkError:
-            raise  # said once, and not of each file that was still to come
         except FsmuxError as exc:
-            failure = self.client.connection.failure
-            if failure is not None:
-                raise failure from exc
+            raise_if_lost(self.client, exc)
             item.account.fail(name_of(parts, item.label), parts, exc)
             return False
 
     async def carry(self, item: Item, groups: Sequence[tuple[Group, bool]]) -> None:
         """Have groups done in their order, and told if they are to be."""
-        carrier = self.carrier(item)
-
-        async def put() -> None:
-            for group, told in groups:
-                await carrier.put(group, told=told)
-            await carrier.end()
-
-        await all_of(put, carrier.run)
+        await carry_all(self.carrier(item), groups)
 
     def carrier(self, item: Item, batch: Batch | None = None) -> Carrier:
         """What carries the small things of a tree; or a batch of which ``item`` is one."""
@@ -140,7 +137,7 @@ class Attempt:
         there = item.source_prefix if down else item.target_prefix
         site, here = item.local
         client, options = self.client, self.options
-        notes = self.notes(item) if batch is None else self._notes_beside(item)
+        notes = self.notes(item, above=batch is not None)
         if batch is not None:
             here, there = here[:-1], there[:-1]
         route = Route(
@@ -164,14 +161,11 @@ class Attempt:
         async with item.source.digesting(source) as here, item.target.digesting(target) as there:
             yield Comparer(here, there, update=self.options.update)
 
-    def notes(self, item: Item) -> TreeNotes | None:
-        ledger, (site, here) = self.ledger, item.local
-        if ledger is None:
+    def notes(self, item: Item, *, above: bool = False) -> TreeNotes | None:
+        """Who notes files for the manifest, if one is made: of the item, or of what is beside it (``above``)."""
+        if self.ledger is None:
             return None
-        return ledger.notes(self.client.disk, site.root, here, item.listed, self.report)
-
-    def _notes_beside(self, item: Item) -> TreeNotes | None:
-        ledger, (site, here) = self.ledger, item.local
-        if ledger is None:
-            return None
-        return ledger.notes(self.client.disk, site.root, here[:-1], item.listed[:-1], self.report)
+        (site, here), listed = item.local, item.listed
+        if above:
+            here, listed = here[:-1], listed[:-1]
+        return self.ledger.notes(self.client.disk, site.root, here, listed, self.report)

@@ -29,7 +29,7 @@ from fsmux.transfer.packs import receive_packs, send_pack
 from fsmux.wire.messages import Ask, Fetch, Pack, Packed, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container, Sequence
+    from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 
     from fsmux.files.root import Root
     from fsmux.moving.ledger import TreeNotes
@@ -86,6 +86,17 @@ class Carrier(Protocol):
 
     async def run(self) -> None:
         """Carry until the end, and return when all has been done."""
+
+
+async def carry_all(carrier: Carrier, groups: Iterable[tuple[Group, bool]]) -> None:
+    """Have groups done in their order, and told if they are to be; raises what ends the whole of it."""
+
+    async def put() -> None:
+        for group, told in groups:
+            await carrier.put(group, told=told)
+        await carrier.end()
+
+    await all_of(put, carrier.run)
 
 
 class Rehearsal:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from msgspec import structs
 from msgspec.structs import replace
 
 from fsmux import events
 from fsmux.errors import FsmuxError, IntegrityError, NetworkError, NotFound
+from fsmux.moving.attempt import raise_if_lost
+from fsmux.moving.carriers import carry_all
 from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
-from fsmux.moving.singles import Batch, batched, carry, has_place
+from fsmux.moving.singles import Batch, batched, has_place, pages
 from fsmux.moving.twins import find_twin
-from fsmux.mux.service import all_of
 from fsmux.plan.plan import (
     Facts,
     Large,
@@ -142,32 +142,25 @@ class Files:
             account = Batch(self._attempt.report, batch)
             try:
                 with self._attempt.lanes.carrying(self._attempt.lanes.alive[:1]):
-                    await carry(batch, self._attempt.carrier(batch[0], account))
-            except NetworkError:
-                raise
+                    await carry_all(self._attempt.carrier(batch[0], account), [(page, True) for page in pages(batch)])
             except FsmuxError as exc:
-                failure = self._attempt.client.connection.failure
-                if failure is not None:
-                    raise failure from exc
+                raise_if_lost(self._attempt.client, exc)
                 account.fail_rest(exc)
             moved.update(item.number for item in batch)
         return [(item, fresh) for item, fresh in waiting if item.number not in moved]
 
     async def _all(self, items: Sequence[tuple[Item, bool]]) -> None:
         """Transfer single files and links, ``streams`` at a time."""
-        waiting = iter(items)
 
-        async def work() -> None:
-            for item, fresh in waiting:
-                if item.top.kind is Kind.SYMLINK:
-                    make = partial(self._make_link, item)
-                    await self._attempt.guarded(item, (), partial(self._change, item, events.MAKE_LINK, make))
-                else:
-                    top = item.top
-                    move = partial(self.send, item, (), Large(b"", top.size, fresh, top.owner, top.xattrs))
-                    await self._attempt.guarded(item, (), move)
+        async def move(one: tuple[Item, bool]) -> bool:
+            (item, fresh), top = one, one[0].top
+            if top.kind is Kind.SYMLINK:
+                act = partial(self._change, item, events.MAKE_LINK, partial(self._make_link, item))
+            else:
+                act = partial(self.send, item, (), Large(b"", top.size, fresh, top.owner, top.xattrs))
+            return await self._attempt.guarded(item, (), act)
 
-        await all_of(*[work] * min(self._attempt.options.streams, len(items)))
+        await self._attempt.each(items, move)
 
     async def _change(self, item: Item, action: str, act: Callable[[], Awaitable[None]]) -> None:
         """Do something else than sending to a source that is one file, and tell of it."""
@@ -202,7 +195,7 @@ class Files:
         """What is to be set of an item that is a file or a link; zero leaves something alone."""
         kept, top = self._attempt.options.kept, item.top
         mtime, mode = top.mtime_ns if kept.times else 0, top.mode if kept.perms else 0
-        return structs.replace(top, mtime_ns=mtime, mode=mode, xattrs=None)
+        return replace(top, mtime_ns=mtime, mode=mode, xattrs=None)
 
     async def send(self, item: Item, parts: Parts, large: Large) -> None:
         """Have one file sent by a session of its own."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from fsmux.errors import FsmuxError, IsADirectory, NetworkError, NotFound, UsageError
+from fsmux.errors import FsmuxError, IsADirectory, NotFound, UsageError
 from fsmux.events import FileStarted
 from fsmux.files.pipes import PipeReader, PipeWriter
 from fsmux.files.syscalls import real
+from fsmux.moving.attempt import raise_if_lost
 from fsmux.records import Kind, printable
 from fsmux.transfer.drain import Drain
 from fsmux.transfer.feed import Feed
@@ -194,10 +195,7 @@ class ToPipe:
 
 def _fail(client: Client, report: Report, name: str, error: FsmuxError) -> None:
     """Report what failed the file, or raise what ended the connection."""
-    if isinstance(error, NetworkError):
-        raise error
-    if client.connection.failure is not None:
-        raise client.connection.failure from error
+    raise_if_lost(client, error)
     report.account(0).fail(name, (), error)
 
 

@@ -15,14 +15,12 @@ from fsmux.errors import FsmuxError, NotFound
 from fsmux.events import FilesDone
 from fsmux.limits import SMALL_FILE
 from fsmux.moving.report import Account, name_of
-from fsmux.mux.service import all_of
 from fsmux.records import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from fsmux.moving.attempt import Item
-    from fsmux.moving.carriers import Carrier
     from fsmux.moving.report import Report
 
 FEW: Final = 8
@@ -70,27 +68,20 @@ class Batch(Account):
                 item.account.fail(name_of((), item.label), (), error)
 
 
-async def carry(items: Sequence[Item], carrier: Carrier) -> None:
-    """Move a batch. Raises what ends the whole of it."""
+def pages(items: Iterable[Item]) -> Iterator[Group]:
+    """A batch as groups."""
     items = sorted(items, key=lambda item: item.source_prefix[-1])
-
-    async def put() -> None:
-        for start in range(0, len(items), GROUP_ENTRIES):
-            page = items[start : start + GROUP_ENTRIES]
-            await carrier.put(
-                Group(
-                    (),
-                    [item.source_prefix[-1] for item in page],
-                    [item.top.size for item in page],
-                    [item.top.mtime_ns for item in page],
-                    [REGULAR | item.top.mode for item in page],
-                    owners=[item.top.owner for item in page if item.top.owner is not None],
-                    xattrs=sparse(item.top.xattrs for item in page),
-                )
-            )
-        await carrier.end()
-
-    await all_of(put, carrier.run)
+    for start in range(0, len(items), GROUP_ENTRIES):
+        page = items[start : start + GROUP_ENTRIES]
+        yield Group(
+            (),
+            [item.source_prefix[-1] for item in page],
+            [item.top.size for item in page],
+            [item.top.mtime_ns for item in page],
+            [REGULAR | item.top.mode for item in page],
+            owners=[item.top.owner for item in page if item.top.owner is not None],
+            xattrs=sparse(item.top.xattrs for item in page),
+        )
 
 
 async def has_place(item: Item) -> bool:

@@ -23,22 +23,6 @@ SIZE = 64 * MIB + 12_345
 WORDS = ("transfer", "--json", "--chunk-size", "1MiB")
 
 
-@pytest.fixture(params=("up", "down"))
-def direction(request: pytest.FixtureRequest) -> Direction:
-    return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def near(direction: Direction, served: Path, there: Path) -> Path:
-    """Where the file is; ``far`` is where it goes."""
-    return there if direction == "up" else served
-
-
-@pytest.fixture
-def far(direction: Direction, served: Path, there: Path) -> Path:
-    return served if direction == "up" else there
-
-
 @pytest.fixture
 def words(direction: Direction, relay: Relay, near: Path, far: Path) -> tuple[str | os.PathLike[str], ...]:
     url = Url(relay.address)

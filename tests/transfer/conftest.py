@@ -21,26 +21,6 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=("up", "down"))
-def direction(request: pytest.FixtureRequest) -> str:
-    """Whether the client has the file or lacks it."""
-    return str(request.param)
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Path:
-    """The directory that the server serves."""
-    (tmp_path / "served").mkdir()
-    return tmp_path / "served"
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Path:
-    """A directory of the client's."""
-    (tmp_path / "there").mkdir()
-    return tmp_path / "there"
-
-
 @pytest.fixture
 async def side(served: Path, there: Path) -> AsyncIterator[Side]:
     """A client of a server, over a Unix socket."""

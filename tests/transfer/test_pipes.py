@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Path:
-    (tmp_path / "served").mkdir()
-    return tmp_path / "served"
-
-
-@pytest.fixture
 async def side(served: Path, tmp_path: Path) -> AsyncIterator[Side]:
     async with facing("memory", served, tmp_path) as found:
         yield found
