@@ -1,4 +1,4 @@
-"""The two sides of a transfer, the local tree and the remote one, behind one set of questions.
+"""The two sides of a transfer, the local tree and the remote one, behind one interface.
 
 A *site* can say what stands under a name and what is beneath it, and can make what is not a file.  Files move between
 a local site and the server by the two halves of ``fsmux.transfer``: :meth:`LocalSite.push` has the file,
@@ -8,53 +8,45 @@ a local site and the server by the two halves of ``fsmux.transfer``: :meth:`Loca
 from __future__ import annotations
 
 import time
-from collections import deque
 from contextlib import ExitStack, aclosing, asynccontextmanager, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-import trio
 from msgspec.structs import replace
 
-from fsmux.columns import Group, Packer
 from fsmux.errors import ErrorCode, FsmuxError, NotFound
 from fsmux.files import listing
-from fsmux.files.comparing import digests
 from fsmux.files.root import Root
 from fsmux.files.sink import Sink, may_resume, open_sink
 from fsmux.files.source import Source
 from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
-from fsmux.limits import KIB, MAX_FILE_SIZE
 from fsmux.plan.walk import batches, preorder
+from fsmux.questions import LocalDigester, LocalLooker, RemoteDigester, RemoteLooker
 from fsmux.records import EVERYTHING, Attrs
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Outcome, Report, together
 from fsmux.wire.frames import JOIN_FEATURE
-from fsmux.wire.messages import Digest, Digests, Get, Listed, Look, Offer, Ok, Put, Stat, Walk
+from fsmux.wire.messages import Digest, Get, Listed, Look, Offer, Ok, Put, Stat, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
     from contextlib import AbstractAsyncContextManager
 
     from fsmux.client import Client
+    from fsmux.columns import Group
     from fsmux.events import Observer
     from fsmux.files.passing import ChunkDigests
     from fsmux.job import Options
     from fsmux.moving.comparing import Digester
     from fsmux.moving.tree import Looker
     from fsmux.mux.stream import Stream
-    from fsmux.records import Kept, Parts
-    from fsmux.transfer.disk import Disk
+    from fsmux.records import Parts
 
     Batches = AsyncGenerator[list[Group], None]
 
 OWNER = b"local"
 """Whose partial files a client keeps: those of the account that runs it."""
-
-
-LOOK_BYTES = 16 * KIB
-"""Bytes of paths in one LOOK."""
 
 
 class Site(Protocol):
@@ -150,118 +142,6 @@ class RemoteSite:
 
     async def remove(self, parts: Parts, *, recursive: bool) -> None:
         await self._client.remove(parts, recursive=recursive)
-
-
-class RemoteLooker:
-    """Asks the server."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._found: deque[Group] = deque()
-
-    async def ask(self, directories: list[Parts]) -> None:
-        page: list[Parts] = []
-        room = LOOK_BYTES
-        for parts in directories:
-            room -= sum(map(len, parts)) + 4 * len(parts) + 8
-            if page and room < 0:
-                await self._stream.send(Look((), tuple(page)))
-                page, room = [], LOOK_BYTES
-            page.append(parts)
-        await self._stream.send(Look((), tuple(page)))
-
-    async def next_group(self) -> Group:
-        while not self._found:
-            listed: Listed = await self._stream.expect_message(Listed)
-            self._found.extend(listed.groups)
-        return self._found.popleft()
-
-
-class RemoteDigester:
-    """Asks the server."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._found: deque[bytes | None] = deque()
-
-    async def ask(self, groups: Sequence[Group]) -> None:
-        packer = Packer(MAX_FILE_SIZE)
-        for group in groups:
-            for page in packer.put(group):
-                await self._stream.send(Digest((), tuple(page)))
-        if not packer.empty:
-            await self._stream.send(Digest((), tuple(packer.flush())))
-
-    async def answer(self, count: int) -> list[bytes | None]:
-        while len(self._found) < count:
-            found: Digests = await self._stream.expect_message(Digests)
-            self._found.extend(found.digests)
-        return [self._found.popleft() for _ in range(count)]
-
-
-class LocalDigester:
-    """Reads itself, in a thread."""
-
-    def __init__(self, disk: Disk, root: Root, base: Parts) -> None:
-        self._disk = disk
-        self._root = root
-        self._base = base
-        self._asked: deque[Group] = deque()
-        self._found: deque[bytes | None] = deque()
-
-    async def ask(self, groups: Sequence[Group]) -> None:
-        self._asked.extend(groups)
-
-    async def answer(self, count: int) -> list[bytes | None]:
-        wanted: list[Group] = []
-        while len(self._found) + sum(map(len, wanted)) < count:
-            wanted.append(self._asked.popleft())
-        with closing(digests(self._root, self._base, wanted, trio.from_thread.check_cancelled)) as hops:
-            while (batch := await self._disk.read(next, hops, None)) is not None:
-                self._found.extend(batch)
-        return [self._found.popleft() for _ in range(count)]
-
-
-class LocalLooker:
-    """Looks itself."""
-
-    def __init__(self, disk: Disk, root: Root, base: Parts, kept: Kept) -> None:
-        self._kept = kept
-        self._disk = disk
-        self._root = root
-        self._base = base
-        self._asked: deque[Parts] = deque()
-        self._found: deque[Group] = deque()
-        self._hops: Generator[list[Group], None, None] | None = None
-
-    async def ask(self, directories: list[Parts]) -> None:
-        self._asked.extend(directories)
-
-    async def next_group(self) -> Group:
-        while not self._found:
-            if self._hops is None:
-                self._hops = batches(self._look())
-            batch = await self._disk.pack(next, self._hops, None)
-            if batch is None:
-                self._hops = None
-            else:
-                self._found.extend(batch)
-        return self._found.popleft()
-
-    def close(self) -> None:
-        if self._hops is not None:
-            self._hops.close()
-
-    def _look(self) -> Generator[Group, None, None]:
-        while self._asked:
-            directory = self._asked.popleft()
-            try:
-                found = listing.groups(self._root, self._base + directory, self._kept.owner, self._kept.xattrs)
-                for group in found:
-                    group.directory = directory
-                    yield group
-            except FsmuxError as error:
-                yield Group(directory, error=error)
 
 
 class LocalSite:

@@ -19,7 +19,7 @@ LAYERS: dict[str, int] = {
     "mux": 4,
     "transfer": 5,
     **dict.fromkeys(("server", "client", "handlers", "tree_handlers", "range_handlers", "auth", "greeting"), 6),
-    **dict.fromkeys(("lanes", "sites", "moving", "job", "checking"), 6),
+    **dict.fromkeys(("lanes", "questions", "sites", "moving", "job", "checking"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 """By the first name below the package."""
@@ -35,7 +35,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "click": ("cli",),
     "trio": (
-        "mux", "transfer", "server", "client", "handlers", "range_handlers", "tree_handlers", "lanes", "sites",
+        "mux", "transfer", "server", "client", "handlers", "range_handlers", "tree_handlers", "lanes", "questions",
         "moving", "job", "checking", "cli",
     ),
     "socket": ("mux/transport", "server.py", "cli/serve.py", "cli/measure/rawloop.py"),
