@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import Struct, field
 
 from fsmux.errors import ConnectionLost
-from fsmux.limits import HOP_BYTES, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIN_FRAME
+from fsmux.limits import MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL
 from fsmux.wire.credit import EagerBudget, SendCredit
-from fsmux.wire.frames import CREDITED, Cmd, FileSpan, Flags, Frame, encode
+from fsmux.wire.frames import CREDITED, Cmd, FileSpan, Frame, encode
 from fsmux.wire.messages import Credit
 from fsmux.wire.messages import encode as encode_message
 
@@ -388,47 +388,3 @@ def _whole(frame: Frame) -> bytes:
     header, payload = encode(frame)
     assert isinstance(payload, bytes)
     return header + payload
-
-
-class FrameSizer:
-    """How large a DATA frame may be so that it occupies the link for about ``seconds``.
-
-    Counts what the link accepted over windows of at least ``WINDOW`` seconds of steady sending and rounds down to a
-    power of two; a window is only believed once it moved more than the kernel's own queue can hide.
-    """
-
-    WINDOW = 0.02
-
-    def __init__(self, outbox: Outbox, seconds: float) -> None:
-        self._outbox = outbox
-        self._seconds = seconds
-        self._start = self._paused = 0.0
-        self._bytes = 0
-
-    def resume(self, now: float) -> None:
-        """Sending goes on after a pause, which does not count."""
-        self._start += now - self._paused
-
-    def pause(self, now: float) -> None:
-        """There is nothing to send for now."""
-        self._paused = now
-
-    def sent(self, size: int, now: float) -> bool:
-        """``size`` more bytes were accepted.  True if the frame size changed."""
-        self._bytes += size
-        elapsed = now - self._start
-        if elapsed < self.WINDOW:
-            if self._bytes < 4 * HOP_BYTES:
-                return False
-            elapsed = max(elapsed, 1e-6)
-        goal = int(self._bytes / elapsed * self._seconds)
-        self._start, self._bytes = now, 0
-        size = MIN_FRAME
-        while size * 2 <= goal and size < MAX_DATA_PAYLOAD:
-            size *= 2
-        changed = size != self._outbox.frame_size
-        self._outbox.frame_size = size
-        return changed
-
-
-__all__ = ["Batch", "Flags", "FrameSizer", "Outbox", "SendQueue"]

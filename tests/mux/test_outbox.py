@@ -8,7 +8,7 @@ import pytest
 
 from fsmux.errors import ConnectionLost
 from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIB, MIN_FRAME
-from fsmux.mux.outbox import FrameSizer, Outbox, SendQueue
+from fsmux.mux.outbox import Outbox, SendQueue
 from fsmux.records import Attrs, Kind
 from fsmux.wire.credit import SendCredit
 from fsmux.wire.decoder import Decoder
@@ -236,20 +236,6 @@ def test_control_frames_for_a_peer_that_does_not_read_are_bounded() -> None:
         fill()
     assert len(drain(box, bulk=False)) >= MAX_QUEUED_CONTROL // 1000 - 100
     assert box._control_bytes <= len(frame.payload) + 18  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("rate", "expected"), [(1 * MIB, MIN_FRAME), (100 * MIB, 512 * 1024), (10**10, MAX_DATA_PAYLOAD)]
-)
-def test_frames_take_about_five_milliseconds_of_the_link(rate: int, expected: int) -> None:
-    box = outbox()
-    sizer = FrameSizer(box, 0.005)
-    now = 0.0
-    sizer.resume(now)
-    for _ in range(100):
-        now += box.frame_size / rate
-        sizer.sent(box.frame_size, now)
-    assert expected / 2 <= box.frame_size <= expected * 2
 
 
 def test_a_file_is_held_from_queueing_until_its_last_byte_has_left() -> None:

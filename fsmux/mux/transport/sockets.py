@@ -24,8 +24,8 @@ from fsmux.errors import ConnectionLost
 from fsmux.files import ranges
 from fsmux.files.syscalls import real as syscalls
 from fsmux.limits import FRAME_SECONDS, MIB, MIN_FRAME, NOTSENT_LOWAT
-from fsmux.mux.outbox import FrameSizer
 from fsmux.mux.pour import UNIT
+from fsmux.mux.sizing import FrameSizer
 from fsmux.mux.standing import StandingQueue
 from fsmux.mux.transport.base import OnShort, Transport, lost
 from fsmux.wire.frames import FileSpan
