@@ -8,7 +8,7 @@ What is to be durable is shared: with ``BATCH`` the files of several packs are w
 synced once, all are renamed, and it is synced once more for their directories; only then is any of them acknowledged.
 ``syncfs`` tells of every write that failed since its descriptor was opened (Linux 5.8), so that descriptor is opened
 before the first file is written and belongs to one stream of packs alone.  On older kernels each file and directory is
-synced by itself, as with ``FILE``.
+synced by itself, as with ``FILE``.  A file that gets a further name is synced before it like one that was written.
 """
 
 from __future__ import annotations
@@ -189,6 +189,7 @@ class Unpacker:
         """
         staged, self._staged = self._staged, []
         staged.sort(key=_order)
+        self._hold_linked(staged)
         bad = self._sync()
         for one in staged:
             try:
@@ -198,6 +199,8 @@ class Unpacker:
                     elif one.group.act is Act.ADJUST:
                         self._adjust(one)
                     elif one.state is None:
+                        if bad:
+                            raise next(iter(bad.values()))  # what is linked may be among it
                         self._link(one)
                     elif one.state in bad:
                         self._discard(one)
@@ -495,8 +498,19 @@ class Unpacker:
             with suppress(OSError):
                 self._sys.unlink(self._hold(one.state), temporary)
 
+    def _hold_linked(self, staged: list[_Staged]) -> None:
+        """Have the file systems synced on which files are to be linked: they may stand from earlier transfers."""
+        for one in staged if self.commits_together and self.durable else ():
+            if one.group.act is Act.LINK:
+                with (
+                    suppress(FsmuxError, OSError),
+                    self._root.landing_in(self._base + one.group.directory) as (_, state),
+                ):
+                    self._hold(state)
+
     def _link(self, one: _Staged) -> None:
         group = one.group
+        alone = self.durable and not self.commits_together
         parent = self._base + group.directory
         names.check(parent)
         names.check_in(parent, group.names)
@@ -505,12 +519,12 @@ class Unpacker:
             for index, (name, first) in enumerate(zip(group.names, group.targets, strict=True)):
                 try:
                     path = self._base + tuple(first.split(b"/"))
-                    sharing.link(self._root, here, state.unique(), directory, name, path)
+                    sharing.link(self._root, here, state.unique(), directory, name, path, sync=alone)
                 except OSError as error:
                     self._fail(one.pack, one.place, [index], from_os_error(error, self._named(group, index)))
                 except FsmuxError as error:
                     self._fail(one.pack, one.place, [index], error)
-            if self.durable and not self.commits_together:
+            if alone:
                 self._root.settle(parent, directory)
 
     def _remove(self, one: _Staged, poll: Poll | None) -> None:

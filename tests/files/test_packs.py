@@ -27,7 +27,7 @@ from fsmux.errors import (
 from fsmux.files import listing
 from fsmux.files.packing import read_pack
 from fsmux.files.root import Root
-from fsmux.files.syscalls import Syscalls
+from fsmux.files.syscalls import OPEN_READ, Syscalls
 from fsmux.files.unpacking import WORTH_A_THREAD, Failure, Unpacker, _deal
 from fsmux.limits import SMALL_FILE
 from fsmux.records import Durability
@@ -476,3 +476,79 @@ def test_an_empty_directory_is_one_empty_group_and_none_is_an_error(source: Path
         source.chmod(0)
         with pytest.raises(AccessError):
             listed(source)
+
+
+# ---- what a further name promises -----------------------------------------------------------------------------------
+
+
+class Noting(Syscalls):
+    """Notes what is synced, by inode, and each name that is taken."""
+
+    def __init__(self) -> None:
+        self.notes: list[int | str | bytes] = []
+
+    def fsync(self, fd: int) -> None:
+        super().fsync(fd)
+        self.notes.append(os.fstat(fd).st_ino)
+
+    def syncfs(self, fd: int) -> None:
+        super().syncfs(fd)
+        self.notes.append("all")
+
+    def rename(self, directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
+        super().rename(directory, name, to_directory, to_name)
+        self.notes.append(to_name)
+
+
+def further_name(name: bytes, first: bytes) -> Group:
+    return Group((), [name], [0], [0], [REGULAR | 0o644], [first], Act.LINK)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_what_gets_a_further_name_is_synced_before_that(target: Path, level: Durability) -> None:
+    (target / "first").write_bytes(b"never synced")
+    inode = (target / "first").stat().st_ino
+    sys = Noting()
+    assert not write(target, [further_name(b"second", b"first")], b"", level, sys)
+    assert (target / "second").stat().st_ino == inode
+    before = sys.notes[: sys.notes.index(b"second")]
+    after = sys.notes[len(before) + 1 :]
+    top = target.stat().st_ino
+    match level:
+        case Durability.NONE:
+            assert not before + after
+        case Durability.FILE:
+            assert inode in before
+            assert top in after
+        case _:
+            assert "all" in before
+            assert "all" in after
+
+
+def test_a_file_that_may_not_be_read_is_synced_for_its_further_name(target: Path) -> None:
+    (target / "first").write_bytes(b"never synced")
+
+    class Unreadable(Noting):
+        def openat(self, directory: int, name: bytes, flags: int, mode: int = 0o600) -> int:
+            if flags == OPEN_READ:
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+            return super().openat(directory, name, flags, mode)
+
+    sys = Unreadable()
+    assert not write(target, [further_name(b"second", b"first")], b"", Durability.FILE, sys)
+    assert sys.notes.index("all") < sys.notes.index(b"second")
+
+
+def test_what_cannot_be_synced_gets_no_further_name(target: Path) -> None:
+    (target / "first").write_bytes(b"never synced")
+    inode = (target / "first").stat().st_ino
+
+    class Failing(Syscalls):
+        def fsync(self, fd: int) -> None:
+            if os.fstat(fd).st_ino == inode:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            super().fsync(fd)
+
+    (failure,) = write(target, [further_name(b"second", b"first")], b"", Durability.FILE, Failing())
+    assert isinstance(failure.error, StorageError)
+    assert [one.name for one in target.iterdir()] == ["first"]

@@ -190,8 +190,7 @@ MUTANTS: Final = (
     Mutant("no sync of what directories are made in", "files/unpacking.py",
            "        elif self.durable:\n            self._root.settle(parent, directory)\n", ""),
     Mutant("no sync of the directory of a hard link", "files/unpacking.py",
-           "[index], error)\n            if self.durable and not self.commits_together:\n"
-           "                self._root.settle(parent, directory)\n", "[index], error)\n"),
+           "            if alone:\n                self._root.settle(parent, directory)\n", ""),
     Mutant("a failed sync after hard links is not minded", "files/unpacking.py",
            "            elif unsafe and one.group.act is Act.LINK:\n", "            elif False:\n"),
     Mutant("a file of a pack is right whatever its checksum", "files/unpacking.py",

@@ -87,7 +87,7 @@ async def test_where_the_first_one_cannot_stand_the_next_one_is_sent(move: Tree,
 
 @pytest.mark.parametrize("size", [9, LARGE])
 async def test_what_cannot_be_linked_is_sent(move: Tree, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
 
     monkeypatch.setattr("fsmux.files.sharing.link", refuse)
