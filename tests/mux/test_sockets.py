@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fsmux.mux.transport import SocketTransport, sockets
+from fsmux.mux.transport import SocketTransport, tuning
 
 from .kit import socket_pair
 
@@ -21,7 +21,7 @@ def algorithm(sock: socket.socket) -> bytes:
 async def test_the_congestion_control_is_ours_where_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     near, far = socket_pair("tcp")
     with near, far:
-        monkeypatch.setattr(sockets, "CONGESTION_CONTROL", b"reno")  # which no kernel lacks or forbids
+        monkeypatch.setattr(tuning, "CONGESTION_CONTROL", b"reno")  # which no kernel lacks or forbids
         SocketTransport(near, "peer")
         assert algorithm(near) == b"reno"
 
@@ -30,7 +30,7 @@ async def test_where_it_is_not_there_the_kernels_choice_stays(monkeypatch: pytes
     near, far = socket_pair("tcp")
     with near, far:
         before = algorithm(near)
-        monkeypatch.setattr(sockets, "CONGESTION_CONTROL", b"no-such-thing")
+        monkeypatch.setattr(tuning, "CONGESTION_CONTROL", b"no-such-thing")
         SocketTransport(near, "peer")
         assert algorithm(near) == before
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+import trio
 
 from fsmux.errors import ConnectionLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from fsmux.mux.outbox import Outbox
+    from fsmux.mux.outbox import Batch, Outbox
     from fsmux.mux.pour import Pour
 
 T = TypeVar("T")
@@ -25,6 +28,7 @@ class Transport(ABC):
     """Bytes that were taken off our hands until now."""
     may_pour = False
     """Whether there is a reader's thread."""
+    _broken = False
 
     @abstractmethod
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:
@@ -41,6 +45,24 @@ class Transport(ABC):
         read, and zeros filled its frame.
         Raises :class:`ConnectionLost` if the connection breaks; cancellation inside a frame breaks it.
         """
+
+    @contextmanager
+    def _whole(self, batch: Batch) -> Iterator[None]:
+        """Send ``batch`` in the block, to its end: whoever leaves it early breaks the connection."""
+        try:
+            if self._broken:
+                raise ConnectionLost("the connection broke inside a frame")
+            self._broken = True
+            yield
+        except OSError as exc:
+            raise lost(exc) from exc
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            raise ConnectionLost("the connection was lost") from exc
+        finally:
+            batch.release()
+        self._broken = False
+        if batch.queue is not None:
+            batch.queue.sent()
 
     async def in_reader_thread(self, fn: Callable[[], T]) -> T:
         """Run ``fn``, which uses the methods below, in a thread. Cancellation reaches it when it waits."""

@@ -1,4 +1,4 @@
-"""A TCP or Unix-domain socket as a transport: threads that send files and receive them, and the tuning of TCP.
+"""A TCP or Unix-domain socket as a transport: threads that send files and receive them.
 
 Theory: control frames are sent from the event loop, while bulk data leaves by ``os.sendfile`` in a worker thread that
 pulls frame after frame, so that one hop moves several MiB and urgent frames still pass between two frames.  A frame
@@ -13,7 +13,6 @@ import errno
 import os
 import select
 import socket
-import struct
 import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -23,11 +22,11 @@ import trio
 from fsmux.errors import ConnectionLost
 from fsmux.files import ranges
 from fsmux.files.syscalls import real as syscalls
-from fsmux.limits import FRAME_SECONDS, MIB, MIN_FRAME, NOTSENT_LOWAT
+from fsmux.limits import FRAME_SECONDS, MIB, MIN_FRAME
 from fsmux.mux.pour import UNIT
 from fsmux.mux.sizing import FrameSizer
-from fsmux.mux.standing import StandingQueue
 from fsmux.mux.transport.base import OnShort, Transport, lost
+from fsmux.mux.transport.tuning import Tuning
 from fsmux.wire.frames import FileSpan
 
 if TYPE_CHECKING:
@@ -47,11 +46,6 @@ CANCEL_CHECK_SECONDS = 0.02
 READ_PIECE = 1 * MIB
 """Bytes read from a file at once where sendfile cannot be used."""
 
-RCVLOWAT = 512 * 1024
-"""Bytes. Inside a large frame the reader is woken for this much at a time (SO_RCVLOWAT): 2 GiB downloaded then take 8 %
-less of both sides' processor time than with a wake-up for every segment (measured). Only what the frame still lacks is
-ever waited for, so nothing can be held up that could have been handed out."""
-
 MEASURED_STEP = 1 * MIB
 """Bytes read for their checksum before they are sent: a quarter of what the socket's own queue holds."""
 
@@ -61,18 +55,6 @@ that comes back costs 0.1 ms, and one that waits keeps nobody else waiting."""
 
 POUR_SECONDS = 1.0
 """Seconds after which a thread that receives a payload lets the connection know that its peer is alive."""
-
-MIN_LOWAT = 128 * 1024
-"""Bytes. Half of it is refilled in 1 ms at 1 Gbit/s, which a woken thread manages."""
-
-CONGESTION_CONTROL = b"bbr"
-"""What TCP is asked to decide by how much to have under way. BBR goes by the rate at which data arrives; CUBIC and Reno
-take every lost packet for a full link, so that at 100 ms and 0.1 % loss they are left with 5 Mbit/s. Each side's choice
-holds for what it sends. Where the kernel lacks BBR or does not allow it, its own choice stays. The sizes of the
-socket's buffers are the kernel's choice always: naming one (SO_SNDBUF, SO_RCVBUF) would stop it from growing them."""
-
-LOOK_SECONDS = 0.01
-"""Seconds between two looks of a sending thread at how TCP is doing; one costs 3 µs."""
 
 ZEROS = bytes(64 * 1024)
 
@@ -101,63 +83,39 @@ class SocketTransport(Transport):
         self._limiter = trio.CapacityLimiter(1)  # the one thread that may send on this socket
         self._reader_limiter = trio.CapacityLimiter(1)
         self._unit = memoryview(b"")
-        self._broken = False
-        self._rcvlowat = 1
-        self._tcp = sock.family in (socket.AF_INET, socket.AF_INET6)
         self._sizer: FrameSizer | None = None
-        self._standing = StandingQueue()
-        self._looked = 0.0
-        self._pace: int | None = None
+        self._tuning = Tuning(sock)
         sock.setblocking(False)
-        if self._tcp:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _prefer_congestion_control(sock)
-            self._set_lowat(NOTSENT_LOWAT // 4)
-
-    def _set_lowat(self, size: int) -> None:
-        if self._tcp and sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
-
-    def _set_rcvlowat(self, certain: int) -> None:
-        """Have the kernel wake the reader only for a useful amount, of which ``certain`` bytes must still come."""
-        lowat = min(certain, RCVLOWAT) if certain >= MIN_FRAME else 1
-        if lowat != self._rcvlowat and self._tcp:
-            self._rcvlowat = lowat
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lowat)
 
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:
-        while True:
-            try:
-                if len(buffers) == 1:
-                    return self._sock.recv_into(buffers[0])
-                return self._sock.recvmsg_into(buffers)[0]
-            except BlockingIOError:
-                pass
-            except OSError as exc:
-                raise lost(exc) from exc
-            self._set_rcvlowat(sum(map(len, buffers[:-1])))
+        while (count := self._receive(buffers)) is None:
+            self._tuning.reading(sum(map(len, buffers[:-1])))
             try:
                 await trio.lowlevel.wait_readable(self._sock)
             except (trio.ClosedResourceError, OSError) as exc:
                 raise ConnectionLost("the connection was closed") from exc
+        return count
+
+    def _receive(self, buffers: Sequence[memoryview]) -> int | None:
+        """Bytes that were there: 0 at the end of the connection, None if it has none now."""
+        try:
+            if len(buffers) == 1:
+                return self._sock.recv_into(buffers[0])
+            return self._sock.recvmsg_into(buffers)[0]
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise lost(exc) from exc
 
     async def in_reader_thread(self, fn: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(fn, limiter=self._reader_limiter)
 
     def receive_now(self, buffers: Sequence[memoryview]) -> int:
-        self._set_rcvlowat(0)
-        if not self._incoming(IDLE_MS):
-            return 0
-        try:
-            count = self._sock.recvmsg_into(buffers)[0]
-        except BlockingIOError:
-            return 0
-        except OSError as exc:
-            raise lost(exc) from exc
-        if not count:
+        self._tuning.reading(0)
+        count = self._receive(buffers) if self._ready(select.POLLIN, IDLE_MS) else None
+        if count == 0:
             raise ConnectionLost("the peer closed the connection")
-        return count
+        return count or 0
 
     def pour_now(self, pour: Pour, early: memoryview) -> None:
         trio.from_thread.check_cancelled()
@@ -170,45 +128,36 @@ class SocketTransport(Transport):
         ends = time.monotonic() + POUR_SECONDS
         while pour.going and time.monotonic() < ends:
             unit = self._unit[: pour.room]
-            self._set_rcvlowat(len(unit) - have)
-            if not self._incoming(POLL_MS):
+            self._tuning.reading(len(unit) - have)
+            if not self._ready(select.POLLIN, POLL_MS):
                 trio.from_thread.check_cancelled()
                 continue
-            have += self._receive_some(unit[have:])
+            got = self._receive((unit[have:],))
+            if got == 0:
+                raise ConnectionLost("the peer closed the connection inside a frame")
+            have += got or 0
             if have == len(unit):
                 pour.take(unit)
                 have = 0
         if have:
             pour.take(self._unit[:have])
 
-    def _incoming(self, milliseconds: int) -> bool:
+    def _ready(self, event: int, milliseconds: int) -> bool:
+        """Wait in a thread until the socket has or takes bytes, but not longer."""
         poll = select.poll()
-        poll.register(self._sock.fileno(), select.POLLIN)
+        poll.register(self._sock.fileno(), event)
         return bool(poll.poll(milliseconds))
 
-    def _receive_some(self, view: memoryview) -> int:
-        """Bytes received in a thread; 0 if there are none after all."""
-        try:
-            got = self._sock.recv_into(view)
-        except BlockingIOError:
-            return 0
-        except OSError as exc:
-            raise lost(exc) from exc
-        if not got:
-            raise ConnectionLost("the peer closed the connection inside a frame")
-        return got
-
     async def pump(self, outbox: Outbox, on_short: OnShort) -> None:
-        if self._broken:
-            raise ConnectionLost("the connection broke inside a frame")
         if not outbox.has_bulk:
             batch = outbox.next(bulk=False)
             if batch is not None:
-                await self._send_control(batch.prefix)
+                with self._whole(batch):
+                    await self._send_control(batch.prefix)
             return
         if self._sizer is None:
             self._sizer = FrameSizer(outbox, FRAME_SECONDS)
-            if self._tcp:
+            if self._tuning.tcp:
                 # TCP begins slowly: at 100 ms the first 256 KiB take four round trips, and once they are begun as one
                 # frame nothing passes them.
                 outbox.frame_size = MIN_FRAME
@@ -217,61 +166,28 @@ class SocketTransport(Transport):
 
     async def _send_control(self, data: bytes) -> None:
         view = memoryview(data)
-        try:
-            while view:
-                try:
-                    count = self._sock.send(view)
-                    self.sent += count
-                    view = view[count:]
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(self._sock)
-        except OSError as exc:
-            self._broken = True
-            raise lost(exc) from exc
-        except BaseException:
-            self._broken = True
-            raise
+        while view:
+            try:
+                count = self._sock.send(view)
+                self.sent += count
+                view = view[count:]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._sock)
 
     def _pump_in_thread(self, outbox: Outbox, sizer: FrameSizer, on_short: OnShort) -> None:
         checked = time.monotonic()
         sizer.resume(checked)
         while (batch := outbox.next()) is not None:
-            try:
+            with self._whole(batch):
                 size = self._send_batch(batch, on_short)
-            except OSError as exc:
-                self._broken = True
-                raise lost(exc) from exc
-            except BaseException:
-                self._broken = True
-                raise
-            finally:
-                batch.release()
-            if batch.queue is not None:
-                batch.queue.sent()
             now = time.monotonic()
-            if now - self._looked > LOOK_SECONDS:
-                self._looked = now
-                self._keep_queue_short(now, outbox.messages)
+            self._tuning.look(now, outbox.messages)
             if sizer.sent(size, now):
-                self._set_lowat(min(max(2 * outbox.frame_size, MIN_LOWAT), NOTSENT_LOWAT))
+                self._tuning.sending(outbox.frame_size)
             if now - checked > CANCEL_CHECK_SECONDS:
                 checked = now
                 trio.from_thread.check_cancelled()
         sizer.pause(time.monotonic())
-
-    def _keep_queue_short(self, now: float, messages: int) -> None:
-        """Have the kernel pace so that small frames get through; see :mod:`.standing`."""
-        if not self._tcp or not HAVE_SENDFILE:
-            return
-        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        if len(info) < _TCP_INFO.size:  # a kernel before 4.9
-            return
-        rtt, least, rate = _TCP_INFO.unpack(info)
-        pace = self._standing.pace(now, messages, rtt / 1e6, least / 1e6, rate)
-        if pace != self._pace:
-            self._pace = pace
-            with contextlib.suppress(OSError):
-                self._sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", pace or _UNPACED))
 
     def _send_batch(self, batch: Batch, on_short: OnShort) -> int:
         payload = batch.payload
@@ -377,9 +293,7 @@ class SocketTransport(Transport):
 
     def _wait_room(self) -> None:
         """Wait in the sending thread until the socket takes bytes; raises ``trio.Cancelled`` on teardown."""
-        poll = select.poll()
-        poll.register(self._sock.fileno(), select.POLLOUT)
-        while not poll.poll(POLL_MS):
+        while not self._ready(select.POLLOUT, POLL_MS):
             trio.from_thread.check_cancelled()
 
     async def aclose(self) -> None:
@@ -398,16 +312,6 @@ class SocketTransport(Transport):
 
 
 _MORE = getattr(socket, "MSG_MORE", 0)
-_SO_MAX_PACING_RATE = 47
-_UNPACED = 2 ** (8 * struct.calcsize("@L")) - 1
-_TCP_INFO = struct.Struct("=68xI76xI8xQ")
-"""tcpi_rtt and tcpi_min_rtt in microseconds, tcpi_delivery_rate in bytes per second."""
-
-
-def _prefer_congestion_control(sock: socket.socket) -> None:
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION_CONTROL)
 
 
 def _length(payload: FileSpan | memoryview) -> int:

@@ -10,7 +10,7 @@ import trio
 from fsmux.errors import ConnectionLost
 from fsmux.files import ranges
 from fsmux.files.syscalls import real as syscalls
-from fsmux.mux.transport.base import OnShort, Transport, lost
+from fsmux.mux.transport.base import OnShort, Transport
 from fsmux.wire.frames import FileSpan
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ class StreamTransport(Transport):
         self.peer = peer
         self._stream = stream
         self._limiter = trio.CapacityLimiter(1)
-        self._broken = False
 
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:
         try:
@@ -41,13 +40,10 @@ class StreamTransport(Transport):
         return len(data)
 
     async def pump(self, outbox: Outbox, on_short: OnShort) -> None:
-        if self._broken:
-            raise ConnectionLost("the connection broke inside a frame")
         batch = outbox.next()
         if batch is None:
             return
-        self._broken = True  # until this frame has left whole
-        try:
+        with self._whole(batch):
             data: bytes | memoryview = batch.prefix
             if isinstance(batch.payload, FileSpan):
                 read = partial(_read_span, batch.payload, batch.fd)
@@ -59,15 +55,6 @@ class StreamTransport(Transport):
                 data = batch.prefix + batch.payload
             await self._stream.send_all(data)
             self.sent += len(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise ConnectionLost("the connection was lost") from exc
-        except OSError as exc:
-            raise lost(exc) from exc
-        finally:
-            batch.release()
-        self._broken = False
-        if batch.queue is not None:
-            batch.queue.sent()
 
     async def aclose(self) -> None:
         await trio.aclose_forcefully(self._stream)
