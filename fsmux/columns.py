@@ -185,8 +185,8 @@ XATTRS_COST: Final = 12
 ERROR_COST: Final = 4 * 400 + 10
 """Bytes of why a directory cannot be read, at most."""
 
-INDEX_BYTES: Final = 12 * 1024
-"""Bytes of a message full of groups, by the same reckoning: what is left up to the limit of 20 KiB is for errors."""
+INDEX_BYTES: Final = 40 * 1024
+"""Bytes of a message full of groups, by the same reckoning: what is left up to the limit of 64 KiB is for errors."""
 
 
 def weight(group: Group) -> int:

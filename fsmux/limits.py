@@ -12,9 +12,13 @@ MIB: Final = 1024 * KIB
 
 # ---- frames --------------------------------------------------------------------------------------------------------
 
-MAX_CONTROL_PAYLOAD: Final = 20 * KIB
-"""Bytes. The largest message. A frame's checksum is a CRC-32 folded to 16 bits, and with that goes its promise to find
-every single bit that flips: the first one it overlooks has 21,503 bytes of the frame behind it. Longer lists take
+MAX_UNSEALED_PAYLOAD: Final = 20 * KIB
+"""Bytes of a message up to which its frame's checksum is enough. That is a CRC-32 folded to 16 bits, and with the fold
+goes the promise to find every single bit that flips: the first one it overlooks has 21,503 bytes of the frame behind
+it. What is longer has a whole CRC-32 behind it."""
+
+MAX_CONTROL_PAYLOAD: Final = 64 * KIB
+"""Bytes. The largest message, which is that of a thousand names and why none of them can be read. Longer lists take
 several messages."""
 
 MAX_PREAUTH_PAYLOAD: Final = 4 * KIB

@@ -24,20 +24,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
-from zlib_ng.zlib_ng import crc32
-
 from fsmux.errors import Damaged, FsmuxError, ProtocolError, VersionMismatch
 from fsmux.wire.frames import (
     HEADER_SIZE,
     MAGIC_BYTES,
+    SEAL_SIZE,
     Buffer,
     Cmd,
+    Flags,
     Frame,
     Header,
     decode_header,
-    fold,
     header_crc,
     not_fsmux,
+    open_message,
+    sealed_rightly,
 )
 
 READ_AHEAD: Final = 64 * 1024
@@ -51,6 +52,7 @@ NEVER: Final = 2**32
 """More bytes than any payload has."""
 
 _DATA: Final = int(Cmd.DATA)
+_SEALED: Final = int(Flags.SEALED)
 
 
 class Decoder:
@@ -205,11 +207,16 @@ class Decoder:
                 header = decode_header(head)
             except VersionMismatch as error:
                 raise self._foreign(error) from None
-            _, cmd, stream_id, length, checksum = header
-            if length > (most := self._max_payload(header)):
+            _, cmd, stream_id, length, _ = header
+            if length > (most := self._max_payload(header)) + (header.flags & _SEALED and SEAL_SIZE):
                 text = f"command {cmd} on stream {stream_id} has {length} bytes where {most} are allowed"
                 raise ProtocolError(text) if cmd == _DATA else Damaged(f"{text}; it may have been damaged on its way")
             position = body
+            if cmd != _DATA and not sealed_rightly(header):
+                text = (
+                    f"command {cmd} on stream {stream_id} has {length} bytes, and is sealed or not as none of those is"
+                )
+                raise Damaged(f"{text}; it may have been damaged on its way")
             if cmd == _DATA:
                 if length >= max(self.defer, 1):
                     self._begin(header, 0, ())
@@ -224,11 +231,7 @@ class Decoder:
             crc = header_crc(head)
             if length <= end - body:  # the common case: a whole message, nothing to keep
                 position += length
-                payload = bytes(buffer[body:position])
-                if fold(crc32(payload, crc) if length else crc) != checksum:
-                    raise _damaged(header)
-                self._spoken = True
-                yield Frame(cmd, stream_id, payload, header.flags)
+                yield self._message(header, crc, bytes(buffer[body:position]))
             else:
                 self._begin(header, crc, (memoryview(bytearray(length)),))
 
@@ -274,12 +277,11 @@ class Decoder:
         self._header, self._views, self._rest = None, (), []
         if header.cmd == _DATA:
             return Frame(_DATA, header.stream_id, views, header.flags)
-        payload = bytes(views[0])
-        if fold(crc32(payload, self._crc)) != header.checksum:
-            raise _damaged(header)
+        return self._message(header, self._crc, bytes(views[0]))
+
+    def _message(self, header: Header, crc: int, payload: bytes) -> Frame:
+        frame = open_message(header, crc, payload)
+        if frame is None:
+            raise Damaged(f"command {header.cmd} on stream {header.stream_id} is damaged (its checksum is wrong)")
         self._spoken = True
-        return Frame(header.cmd, header.stream_id, payload, header.flags)
-
-
-def _damaged(header: Header) -> Damaged:
-    return Damaged(f"command {header.cmd} on stream {header.stream_id} is damaged (its checksum is wrong)")
+        return frame

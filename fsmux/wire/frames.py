@@ -5,6 +5,9 @@ Theory: a frame is an 18-byte header and a payload, and the two part as early as
 untouched, and the transport, not this module, turns it into a ``sendfile``.  That is why a DATA frame's checksum covers
 its header alone (the chunk's CRC-32 covers the bytes), while every other frame's covers header and payload.
 
+A header has room for 16 bits of checksum, which find any single flipped bit of a short frame, but not of a long one.
+So a long message is *sealed*: a whole CRC-32 goes behind it.
+
 A header that does not check out ends the connection: where the next frame begins is not known any more.
 """
 
@@ -12,15 +15,13 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 from zlib_ng.zlib_ng import crc32
 
 from fsmux.errors import Damaged, ProtocolError, VersionMismatch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from fsmux.limits import MAX_UNSEALED_PAYLOAD
 
 MAGIC: Final = 0x46534D58  # "FSMX"
 VERSION: Final = 1
@@ -124,16 +125,23 @@ class Cmd(IntEnum):
 
 
 class Flags(IntFlag):
-    """``END_STREAM``: the sender has nothing more to say on this stream.  All other bits are reserved and zero."""
+    """``END_STREAM``: the sender has nothing more to say on this stream.  ``SEALED``: a CRC-32 follows the message and
+    counts as payload; that is so for every message that is too long without, and for no other.  Sealing is the codec's
+    own affair: frames that are encoded or have been decoded know nothing of it.  All other bits are reserved and zero.
+    """
 
     END_STREAM = 1
+    SEALED = 2
 
 
 CREDITED: Final = frozenset({Cmd.DATA, Cmd.ENTRIES, Cmd.PACK, Cmd.ASK, Cmd.LISTED, Cmd.DIGESTS})
 """Commands whose payload counts against the stream's credit."""
 
 _DATA: Final = int(Cmd.DATA)
-_KNOWN_FLAGS: Final = int(Flags.END_STREAM)
+_END: Final = int(Flags.END_STREAM)
+_SEALED: Final = int(Flags.SEALED)
+_SEAL: Final = struct.Struct(">I")
+SEAL_SIZE: Final = _SEAL.size
 
 
 class Meter:
@@ -184,7 +192,7 @@ class Frame(Struct):
     @property
     def end(self) -> bool:
         """Whether this is the last frame of its sender on its stream."""
-        return bool(self.flags & _KNOWN_FLAGS)
+        return bool(self.flags & _END)
 
 
 class Header(NamedTuple):
@@ -210,14 +218,43 @@ def encode_header(cmd: int, stream_id: int, length: int, flags: int = 0, payload
 
 
 def encode(frame: Frame) -> tuple[bytes, Payload]:
-    """Header and payload of a frame; the payload is the very object that was passed in."""
+    """Header and payload of a frame; the payload is the very object that was passed in, unless it had to be sealed."""
     payload = frame.payload
     if frame.cmd == _DATA:
         return encode_header(_DATA, frame.stream_id, frame.length, frame.flags), payload
     if isinstance(payload, FileSpan):
         raise ValueError("only DATA may carry a file span: other payloads are part of the checksum")
     whole = b"".join(payload) if isinstance(payload, tuple) else payload
+    if len(whole) > MAX_UNSEALED_PAYLOAD:
+        return _seal(frame, whole)
     return encode_header(frame.cmd, frame.stream_id, len(whole), frame.flags, whole), payload
+
+
+def _seal(frame: Frame, whole: Buffer) -> tuple[bytes, bytes]:
+    flags, length = frame.flags | _SEALED, len(whole) + SEAL_SIZE
+    crc = crc32(whole, header_crc(encode_header(frame.cmd, frame.stream_id, length, flags)))
+    sealed = bytes(whole) + _SEAL.pack(crc)
+    return encode_header(frame.cmd, frame.stream_id, length, flags, sealed), sealed
+
+
+def sealed_rightly(header: Header) -> bool:
+    """Whether a message is sealed if it is long, and only then: or one flipped bit could take the seal off."""
+    sealed = header.flags & _SEALED
+    return bool(sealed) == (header.length > MAX_UNSEALED_PAYLOAD + (sealed and SEAL_SIZE))
+
+
+def open_message(header: Header, crc: int, payload: bytes) -> Frame | None:
+    """The frame of a message that has arrived, or None if it is damaged; ``crc`` is that of its header."""
+    flags, cmd, stream_id, _, checksum = header
+    if flags & _SEALED:
+        whole, payload = payload, payload[:-SEAL_SIZE]
+        crc = crc32(payload, crc)
+        if whole[-SEAL_SIZE:] != _SEAL.pack(crc):
+            return None
+        crc = crc32(whole[-SEAL_SIZE:], crc)
+    elif payload:
+        crc = crc32(payload, crc)
+    return Frame(cmd, stream_id, payload, flags & _END) if fold(crc) == checksum else None
 
 
 def fold(crc: int) -> int:
@@ -230,18 +267,10 @@ def header_crc(head: Buffer) -> int:
     return crc32(_NO_CHECKSUM, crc32(head[:_CHECKED]))
 
 
-def payload_crc(crc: int, payload: Iterable[Buffer]) -> int:
-    """``crc`` carried on over a payload that may lie in several pieces."""
-    for piece in payload:
-        crc = crc32(piece, crc)
-    return crc
-
-
 def decode_header(head: Buffer) -> Header:
     """The header in the 18 bytes ``head``.
 
-    The checksum of DATA is verified here.  That of every other command covers the payload too, so whoever has the
-    payload compares ``fold(payload_crc(header_crc(head), …))`` with :attr:`Header.checksum`.
+    The checksum of DATA is verified here.  That of every other command covers the payload too: :func:`open_message`.
 
     Raises :class:`VersionMismatch` for another protocol or version, :class:`Damaged` for what the network may have
     done, else :class:`ProtocolError`.
@@ -255,7 +284,7 @@ def decode_header(head: Buffer) -> Header:
         raise VersionMismatch(f"the peer sends version {version} of the fsmux protocol; this side knows {VERSION}")
     if cmd == _DATA and fold(header_crc(head)) != checksum:
         raise Damaged(f"the header of a DATA frame on stream {stream_id} is damaged (its checksum is wrong)")
-    if flags & ~_KNOWN_FLAGS:
+    if flags & ~(_END if cmd == _DATA else _END | _SEALED):
         text = f"command {cmd} on stream {stream_id} has reserved flags set ({flags:#04x})"
         raise ProtocolError(text) if cmd == _DATA else Damaged(f"{text}; it may have been damaged on its way")
     return Header(flags, cmd, stream_id, length, checksum)

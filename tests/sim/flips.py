@@ -18,10 +18,10 @@ from zlib_ng.zlib_ng import crc32
 
 from fsmux.errors import FsmuxError
 from fsmux.files.chunks import ChunkMap
-from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MIB
+from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MAX_UNSEALED_PAYLOAD, MIB
 from fsmux.transfer.assembly import Assembly
 from fsmux.wire.decoder import Decoder
-from fsmux.wire.frames import HEADER, HEADER_SIZE, Cmd, Header
+from fsmux.wire.frames import HEADER, HEADER_SIZE, Cmd, Frame, Header, encode
 from fsmux.wire.messages import Chunk, Span, decode
 from tests.sim.crash import CHUNK, Wrong
 from tests.sim.machine import Mix
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 SIZE: Final = MIB
 CONTENT: Final = random.Random(11).randbytes(SIZE)
-FOLLOWING: Final = 2 * MAX_CONTROL_PAYLOAD
-"""Bytes after a damaged frame that the decoder may take for a part of it."""
+FOLLOWING: Final = 2 * MAX_UNSEALED_PAYLOAD
+"""Bytes after a damaged frame that the decoder may take for a part of it; those of a sealed one are long themselves."""
+
+BLIND: Final = (21_504, 31_479)
+"""Bytes before the end of a frame at which the header's checksum overlooks a flipped bit."""
 
 
 class _Frame(NamedTuple):
@@ -63,6 +66,13 @@ def record() -> tuple[bytes, bytes]:
     episode(1, prepare)
     (link,) = seen[0].links
     return bytes(link.near.outgoing.said), bytes(link.far.outgoing.said)
+
+
+def long_message() -> bytes:
+    """A message that is sealed, as the indexes of packs are."""
+    header, payload = encode(Frame(Cmd.LISTED, 1, CONTENT[: MAX_CONTROL_PAYLOAD - 1000]))
+    assert isinstance(payload, bytes)
+    return header + payload
 
 
 def replay(byte: int, bit: int, *, back: bool) -> int:

@@ -222,11 +222,10 @@ MUTANTS: Final = (
     Mutant("a header is right whatever its checksum", "wire/frames.py",
            "    if cmd == _DATA and fold(header_crc(head)) != checksum:\n",
            "    if False:\n"),
-    Mutant("a message is right whatever its checksum", "wire/decoder.py",
-           "                if fold(crc32(payload, crc) if length else crc) != checksum:\n",
-           "                if False:\n"),
-    Mutant("a message in two pieces is right whatever its checksum", "wire/decoder.py",
-           "        if fold(crc32(payload, self._crc)) != header.checksum:\n", "        if False:\n"),
+    Mutant("a message is right whatever its checksum", "wire/frames.py",
+           " if fold(crc) == checksum else None\n", "\n"),
+    Mutant("a sealed message is right whatever its seal", "wire/frames.py",
+           "        if whole[-SEAL_SIZE:] != _SEAL.pack(crc):\n", "        if False:\n"),
     Mutant("a connection that fell silent is kept", "mux/connection.py",
            "            if silent >= self._patience:\n", "            if False:\n"),
     Mutant("a damaged chunk is not asked for again", "transfer/intake.py",
@@ -238,7 +237,7 @@ MUTANTS: Final = (
 
 def rigs() -> None:
     """What a mutant has to get past; raises what it did not."""
-    from tests.sim.flips import Recording, record
+    from tests.sim.flips import BLIND, Recording, long_message, record
     from tests.sim.guards import GUARDS
     from tests.sim.stories import explore
     from tests.sim.sweep import FAULTS, OPERATIONS, sweep
@@ -259,6 +258,10 @@ def rigs() -> None:
         for start, end in recording.small_frames():
             for number in range(8 * start, 8 * end):
                 recording.flip(number)
+    long = Recording(long_message())
+    for distance in BLIND:
+        for bit in range(8):
+            long.flip(8 * (len(long.said) - distance) + bit)
     for seed in range(300):
         episode(seed)
 

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from fsmux.wire.decoder import Decoder
-from fsmux.wire.frames import Buffer, Cmd, Frame
+from fsmux.wire.frames import HEADER_SIZE, Buffer, Cmd, Frame
 from tests.sim.crash import Wrong
-from tests.sim.flips import SIZE, Recording, flip_all, record, replay
+from tests.sim.flips import BLIND, SIZE, Recording, flip_all, long_message, record, replay
 from tests.sim.network import CRUMBS
 
 SAMPLE = 20_000
@@ -37,6 +37,13 @@ def test_flips_in_frames_other_than_data_are_found(said: tuple[bytes, bytes]) ->
     forth = Recording(said[0])
     bits = [8 * byte + bit for start, end in forth.small_frames() for byte in range(start, end) for bit in range(8)]
     assert flip_all(forth, bits) > 5_000
+
+
+def test_flips_in_a_sealed_message_are_found() -> None:
+    """Those in its header; those that the header's checksum cannot see, and a sample of all others."""
+    long = Recording(long_message())
+    blind = [8 * (len(long.said) - distance) + bit for distance in BLIND for bit in range(8)]
+    assert flip_all(long, [*range(8 * HEADER_SIZE), *blind, *range(0, long.bits, 509)]) > 1_000
 
 
 def test_the_rig_notices_what_nobody_else_does(said: tuple[bytes, bytes], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tests.sim import ext4, mutants
-from tests.sim.flips import Recording, flip_all, record
+from tests.sim.flips import Recording, flip_all, long_message, record
 from tests.sim.stories import explore
 from tests.sim.sweep import FAULTS, OPERATIONS, sweep
 from tests.sim.world import episodes
@@ -70,7 +70,7 @@ def _seeds(size: float, seed: int) -> Bar:
 
 
 def _flips(size: float, seed: int) -> Bar:
-    recordings = [Recording(said) for said in record()]
+    recordings = [Recording(said) for said in (*record(), long_message())]
     step = round(1 / size)
     wanted = sum(len(range(0, recording.bits, step)) for recording in recordings)
     done = sum(flip_all(recording, range(0, recording.bits, step)) for recording in recordings)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec.structs import replace
 
-from fsmux.limits import MAX_CONTROL_PAYLOAD
+from fsmux.limits import MAX_UNSEALED_PAYLOAD
 from fsmux.wire.messages.checks import MAX_HAVES, MAX_RANGES, MAX_TEXT
 from fsmux.wire.messages.types import Entries, Entry, Haves, Keep, Want
 
@@ -45,12 +45,12 @@ def _by_count(items: tuple[_T, ...], most: int) -> Iterator[tuple[tuple[_T, ...]
 
 def _by_size(entries: tuple[Entry, ...]) -> Iterator[tuple[Entry, ...]]:
     page: list[Entry] = []
-    room = MAX_CONTROL_PAYLOAD
+    room = MAX_UNSEALED_PAYLOAD
     for entry in entries:
         size = _upper_bound(entry)
         if page and (size > room or len(page) == MAX_ENTRIES):
             yield tuple(page)
-            page, room = [], MAX_CONTROL_PAYLOAD
+            page, room = [], MAX_UNSEALED_PAYLOAD
         page.append(entry)
         room -= size
     yield tuple(page)
