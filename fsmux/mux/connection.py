@@ -34,20 +34,9 @@ from fsmux.mux.outbox import Outbox
 from fsmux.mux.reader import Reader
 from fsmux.mux.service import serving
 from fsmux.mux.table import StreamTable
-from fsmux.mux.throttle import Throttle
+from fsmux.mux.writer import Writer
 from fsmux.wire.frames import PACE_FEATURE, VERSION, Cmd, Frame, Header
-from fsmux.wire.messages import (
-    Auth,
-    Credit,
-    Goaway,
-    Hello,
-    Message,
-    Pace,
-    Ping,
-    Pong,
-    decode,
-    encode,
-)
+from fsmux.wire.messages import Auth, Credit, Goaway, Hello, Pace, Ping, Pong, decode, encode
 from fsmux.wire.state import ConnectionPhase, Role, legal
 
 if TYPE_CHECKING:
@@ -55,6 +44,7 @@ if TYPE_CHECKING:
 
     from fsmux.mux.stream import Stream
     from fsmux.mux.transport import Transport
+    from fsmux.wire.messages import Message
 
 logger = logging.getLogger("fsmux.mux")
 
@@ -87,9 +77,7 @@ class Connection:
         self.peer_hello: Hello = Hello()
         self.user: Any = None
         self.failure: FsmuxError | None = None
-        self.outbox = Outbox(limits.INITIAL_CREDIT, self._wake_writer)
-        self.throttle = Throttle()
-        """What limits the bytes under credit that are sent here; connections of one session may share one."""
+        self.outbox = Outbox(limits.INITIAL_CREDIT, lambda: self._writer.wake())
         self._handshake = handshake
         self._patience = patience
         self._phase = ConnectionPhase.GREETING
@@ -97,11 +85,9 @@ class Connection:
         self._opened = trio.Event()
         self._table = StreamTable(role, self.outbox, hello.max_streams)
         self._reader = Reader(transport, self._table, self._max_payload, self._dispatch, self._on_heard)
+        self._writer = Writer(transport, self.outbox, self._table.file_was_short)
         self._peer_leaving = False
         self._service = trio.CancelScope()
-        self._sendable = trio.Event()
-        self._sent_all = trio.Event()
-        self._sending = False
         self._auth_in, self._auth_out = trio.open_memory_channel[Auth](4)
         self._heard = trio.current_time()
         self._received_bytes = 0
@@ -162,8 +148,7 @@ class Connection:
 
     def limit_sending(self, rate: int | None) -> None:
         """Send at most ``rate`` bytes under credit per second over all streams; None: as many as possible."""
-        self.throttle.limit(rate, trio.current_time())
-        self._wake_writer()
+        self._writer.limit(rate)
 
     def limit_receiving(self, rate: int | None) -> None:
         """Have the peer send at most so many. Raises :class:`Unsupported` if it cannot."""
@@ -191,16 +176,6 @@ class Connection:
         """Return once no stream is open."""
         while len(self._table) and self.failure is None:
             await self._table.changed.wait()
-
-    def statistics(self) -> dict[str, float | int | None]:
-        """Figures for logs and tests: open streams, slabs of buffers, frame size, round trip in seconds."""
-        return {
-            "streams": len(self._table),
-            "slabs": self._table.slabs,
-            "frame_size": self.outbox.frame_size,
-            "rtt": self.rtt,
-            "received": self._received_bytes,
-        }
 
     # ---- handshake -------------------------------------------------------------------------------------------------
 
@@ -296,50 +271,7 @@ class Connection:
         self._phase = ConnectionPhase.AUTHENTICATING if authenticating else ConnectionPhase.OPEN
         self._greeted.set()
 
-    # ---- writer and keepalive --------------------------------------------------------------------------------------
-
-    def _wake_writer(self) -> None:
-        if not self._sendable.is_set():
-            self._sendable.set()
-
-    async def _write(self) -> None:
-        while True:
-            if self.outbox.idle:
-                self._sent_all.set()
-                self._sendable = trio.Event()
-                if self.outbox.idle:
-                    await self._sendable.wait()
-                if self.failure is not None:
-                    return  # what is queued now is the GOAWAY that says why: for whoever ends the connection to send
-                self._sent_all = trio.Event()
-            if self.throttle.rate is None:
-                self.outbox.allowance = None
-                await self._pump()
-            else:
-                await self._pump_at_rate()
-
-    async def _pump(self) -> None:
-        self._sending = True
-        try:
-            await self.transport.pump(self.outbox, self._table.file_was_short)
-        finally:
-            self._sending = False
-
-    async def _pump_at_rate(self) -> None:
-        """Send what the rate allows now, or wait until it allows something or there is something else to send."""
-        outbox, throttle = self.outbox, self.throttle
-        outbox.allowance = throttle.take(trio.current_time()) if outbox.has_bulk else 0
-        try:
-            if not outbox.held:
-                await self._pump()
-                return
-        finally:
-            throttle.give_back(outbox.allowance)
-            outbox.allowance = 0
-        self._sendable = trio.Event()
-        if outbox.held:
-            with trio.move_on_at(throttle.ready_at(trio.current_time())):
-                await self._sendable.wait()
+    # ---- services --------------------------------------------------------------------------------------------------
 
     async def _keep_alive(self) -> None:
         measured = -BUSY_BYTES
@@ -348,7 +280,7 @@ class Connection:
         await self._opened.wait()
         while True:
             now = trio.current_time()
-            if not self._sending or self.transport.sent != taken:
+            if not self._writer.sending or self.transport.sent != taken:
                 taken, moved = self.transport.sent, now
             elif now - moved >= self._patience:  # whoever talks and never listens would hold what is queued for ever
                 raise ConnectionLost(f"the peer has taken nothing for {now - moved:.0f} s")
@@ -378,7 +310,7 @@ class Connection:
 
             return run
 
-        return [guarded(task) for task in (self._reader.run, self._write, self._keep_alive)]
+        return [guarded(task) for task in (self._reader.run, self._writer.run, self._keep_alive)]
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
@@ -392,7 +324,7 @@ class Connection:
         self._table.fail(error)
         self._auth_in.close()
         self._greeted.set()
-        self._sent_all.set()
+        self._writer.stop()
         for _, event in self._pings.values():
             event.set()
         self._service.cancel()
@@ -402,11 +334,9 @@ class Connection:
         with trio.move_on_after(seconds, shield=True), contextlib.suppress(FsmuxError):
             if self.failure is None:
                 self.goaway()
-                while not (self.outbox.idle and self._sent_all.is_set()) and self.failure is None:
-                    await self._sent_all.wait()
-                    await trio.lowlevel.checkpoint()
+                await self._writer.flush()
             elif not isinstance(self.failure, ConnectionLost):
-                await self.transport.pump(self.outbox, self._table.file_was_short)  # the GOAWAY that says why
+                await self._writer.pump()  # the GOAWAY that says why
         self._phase = ConnectionPhase.CLOSED
         self._fail(ConnectionLost("the connection was closed here"))
 
@@ -457,6 +387,3 @@ async def open_connection(
 def _bytes(frame: Frame) -> bytes:
     payload = frame.payload
     return payload if isinstance(payload, bytes) else bytes(payload)  # type: ignore[arg-type]
-
-
-__all__ = ["Connection", "Handshake", "Message", "open_connection"]

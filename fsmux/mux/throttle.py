@@ -4,8 +4,7 @@ Theory: a token bucket.  Bytes become free at the rate and are saved up for at m
 late wake-up costs nothing and a pause is not made up for by a burst.  They are handed out by the *portion*, what the
 rate lets go in :data:`PORTION_SECONDS`, because a frame for every free byte would cost more than it carries.
 
-One throttle may serve any number of connections: whoever is going to send takes what is there and gives back what it
-did not use.  For one thread only; the writers of all connections run in one event loop.
+Whoever is going to send takes what is there and gives back what it did not use.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ CLOCK_SECONDS: Final = 1e-6
 
 
 class Throttle:
-    """Bytes per second for all that shares it; without a ``rate`` nothing is limited."""
+    """Bytes per second for whoever takes them; without a ``rate`` nothing is limited."""
 
     def __init__(self, rate: int | None = None, now: float = 0.0) -> None:
         self.rate: int | None = None

@@ -55,7 +55,7 @@ class Joint(Move):
     def carried(self) -> list[int]:
         """Bytes by connection, counted where they arrived."""
         ends = self.near if self.direction == "down" else self.side.behind
-        return [int(end.statistics()["received"] or 0) for end in ends]
+        return [end._received_bytes for end in ends]
 
     def write(self, size: int = SIZE, seed: int = 1) -> bytes:
         (self.source / "file").write_bytes(wanted := content(size, seed))
