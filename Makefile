@@ -70,7 +70,7 @@ torture: venv
 	$(BIN)/python -m tests.sim.torture
 	$(BIN)/python -m benchmarks.kill9 --kills 2000
 	$(BIN)/python -m benchmarks.restarts
-	ROUGH_ROUNDS=50 $(BIN)/python -m pytest -q tests/e2e/test_rough.py
+	ROUGH_ROUNDS=50 $(BIN)/python -m pytest -q tests/e2e/test_rough.py tests/e2e/test_damage.py
 
 clean:
 	rm -rf .venv .demo build dist fsmux.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

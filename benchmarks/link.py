@@ -1,8 +1,9 @@
-"""A link with a delay and a rate between two network namespaces, for measuring wide-area behaviour on one machine.
+"""A link with a delay and a rate between two network namespaces, for wide-area behaviour on one machine.
 
 Theory: either end is a namespace with one TUN device and an address of its own.  What leaves one device is read by a
 process that holds both, waits in a queue for its turn on the line and for the delay, and is written to the other.  The
-queue holds two round trips' worth of bytes and then drops, as a router would.  Nothing outside takes part: the
+queue holds two round trips' worth of bytes and then drops, as a router would.  It may lose packets besides, and damage
+what is in them in a way that TCP cannot notice, as hosts and middleboxes do.  Nothing outside takes part: the
 namespaces are made here, have no other devices, and are gone with the block.  It needs root.
 """
 
@@ -21,6 +22,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,8 +34,14 @@ ADDRESSES = ("198.18.77.1", "198.18.77.2")
 MTU = 1500
 PACKET_ROOM = 2048
 READ_AT_ONCE = 32
+TCP = 6
+WORTH_DAMAGE = 512
+"""Bytes of a payload from which on it may be damaged. Smaller ones are greetings, which may then look like those of
+another protocol, and rightly end all."""
+
 QUEUE_ROUND_TRIPS = 2.0
 _TUNSETIFF, _TUN_WITHOUT_HEADER = 0x400454CA, 0x1001
+_COUNT = struct.Struct("<Q")
 
 
 def why_not() -> str | None:
@@ -52,6 +60,13 @@ class Link:
     """A link that stands. Commands run at its ends through :meth:`at`."""
 
     names: tuple[str, str]
+    counter: int
+    """A descriptor of what the carrier counts in."""
+
+    @property
+    def damaged(self) -> int:
+        """Packets that have been damaged until now."""
+        return _COUNT.unpack(os.pread(self.counter, _COUNT.size, 0))[0]  # type: ignore[no-any-return]
 
     def at(self, end: int, words: Sequence[str | os.PathLike[str]]) -> list[str]:
         """The command line that runs ``words`` at the server's (0) or the client's (1) end."""
@@ -59,8 +74,12 @@ class Link:
 
 
 @contextlib.contextmanager
-def link(rtt: float, rate: float, loss: float = 0.0) -> Iterator[Link]:
-    """A link of ``rtt`` seconds there and back and ``rate`` bits per second each way, for the block."""
+def link(rtt: float, rate: float, loss: float = 0.0, damage: float = 0.0, seed: int = 1) -> Iterator[Link]:
+    """A link of ``rtt`` seconds there and back and ``rate`` bits per second each way, for the block.
+
+    These parts of all packets are lost, and damaged; the latter at random but evenly, so that the same bytes, sent
+    again and again, do not meet it each time.
+    """
     names = (f"fsmux-{os.getpid()}-a", f"fsmux-{os.getpid()}-b")
     with contextlib.ExitStack() as stack:
         devices = []
@@ -69,11 +88,16 @@ def link(rtt: float, rate: float, loss: float = 0.0) -> Iterator[Link]:
             stack.callback(_ip, "netns", "del", name)
             devices.append(_open_device(name, address))
             stack.callback(os.close, devices[-1])
+        counter = os.memfd_create("damaged packets", os.MFD_CLOEXEC)
+        stack.callback(os.close, counter)
+        os.pwrite(counter, _COUNT.pack(0), 0)
+        words = map(str, (*devices, counter, rtt / 2, rate / 8, loss, damage, seed))
         carrier = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.link", *map(str, (*devices, rtt / 2, rate / 8, loss))], pass_fds=devices
-        )
+            [sys.executable, "-m", "benchmarks.link", *words],
+            pass_fds=(*devices, counter), cwd=Path(__file__).parents[1],
+        )  # fmt: skip
         try:
-            yield Link(names)
+            yield Link(names, counter)
         finally:
             carrier.terminate()
             carrier.wait()
@@ -110,15 +134,30 @@ class Line:
     delay: float
     rate: float
     loss: float
+    damage: float
     chance: random.Random
     free_at: float = 0.0
+    damaged: int = 0
+    spare: int = 0
+    """Packets before the next one that is damaged."""
     under_way: deque[tuple[float, bytes]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.spare = self._gap()
+
+    def _gap(self) -> int:
+        return round(self.chance.uniform(0.5, 1.5) / self.damage) if self.damage else 0
 
     def enter(self, packet: bytes, now: float) -> None:
         """A packet comes to the line: it is lost, dropped because the queue is full, or on its way."""
         start = max(self.free_at, now)
         if start - now > QUEUE_ROUND_TRIPS * 2 * self.delay or (self.loss and self.chance.random() < self.loss):
             return
+        self.spare -= 1
+        if self.damage and self.spare <= 0 and (found := damaged(packet, self.chance)) != packet:
+            packet = found
+            self.damaged += 1
+            self.spare = self._gap()
         self.free_at = start + len(packet) / self.rate
         self.under_way.append((self.free_at + self.delay, packet))
 
@@ -128,9 +167,24 @@ class Line:
         return self.under_way[0][0] if self.under_way else float("inf")
 
 
-def carry(devices: Sequence[int], lines: Sequence[Line]) -> None:
+def damaged(packet: bytes, chance: random.Random) -> bytes:
+    """The packet with two words of what TCP carries in it exchanged: its checksum, a sum of all words, stays right."""
+    if packet[0] >> 4 != 4 or packet[9] != TCP:
+        return packet
+    header = (packet[0] & 15) * 4
+    payload = header + (packet[header + 12] >> 4) * 4
+    if len(packet) - payload < WORTH_DAMAGE:
+        return packet
+    mixed = bytearray(packet)
+    one, other = (payload + 2 * at for at in chance.sample(range((len(packet) - payload) // 2), 2))
+    mixed[one : one + 2], mixed[other : other + 2] = mixed[other : other + 2], mixed[one : one + 2]
+    return bytes(mixed)
+
+
+def carry(devices: Sequence[int], lines: Sequence[Line], counter: int) -> None:
     """Carry packets between the two devices for ever."""
     ways = [(devices[0], devices[1], lines[0]), (devices[1], devices[0], lines[1])]
+    told = 0
     while True:
         now = time.monotonic()
         for _, target, line in ways:
@@ -145,16 +199,22 @@ def carry(devices: Sequence[int], lines: Sequence[Line]) -> None:
                 with contextlib.suppress(BlockingIOError):
                     for _ in range(READ_AT_ONCE):
                         line.enter(os.read(source, PACKET_ROOM), now)
+        if (count := sum(line.damaged for line in lines)) != told:
+            told = count
+            os.pwrite(counter, _COUNT.pack(told), 0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.link", description="Started by link() only.")
     parser.add_argument("devices", type=int, nargs=2)
-    parser.add_argument("delay", type=float)
-    parser.add_argument("rate", type=float)
-    parser.add_argument("loss", type=float)
+    parser.add_argument("counter", type=int)
+    for name in ("delay", "rate", "loss", "damage"):
+        parser.add_argument(name, type=float)
+    parser.add_argument("seed", type=int)
     given = parser.parse_args()
-    carry(given.devices, [Line(given.delay, given.rate, given.loss, random.Random(seed)) for seed in (1, 2)])
+    chances = [random.Random(f"{given.seed} {way}") for way in ("there", "back")]
+    lines = [Line(given.delay, given.rate, given.loss, given.damage, chance) for chance in chances]
+    carry(given.devices, lines, given.counter)
 
 
 if __name__ == "__main__":
