@@ -16,7 +16,7 @@ from fsmux.columns import Group, Packer
 from fsmux.errors import FsmuxError, ProtocolError
 from fsmux.files import listing
 from fsmux.files.comparing import digests
-from fsmux.files.unpacking import Failure, Unpacker
+from fsmux.files.unpacking import Unpacker
 from fsmux.limits import MAX_FILE_SIZE
 from fsmux.plan.walk import batches, preorder
 from fsmux.transfer.packs import receive_packs, send_pack
@@ -25,6 +25,7 @@ from fsmux.wire.messages import Ask, Digest, Digests, Failed, Fault, Fetch, List
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
+    from fsmux.files.terms import Failure
     from fsmux.handlers import Context
     from fsmux.mux.stream import Stream
     from fsmux.records import Parts

@@ -11,4 +11,7 @@ Everything here blocks and is called from worker threads; nothing here knows of 
     journal    the manifest, persisted                     lock       one writer per file
     resume     what of an unfinished file still holds      basis      an earlier version, to take ranges from
     sink       one file to be written                      ranges     loops over ranges of bytes
+    packing    packs of small files from the disk          unpacking  and to it
+    terms      what is kept of packs, and promised         holding    what packs are put together in, and its syncs
+    entries    one file or link after the other            standing   their final names, and what else is changed
 """

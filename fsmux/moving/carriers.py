@@ -20,7 +20,7 @@ from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Pa
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, from_code
 from fsmux.events import FilesDone, FilesLinked, Retrying
 from fsmux.files.packing import read_pack
-from fsmux.files.unpacking import Failure, Unpacker
+from fsmux.files.unpacking import Unpacker
 from fsmux.limits import PACK_BYTES, PACKS_AHEAD
 from fsmux.mux.service import all_of
 from fsmux.records import EVERYTHING, Durability, Kept, Parts, printable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 
     from fsmux.files.root import Root
+    from fsmux.files.terms import Failure
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account
     from fsmux.mux.connection import Connection

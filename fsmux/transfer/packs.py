@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from fsmux.columns import Group
     from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
-    from fsmux.files.unpacking import Failure, Unpacker
+    from fsmux.files.terms import Failure
+    from fsmux.files.unpacking import Unpacker
     from fsmux.mux.stream import Stream
     from fsmux.records import Parts
     from fsmux.transfer.disk import Disk

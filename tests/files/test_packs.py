@@ -28,13 +28,15 @@ from fsmux.files import listing
 from fsmux.files.packing import read_pack
 from fsmux.files.root import Root
 from fsmux.files.syscalls import OPEN_READ, Syscalls
-from fsmux.files.unpacking import WORTH_A_THREAD, Failure, Unpacker, _deal
+from fsmux.files.unpacking import WORTH_A_THREAD, Unpacker, _deal
 from fsmux.limits import SMALL_FILE
 from fsmux.records import Durability
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from fsmux.files.terms import Failure
 
 LEVELS = list(Durability)
 
@@ -289,7 +291,7 @@ def test_a_call_that_fails_leaves_nothing_partial(target: Path, level: Durabilit
     group, contents = regular((b"new", b"new"), (b"old", b"changed"))
     with Root.open(target, sys=sys) as root:
         unpacker = Unpacker(root, (), level)
-        unpacker._hold(root._state_at(root._top._fd, ()))
+        unpacker._holding.hold(root._state_at(root._top._fd, ()))
         sys.armed = True
         for share in unpacker.begin(1, [group], 1):
             unpacker.fill(share, memoryview(contents))

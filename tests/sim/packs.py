@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from zlib_ng.zlib_ng import crc32
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer, itself
-from fsmux.files.unpacking import Failure, Unpacker
+from fsmux.files.unpacking import Unpacker
 from fsmux.transfer.packs import WRITERS
 from tests.sim.device import FOLDER, LINK, START_NS
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from fsmux.files.root import Root
+    from fsmux.files.terms import Failure
     from fsmux.records import Durability, Parts
     from tests.sim.crash import Ledger
 

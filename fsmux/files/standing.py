@@ -1,0 +1,170 @@
+"""Groups of packs come to stand: files take their final names, others get one more, are removed or adjusted.
+
+Theory: each group is done through one descriptor of its directory, which was reached through no symbolic link.  An
+entry that fails is noted and the next one is done; what is raised is about the whole group.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act
+from fsmux.errors import FsmuxError, IntegrityError, NotFound
+from fsmux.files import names, sharing, tree
+from fsmux.files.attributes import set_xattrs
+from fsmux.files.entries import read_back
+from fsmux.files.syscalls import OPEN_READ
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fsmux.files.holding import Holding
+    from fsmux.files.ranges import Poll
+    from fsmux.files.terms import Staged, Terms
+
+
+class Standing:
+    """Has groups stand on these ``terms``, what is put together in reserved directories that are held.  Blocking."""
+
+    def __init__(self, terms: Terms, holding: Holding) -> None:
+        self._terms = terms
+        self._root = terms.root
+        self._sys = terms.sys
+        self._holding = holding
+        self._removed = False
+
+    def publish(self, one: Staged) -> None:
+        """Rename what was written."""
+        if not one.files:
+            return
+        assert one.state is not None
+        group, terms = one.group, self._terms
+        here, rename = self._holding.hold(one.state), self._sys.rename
+        lease = self._root.directory(terms.base + group.directory)
+        try:
+            with lease as directory:
+                for temporary, index in one.files:
+                    try:
+                        if terms.verify and group.modes[index] & KIND_BITS == REGULAR:
+                            read_back(terms, here, temporary, group, index)
+                        rename(here, temporary, directory, group.names[index])
+                    except OSError as error:
+                        with suppress(OSError):
+                            self._sys.unlink(here, temporary)
+                        terms.fail_entry(one, index, error)
+                    except IntegrityError as error:
+                        terms.fail_entry(one, index, error)
+        finally:
+            lease.close()
+
+    def discard(self, one: Staged) -> None:
+        """Remove what was written."""
+        for temporary, _ in one.files:
+            assert one.state is not None
+            with suppress(OSError):
+                self._sys.unlink(self._holding.hold(one.state), temporary)
+
+    def hold_linked(self, staged: Sequence[Staged]) -> None:
+        """Have the file systems synced on which files are to be linked: they may stand from earlier transfers."""
+        for one in staged if self._terms.together and self._terms.durable else ():
+            if one.group.act is Act.LINK:
+                with (
+                    suppress(FsmuxError, OSError),
+                    self._root.landing_in(self._terms.base + one.group.directory) as (_, state),
+                ):
+                    self._holding.hold(state)
+
+    def link(self, one: Staged) -> None:
+        """Give files that stand one more name."""
+        group, terms = one.group, self._terms
+        parent = terms.base + group.directory
+        names.check(parent)
+        names.check_in(parent, group.names)
+        with self._root.landing_in(parent) as (directory, state):
+            here = self._holding.hold(state)
+            for index, (name, first) in enumerate(zip(group.names, group.targets, strict=True)):
+                try:
+                    path = terms.base + tuple(first.split(b"/"))
+                    sharing.link(self._root, here, state.unique(), directory, name, path, sync=terms.settles)
+                except (OSError, FsmuxError) as error:
+                    terms.fail_entry(one, index, error)
+            if terms.settles:
+                self._root.settle(parent, directory)
+
+    def remove(self, one: Staged, poll: Poll | None) -> None:
+        """Remove names; what somebody else has removed is as good as removed by us."""
+        group, terms = one.group, self._terms
+        parent = terms.base + group.directory
+        names.check_in(parent, group.names)
+        try:
+            lease = self._root.directory(parent)
+        except NotFound:
+            return
+        try:
+            with lease as directory:
+                for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
+                    try:
+                        if mode & KIND_BITS == DIRECTORY:
+                            tree.remove(self._sys, directory, name, poll)
+                        else:
+                            self._sys.unlink(directory, name)
+                    except FileNotFoundError:
+                        pass
+                    except OSError as error:
+                        terms.fail_entry(one, index, error)
+                    if poll is not None:
+                        poll()
+                if terms.settles:
+                    self._sys.fsync(directory)
+        finally:
+            lease.close()
+        self._removed = True
+
+    def sync_removed(self) -> None:
+        """Removals have no reserved directory that would be synced for them."""
+        removed, self._removed = self._removed, False
+        if not removed or not self._terms.together or not self._holding.empty:
+            return
+        with suppress(OSError, FsmuxError):  # what is lost of a removal comes back, and is removed by the next run
+            lease = self._root.directory(self._terms.base)
+            try:
+                with lease as directory:
+                    self._sys.syncfs(directory)
+            finally:
+                lease.close()
+
+    def adjust(self, one: Staged) -> None:
+        """Set what is kept of a directory, or of files in it."""
+        group = one.group
+        if group.itself and not group.directory:
+            self._holding.let_go()  # or removing the reserved directory from it would be its last change
+        lease = self._root.directory(self._terms.base + group.directory)
+        try:
+            with lease as directory:
+                if group.itself:
+                    self._set(directory, one, 0)
+                for index, name in enumerate(group.names):
+                    try:
+                        fd = self._sys.openat(directory, name, OPEN_READ)
+                        try:
+                            self._set(fd, one, index)
+                        finally:
+                            self._sys.close(fd)
+                    except OSError as error:
+                        self._terms.fail_entry(one, index, error)
+        finally:
+            lease.close()
+
+    def _set(self, fd: int, one: Staged, index: int) -> None:
+        group, terms, sys = one.group, self._terms, self._sys
+        if (owner := terms.owner(group, index)) is not None:
+            sys.fchown(fd, *divmod(owner, 2**32))
+        if terms.kept.perms:
+            sys.fchmod(fd, group.modes[index] & 0o777)
+        if (xattrs := terms.xattrs(group, index)) is not None and (
+            refused := set_xattrs(sys, fd, xattrs, terms.namespaces)
+        ) is not None:
+            terms.note_refused(one, index, refused)
+        if terms.kept.times:
+            sys.futime(fd, group.mtimes[index])
