@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -24,12 +25,16 @@ from fsmux.events import (
     Summary,
     Warned,
 )  # fmt: skip
+from fsmux.files.leftovers import ABANDONED_SECONDS
+from fsmux.files.root import Root
 from fsmux.files.sink import Sink
+from fsmux.files.syscalls import Syscalls
 from fsmux.files.unpacking import Unpacker
 from fsmux.job import Job, Options
 from fsmux.limits import KIB, MIB
 from fsmux.records import Durability, printable
 from fsmux.urls import Local, Remote, parse_remote
+from tests.files.test_leftovers import leave_unfinished, loose_file
 from tests.transfer.kit import Side, content, descriptors, facing, state_of
 
 if TYPE_CHECKING:
@@ -423,3 +428,23 @@ async def test_a_slash_at_the_end_of_a_remote_path_means_the_contents(served: Pa
     assert (there / "contents/file").read_bytes() == b"content"
     assert (there / "named/d/file").read_bytes() == b"content"
     assert (served / "new/file").read_bytes() == b"content"
+
+
+# ---- what others have left -----------------------------------------------------------------------------------------
+
+
+async def test_a_transfer_sweeps_its_destination(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever side that is: temporary files of who lives no more at once, unfinished ones when their time is over."""
+    (case.source / "file").write_bytes(b"content")
+    with Root.open(case.target) as root:
+        leave_unfinished(root)
+    loose = loose_file(case.target)
+    await case.run("file", "copy", dry_run=True)
+    assert loose.exists()
+    await case.run("file", "copy")
+    assert not loose.exists()
+    assert len(state_of(case.target)) == 2
+    monkeypatch.setattr(Syscalls, "now_ns", lambda self: time.time_ns() + round(ABANDONED_SECONDS * 1e9))
+    await case.run("file", "another")
+    assert state_of(case.target) == set()
+    assert (case.target / "another").read_bytes() == b"content"

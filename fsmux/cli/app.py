@@ -301,7 +301,7 @@ def clean(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show and remove what interrupted transfers have left. Without it a server does so, after 14 days."""
+    """Show and remove what interrupted transfers have left. Without it the next transfer does so, after 14 days."""
     from fsmux.cli import clean as command
 
     options = command.CleanOptions(directory, dry_run, all, older_than, json, verbosity(0, quiet))

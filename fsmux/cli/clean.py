@@ -10,7 +10,7 @@ from msgspec import Struct
 from fsmux.cli.wording import count_files, json_line
 from fsmux.errors import UsageError
 from fsmux.files import leftovers
-from fsmux.files.leftovers import ABANDONED_SECONDS, LOOSE_SECONDS, Leftover
+from fsmux.files.leftovers import ABANDONED_SECONDS, Leftover
 from fsmux.files.root import Root
 from fsmux.records import printable
 from fsmux.units import format_bytes, format_duration
@@ -40,7 +40,7 @@ def run(options: CleanOptions) -> int:
         now_ns = root.sys.now_ns()
         for leftover in leftovers.find(root):
             age = leftover.age(now_ns)
-            least = limit if limit is not None else LOOSE_SECONDS if leftover.loose else ABANDONED_SECONDS
+            least = limit if limit is not None else float("-inf") if leftover.loose else ABANDONED_SECONDS
             if leftovers.in_use(root, leftover):
                 done = "in use"
             elif age < least:
@@ -71,6 +71,8 @@ def parse_age(text: str) -> float:
 def _line(leftover: Leftover, age: float, done: str) -> str:
     name = printable(leftover.parts) if leftover.parts else "(unknown)"
     held = f"{format_bytes(leftover.held)} of {format_bytes(leftover.size)}" if leftover.parts else "a temporary file"
+    if leftover.loose:
+        held = f"temporary, {count_files(len(leftover.names) - 1)}"
     return f"{name}: {held}, {format_bytes(leftover.disk)} on disk, {format_duration(age)} old: {done}"
 
 

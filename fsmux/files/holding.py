@@ -12,11 +12,12 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fsmux.errors import FsmuxError, from_os_error
+from fsmux.errors import from_os_error
 from fsmux.files.state import Pin
-from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_EXCLUSIVE
+from fsmux.files.syscalls import OPEN_DIRECTORY
 
 if TYPE_CHECKING:
+    from fsmux.errors import FsmuxError
     from fsmux.files.state import StateDir
     from fsmux.files.syscalls import Syscalls
 
@@ -29,7 +30,6 @@ class _Held(NamedTuple):
 
     pin: Pin
     fd: int
-    guard: bytes
 
 
 class Holding:
@@ -56,14 +56,12 @@ class Holding:
         return held.fd
 
     def _take(self, state: StateDir) -> _Held:
-        pin, guard = Pin(state), state.unique()
+        pin = Pin(state)
         try:
-            self._sys.close(state.create(guard, OPEN_EXCLUSIVE))
+            state.guard()
             with state.hold() as here:
-                return _Held(pin, self._sys.openat(here, b".", OPEN_DIRECTORY), guard)
+                return _Held(pin, self._sys.openat(here, b".", OPEN_DIRECTORY))
         except BaseException:
-            with suppress(OSError, FsmuxError):
-                state.unlink(guard)
             pin.release()
             raise
 
@@ -81,9 +79,7 @@ class Holding:
     def let_go(self) -> None:
         """Let the reserved directories be removed. Their descriptors stay: what was written is still to be synced."""
         held, self._held = self._held, {}
-        for state, (pin, fd, guard) in held.items():
-            with suppress(OSError):
-                self._sys.unlink(fd, guard)
+        for state, (pin, fd) in held.items():
             self._left[state] = fd
             pin.release()
 

@@ -1,16 +1,15 @@
 """What interrupted sessions left in the reserved directory, and removing it when nobody will come back for it.
 
-Theory: whatever is in use is locked: the journal of a file in chunks, or the temporary file itself.  So what can be
-locked belongs to nobody who lives.  It is removed under its lock, the part before the journal, so that whoever begins
-anew meanwhile is either turned away or finds nothing.  The journal is what other sessions lock, so it goes last.
+Theory: whatever is in use is locked: the journal of a file in chunks, or the guard of temporary files (:mod:`.state`).
+So what can be locked belongs to nobody who lives.  It is removed under its lock, the part before the journal, so that
+whoever begins anew meanwhile is either turned away or finds nothing.  What others lock goes last.
 
-How long something may lie there is told by the time of its last change.  A temporary file of one chunk is of no use to
-a later session and is kept only as long as its owner may not have come to lock it yet.
+An unfinished file is of use to a later session; the time of its last change tells how long it lies there.  Temporary
+files are of no use to anybody but who made them: without a guard that somebody has locked they are removed at once.
 """
 
 from __future__ import annotations
 
-import errno
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -23,7 +22,8 @@ from fsmux.files.journal import MAX_JOURNAL, Log, parse
 from fsmux.files.lease import Lease
 from fsmux.files.names import RESERVED
 from fsmux.files.naming import named
-from fsmux.files.syscalls import OPEN_READ
+from fsmux.files.state import GUARD, TEMPORARY
+from fsmux.files.syscalls import OPEN_READ, OPEN_WRITE
 
 if TYPE_CHECKING:
     import os
@@ -37,16 +37,14 @@ if TYPE_CHECKING:
 ABANDONED_SECONDS: Final = 14 * 86_400.0
 """Seconds after which an unfinished file is given up: longer than any journey, shorter than a disk takes to fill up."""
 
-LOOSE_SECONDS: Final = 3_600.0
-"""Seconds after which an unlocked temporary file is: its owner locks it at once, unless it is stopped just then."""
-
-_JOURNAL, _PART, _LOOSE = b".journal", b".part", b".tmp"
+_JOURNAL, _PART = b".journal", b".part"
 
 
 class Leftover(Struct, frozen=True):
     """Something unfinished.  ``parts`` is where it was to go, () if nothing says so any more."""
 
-    stem: bytes
+    names: tuple[bytes, ...]
+    """Its files, in the order in which they are to be removed; whoever uses it has the last one locked."""
     parts: Parts
     size: int
     """Bytes of the whole file, as far as they are known."""
@@ -57,26 +55,25 @@ class Leftover(Struct, frozen=True):
     changed_ns: int
     """When something of it was last changed, in nanoseconds since 1970."""
     loose: bool
-    """Whether it is a temporary file without a journal."""
+    """Whether these are the temporary files of one guard: of no use to a later session."""
 
     def age(self, now_ns: int) -> float:
         """Seconds since its last change."""
         return (now_ns - self.changed_ns) / 1_000_000_000
 
-    @property
-    def names(self) -> tuple[bytes, ...]:
-        """Its files, in the order in which they are to be removed."""
-        return (self.stem + _LOOSE,) if self.loose else (self.stem + _PART, self.stem + _JOURNAL)
-
 
 def find(root: Root) -> list[Leftover]:
     """All that is unfinished at the top of ``root``, the oldest first, in use or not.  Changes nothing."""
     with named(()):
-        facts = root.existing((RESERVED,))
-        if facts is None or not stat.S_ISDIR(facts.st_mode):
+        if not _may_be_there(root):
             return []
-    with named(()), root.landing(()) as pin:
-        return sorted(_found(root.sys, pin.state, told=True), key=lambda leftover: leftover.changed_ns)
+        with root.landing(()) as pin:
+            return sorted(_found(root.sys, pin.state, told=True), key=lambda leftover: leftover.changed_ns)
+
+
+def _may_be_there(root: Root) -> bool:
+    facts = root.existing((RESERVED,))
+    return facts is not None and stat.S_ISDIR(facts.st_mode)
 
 
 def remove(root: Root, leftover: Leftover) -> bool:
@@ -98,12 +95,20 @@ def in_use(root: Root, leftover: Leftover) -> bool:
         return False
 
 
+def sweep_top(root: Root) -> None:
+    """As :func:`sweep`, at the top of ``root``, which stays as it is if nothing is unfinished there."""
+    with suppress(OSError, FsmuxError):
+        if _may_be_there(root):
+            with root.landing(()) as pin:
+                sweep(root.sys, pin.state)
+
+
 def sweep(sys: Syscalls, state: StateDir) -> None:
-    """Remove what was abandoned long ago.  Never fails: whoever calls it has something else to do."""
+    """Remove what is of use to nobody, and what was abandoned long ago.  Never fails: its callers have more to do."""
     with suppress(OSError, FsmuxError):
         now_ns = sys.now_ns()
         for leftover in _found(sys, state, told=False):
-            if leftover.age(now_ns) >= (LOOSE_SECONDS if leftover.loose else ABANDONED_SECONDS):
+            if leftover.loose or leftover.age(now_ns) >= ABANDONED_SECONDS:
                 with suppress(OSError, FsmuxError):
                     _remove(sys, state, leftover)
 
@@ -113,21 +118,32 @@ def _found(sys: Syscalls, state: StateDir, *, told: bool) -> Iterator[Leftover]:
     stems: dict[bytes, dict[bytes, os.stat_result]] = {}
     with state.hold() as directory:
         for name in _names(sys, directory):
-            stem, dot, ending = name.rpartition(b".")
-            if dot and dot + ending in (_JOURNAL, _PART, _LOOSE):
+            if of := _belongs_to(name):
                 with suppress(FileNotFoundError):
-                    stems.setdefault(stem, {})[dot + ending] = sys.stat(directory, name)
-    for stem, files in stems.items():
-        log = _read(sys, state, stem + _JOURNAL) if told and _JOURNAL in files else None
+                    stems.setdefault(of, {})[name] = sys.stat(directory, name)
+    for last, files in stems.items():
+        loose = last.endswith(GUARD)
+        log = _read(sys, state, last) if told and not loose and last in files else None
         yield Leftover(
-            stem,
+            (*sorted(files.keys() - {last}), last),
             tuple(log.header.destination.split(b"\0")) if log is not None else (),
             log.header.identity.size if log is not None else 0,
             _held(log) if log is not None else 0,
             sum(facts.st_blocks * 512 for facts in files.values()),
             max(facts.st_ctime_ns for facts in files.values()),  # the mtime may be the source's
-            loose=_LOOSE in files,
+            loose,
         )
+
+
+def _belongs_to(name: bytes) -> bytes:
+    """The journal or guard that tells whether a file is in use; empty if it is none of ours."""
+    stem, dot, ending = name.rpartition(b".")
+    ending = dot + ending
+    if ending in (_JOURNAL, _PART):
+        return stem + _JOURNAL
+    if ending == TEMPORARY:
+        return stem.partition(b"-")[0] + GUARD
+    return name if ending == GUARD else b""
 
 
 def _names(sys: Syscalls, directory: int) -> list[bytes]:
@@ -164,7 +180,7 @@ def _held(log: Log) -> int:
 def _locked(sys: Syscalls, state: StateDir, leftover: Leftover) -> Lease:
     """The lock of it; :class:`Busy` if it is in use."""
     with state.hold() as directory:
-        lease = Lease(sys.openat(directory, leftover.names[-1], OPEN_READ), sys)
+        lease = Lease(sys.openat(directory, leftover.names[-1], OPEN_WRITE), sys)
     try:
         with lease.hold() as fd:
             sys.lock(fd)
@@ -185,7 +201,7 @@ def _remove(sys: Syscalls, state: StateDir, leftover: Leftover) -> bool:
         return False
     try:
         with state.hold() as directory:
-            for name in leftover.names[:1] if made else leftover.names:
+            for name in leftover.names[:-1] if made else leftover.names:
                 with suppress(FileNotFoundError):
                     if sys.stat(directory, name).st_ctime_ns > leftover.changed_ns:
                         return False
@@ -197,15 +213,16 @@ def _remove(sys: Syscalls, state: StateDir, leftover: Leftover) -> bool:
 
 
 def _remove_loose(sys: Syscalls, state: StateDir, leftover: Leftover) -> bool:
+    lease = None
     try:
-        lease = _locked(sys, state, leftover)
+        with suppress(FileNotFoundError):  # its owner has ended since, or its name was lost with the power
+            lease = _locked(sys, state, leftover)
     except Busy:
         return False
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ELOOP):
-            raise
-        lease = None  # it is gone, or it is a symbolic link, which nobody can lock
-    state.unlink(leftover.names[0])
-    if lease is not None:
-        lease.close()
+    try:
+        for name in leftover.names:
+            state.unlink(name)
+    finally:
+        if lease is not None:
+            lease.close()
     return True

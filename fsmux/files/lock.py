@@ -1,8 +1,9 @@
-"""One writer per unfinished file.
+"""One writer per unfinished file, and one owner of temporary ones.
 
-Theory: the lock is the ``flock`` of the journal, so it ends with the process that holds it, however that ends.  A lock
-on an inode says nothing about the name; the last holder may have removed the file between our opening and our locking
-it.  So after locking we look whether the name still leads to what we locked, and else begin again.
+Theory: the lock is the ``flock`` of the journal, or of a guard (:mod:`.state`), so it ends with the process that holds
+it, however that ends.  A lock on an inode says nothing about the name; the last holder may have removed the file
+between our opening and our locking it.  So after locking we look whether the name still leads to what we locked, and
+else begin again.
 """
 
 from __future__ import annotations
@@ -22,14 +23,26 @@ if TYPE_CHECKING:
 
 _RETRIES: Final = 100
 
+_NO_LOCKS: Final = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK))
+"""What a file system says that has no locks."""
 
-def acquire(sys: Syscalls, state: StateDir, name: bytes, shown: str) -> tuple[Lease, bool]:
-    """The locked journal ``name`` and whether it was made for us.  :class:`Busy` if somebody else has it."""
+
+def acquire(
+    sys: Syscalls, state: StateDir, name: bytes, shown: str, *, if_possible: bool = False
+) -> tuple[Lease, bool]:
+    """The locked file ``name`` and whether it was made for us.  :class:`Busy` if somebody else has it.
+
+    With ``if_possible`` it stays unlocked on a file system that has no locks; there nobody else can lock it, either.
+    """
     for _ in range(_RETRIES):
         lease, made = _open(sys, state, name)
         try:
             with lease.hold() as fd:
-                sys.lock(fd)
+                try:
+                    sys.lock(fd)
+                except OSError as error:
+                    if not if_possible or error.errno not in _NO_LOCKS:
+                        raise
                 if _leads_to(sys, state, name, fd):
                     return lease, made
         except BlockingIOError:

@@ -58,17 +58,9 @@ class Place(Struct):
 
 
 def open_single(sys: Syscalls, state: StateDir, manifest: Manifest) -> Place:
-    """For a file of at most one chunk: there is nothing to resume, so there is no journal and no fixed name.
-
-    The lock keeps it from being taken for a leftover; a file system without locks has to do without.
-    """
-    while True:
-        name = state.unique()
-        with suppress(FileExistsError):
-            fd = state.create(name, OPEN_EXCLUSIVE)
-            with suppress(OSError):
-                sys.lock(fd)
-            return Place(Lease(fd, sys), name, manifest)
+    """For a file of at most one chunk: there is nothing to resume, so there is no journal and no fixed name."""
+    name = state.unique()
+    return Place(Lease(state.create(name, OPEN_EXCLUSIVE), sys), name, manifest)
 
 
 def has_journal(sys: Syscalls, state: StateDir, parts: Parts, owner: bytes) -> bool:

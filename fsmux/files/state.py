@@ -4,6 +4,10 @@ Theory: a rename is atomic only within one file system, so each file system that
 own, at the top of it as seen from the root.  It is made when the first unfinished file needs it and removed when the
 last one is gone; whoever needs it in between holds a *pin*.  It must be a real directory of our own user: a planted
 link or somebody else's directory is refused, because everything in it is trusted.
+
+Temporary files have names that nobody comes back to.  All that begin alike belong to one *guard*, a file that is there
+before the first of them, and locked for as long as its owner lives: so anybody can tell for certain whether they are
+of use to somebody (:mod:`.leftovers`).  A guard that was let go is never taken up again.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from fsmux.errors import AccessError, StorageError
+from fsmux.errors import AccessError, Busy, FsmuxError, StorageError
+from fsmux.files import lock
 from fsmux.files.lease import Lease
 from fsmux.files.names import RESERVED
 from fsmux.files.syscalls import OPEN_DIRECTORY
@@ -27,6 +32,13 @@ _RETRIES: Final = 100
 """Times that somebody else may remove the empty directory just when it was about to be used."""
 
 
+TEMPORARY: Final = b".tmp"
+"""How names of temporary files end; they begin with the name of their guard and a dash."""
+
+GUARD: Final = b".guard"
+"""How names of guards end."""
+
+
 class StateDir:
     """One reserved directory.  Its descriptor is open while it has pins."""
 
@@ -34,10 +46,10 @@ class StateDir:
         """``home`` is a descriptor of the directory that holds it, and is owned from here on."""
         self._sys = sys
         self._home = Lease(home, sys)
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # opening it anew may be part of making a guard
         self._pins = 0
         self._lease: Lease | None = None
-        self._prefix = sys.random(8).hex().encode()
+        self._guard: tuple[bytes, Lease] | None = None
         self._count = 0
         self._closing = False
         self.reserves = True
@@ -58,6 +70,7 @@ class StateDir:
             self._pins -= 1
             if self._pins:
                 return
+            self._let_go()
             lease, self._lease = self._lease, None
             if lease is not None:
                 lease.close()
@@ -95,10 +108,31 @@ class StateDir:
         raise StorageError("the directory of unfinished files is being removed again and again")
 
     def unique(self) -> bytes:
-        """A name that nobody else has: a random number of this object's own and a count."""
+        """A name for a temporary file that nobody else has: that of our guard, and a count."""
         with self._mutex:
             self._count += 1
-            return b"%s-%x.tmp" % (self._prefix, self._count)
+            return b"%s-%x%s" % (self.guard(), self._count, TEMPORARY)
+
+    def guard(self) -> bytes:
+        """From here on nobody removes the directory, nor what has a :meth:`unique` name, while it is pinned."""
+        with self._mutex:
+            if self._guard is None:
+                self._guard = self._guarded()
+            return self._guard[0]
+
+    def _guarded(self) -> tuple[bytes, Lease]:
+        for _ in range(_RETRIES):
+            name = self._sys.random(8).hex().encode()
+            with suppress(Busy):  # somebody sweeps, and has found it before we had locked it
+                return name, lock.acquire(self._sys, self, name + GUARD, "a guard", if_possible=True)[0]
+        raise StorageError("the directory of unfinished files is being swept again and again")
+
+    def _let_go(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            with suppress(OSError, FsmuxError):
+                self.unlink(guard[0] + GUARD)
+            guard[1].close()
 
     def unlink(self, name: bytes) -> None:
         """Remove ``name``; it may be gone."""

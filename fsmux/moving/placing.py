@@ -14,6 +14,7 @@ from msgspec import structs
 from msgspec.structs import replace
 
 from fsmux.errors import NotFound, Unsupported, UsageError
+from fsmux.files import leftovers
 from fsmux.files.names import RESERVED
 from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.report import name_of
@@ -183,7 +184,10 @@ class Placing:
             await trio.Path(path).mkdir(parents=True, exist_ok=True)
         elif not await trio.Path(path).is_dir():
             return LocalSite(self._attempt.client, self._attempt.lanes, None), name
-        return self._asking(await local_site(self._attempt.client, self._attempt.lanes, path, open_roots)), name
+        site = await local_site(self._attempt.client, self._attempt.lanes, path, open_roots)
+        if not self._attempt.options.dry_run:
+            await self._attempt.client.disk.meta(leftovers.sweep_top, site.root)
+        return self._asking(site), name
 
 
 def _surely_fresh(destination: Local, name: bytes) -> bool:

@@ -25,20 +25,24 @@ DAY = 86_400.0
 
 @pytest.fixture
 def left(tmp_path: Path) -> Path:
-    """A directory with an unfinished file and a temporary one."""
+    """A directory with an unfinished file and temporary ones."""
     with Root.open(tmp_path) as root:
         leave_unfinished(root)
-    loose_file(tmp_path)
+    for name in ("0123.guard", "0123-1.tmp", "0123-2.tmp"):
+        loose_file(tmp_path, name)
     return tmp_path
 
 
-def test_nothing_is_removed_before_its_time(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_that_is_of_use_is_removed_before_its_time(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("clean", str(left)) == 0
-    assert len(state_of(left)) == 3
+    assert len(state_of(left)) == 2
     out, err = capsys.readouterr()
-    assert [line.rpartition(": ")[2] for line in out.splitlines()] == ["kept", "kept"]
+    assert [line.rpartition(": ")[2] for line in out.splitlines()] == ["kept", "removed"]
     assert out.startswith("new/file: 129 KiB of 321 KiB, ")
-    assert err == "fsmux: 0 files removed, 0 B\n"
+    assert "\n(unknown): temporary, 2 files, " in out
+    assert err.startswith("fsmux: 1 file removed, ")
+    assert call("clean", str(left)) == 0
+    assert capsys.readouterr().err == "fsmux: 0 files removed, 0 B\n"
 
 
 @pytest.mark.parametrize("how", [["--all"], ["--older-than", "0s"]])
@@ -56,13 +60,13 @@ def test_a_rehearsal_removes_nothing(left: Path, capsys: pytest.CaptureFixture[s
 def test_what_was_abandoned_is_removed(left: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Syscalls, "now_ns", lambda self: time.time_ns() + round(14 * DAY * 1e9))
     assert call("clean", "-q", "--older-than", "15d", str(left)) == 0
-    assert len(state_of(left)) == 3
+    assert len(state_of(left)) == 5
     assert call("clean", "-q", str(left)) == 0
     assert os.listdir(left) == []
 
 
 def test_objects_for_programs(left: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("clean", "--json", "-q", str(left)) == 0
+    assert call("clean", "--json", "-q", "--older-than", "1d", str(left)) == 0
     big, small = map(json.loads, capsys.readouterr().out.splitlines())
     assert (big["event"], big["v"], big["path"], big["state"]) == ("leftover", 1, "new/file", "kept")
     assert (big["bytes"], big["bytes_held"]) == (5 * 65536 + 777, 2 * 65536 + 777)

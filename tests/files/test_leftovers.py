@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from zlib_ng.zlib_ng import crc32
 
+from fsmux.columns import REGULAR, Group
 from fsmux.errors import Busy
 from fsmux.files import leftovers
-from fsmux.files.leftovers import ABANDONED_SECONDS, LOOSE_SECONDS
+from fsmux.files.leftovers import ABANDONED_SECONDS
 from fsmux.files.root import Root
 from fsmux.files.syscalls import Syscalls
+from fsmux.files.unpacking import Unpacker
+from fsmux.records import Durability
 from tests.files.faults import Faulty
 from tests.files.test_sink import CHUNK, DATA, begin, fill, state_of
 
@@ -71,6 +77,7 @@ def test_what_is_removed_is_gone_and_the_directory_too(root: Root, top: Path) ->
     loose_file(top)
     found = leftovers.find(root)
     assert [leftover.loose for leftover in found] == [False, True]
+    assert [len(leftover.names) for leftover in found] == [2, 2]
     assert all(leftovers.remove(root, leftover) for leftover in found)
     assert os.listdir(top) == []
     assert leftovers.remove(root, found[1])  # gone is gone
@@ -100,11 +107,6 @@ def test_what_was_gone_on_with_meanwhile_stays(root: Root, top: Path) -> None:
 
 def test_keeping_state_removes_what_was_abandoned_long_ago(root: Root, top: Path) -> None:
     leave_unfinished(root)
-    loose_file(top)
-    sweep(top, LOOSE_SECONDS - 60)
-    assert len(state_of(top)) == 3
-    sweep(top, LOOSE_SECONDS)
-    assert len(state_of(top)) == 2
     sweep(top, ABANDONED_SECONDS - 60)
     assert len(state_of(top)) == 2
     sweep(top, ABANDONED_SECONDS)
@@ -130,14 +132,80 @@ def test_what_is_no_journal_is_removed_as_well_and_what_is_not_ours_is_not(root:
     assert state_of(top) == ["notes"]
 
 
-def test_nothing_is_taken_from_who_holds_the_lock_of_a_leftover(root: Root, top: Path) -> None:
-    path = loose_file(top)
-    with path.open() as file:
+def test_temporary_files_stay_as_long_as_their_guard_is_locked_and_no_longer(root: Root, top: Path) -> None:
+    files = [loose_file(top, f"0123-{number}.tmp") for number in range(3)]
+    guard = loose_file(top, "0123.guard")
+    others = [loose_file(top, "4567-1.tmp"), loose_file(top, "89ab.guard")]
+    with guard.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        sweep(top, ABANDONED_SECONDS)
-        assert path.exists()
-    sweep(top, ABANDONED_SECONDS)
-    assert not path.exists()
+        sweep(top, 10 * ABANDONED_SECONDS)
+        assert all(path.exists() for path in (*files, guard))
+        assert not any(path.exists() for path in others)
+        (found,) = leftovers.find(root)
+        assert (len(found.names), leftovers.in_use(root, found), leftovers.remove(root, found)) == (4, True, False)
+    sweep(top, 0)
+    assert os.listdir(top) == []
+
+
+def test_many_files_in_a_pack_are_not_swept_while_they_are_written(root: Root, top: Path) -> None:
+    """However long ago they were, by whatever process; and what it leaves when it ends before its commit, at once."""
+    group = Group((), [b"a", b"b"], [1, 2], [7, 7], [REGULAR | 0o644] * 2)
+    contents = b"abb"
+    group.crcs = [crc32(b"a"), crc32(b"bb")]
+    unpacker = Unpacker(root, (), Durability.BATCH)
+    for share in unpacker.begin(0, [group], 1):
+        unpacker.fill(share, memoryview(contents))
+    assert len(state_of(top)) == 3
+    sweep(top, 10 * ABANDONED_SECONDS)
+    assert len(state_of(top)) == 3
+    abandoned = top.with_name("abandoned")
+    shutil.copytree(top, abandoned)  # as a process leaves it that was killed now
+    assert unpacker.commit() == []
+    unpacker.close()
+    assert {path.name: path.read_bytes() for path in top.iterdir()} == {"a": b"a", "b": b"bb"}
+    sweep(abandoned, 0)
+    assert os.listdir(abandoned) == []
+
+
+@pytest.mark.parametrize("still_held", [False, True])
+def test_a_guard_that_is_swept_before_it_is_locked_is_not_relied_on(top: Path, still_held: bool) -> None:
+    """Between making it and locking it somebody else may find it, lock it and remove it, or still hold it."""
+    held: list[int] = []
+
+    class Between(Syscalls):
+        def lock(self, fd: int) -> None:
+            if not held:
+                (guard,) = (top / ".fsmux").glob("*.guard")
+                held.append(os.open(guard, os.O_RDWR))
+                fcntl.flock(held[0], fcntl.LOCK_EX)
+                if not still_held:
+                    guard.unlink()
+                    os.close(held[0])
+            super().lock(fd)
+
+    with Root.open(top, sys=Between()) as root:
+        sink = begin(root, b"small")
+        if still_held:
+            os.close(held[0])
+        sweep(top, 0)
+        assert len(state_of(top)) == 2
+        fill(sink, b"small")
+        sink.commit()
+    assert os.listdir(top) == ["file"]
+
+
+def test_a_file_system_without_locks_has_to_do_without(top: Path) -> None:
+    class NoLocks(Syscalls):
+        def lock(self, fd: int) -> None:
+            raise OSError(errno.ENOLCK, "no locks")
+
+    with Root.open(top, sys=NoLocks()) as root:
+        sink = begin(root, b"small")
+        with Root.open(top, sys=NoLocks()) as other, other.keep_state():
+            assert len(state_of(top)) == 2  # nobody can tell whether it is in use
+        fill(sink, b"small")
+        sink.commit()
+    assert os.listdir(top) == ["file"]
 
 
 def test_a_sweep_that_fails_keeps_nobody_from_receiving(top: Path) -> None:

@@ -124,16 +124,46 @@ def not_given_back() -> None:
         sink.close()
 
 
+def swept_while_packs_are_written() -> None:
+    """By another process, however long that takes; and then they can be committed."""
+    for linux in (TELLING_LINUX, QUIET_LINUX):
+        device = Device()
+        device.linux = linux
+
+        def sweep(device: Device = device) -> None:
+            device.now_ns += round(10 * leftovers.ABANDONED_SECONDS * 1e9)
+            with Root.open("", sys=SimSyscalls(device, 1)) as other:
+                leftovers.sweep_top(other)
+
+        with Root.open("", sys=SimSyscalls(device)) as root:
+            if unpack(root, Ledger(), TREE, Durability.BATCH, together=9, filled=sweep):
+                raise Wrong("files of a pack were swept away before they were committed")
+
+
 def swept_when_abandoned() -> None:
-    """What a killed process left of a small file is gone after a while, once somebody receives files there."""
+    """What a killed process left of small files is gone at once, once somebody receives files there."""
+
+    class Killed(Exception):
+        pass
+
+    def kill() -> None:
+        left.append(device.fork())
+        raise Killed
+
+    device, left = Device(), list[Device]()
+    device.linux = TELLING_LINUX
+    with Root.open("", sys=SimSyscalls(device)) as root, suppress(Killed):
+        unpack(root, Ledger(), TREE, Durability.BATCH, together=9, filled=kill)
     device = Device()
     with Root.open("", sys=SimSyscalls(device)) as root, start(root, NAME, SMALL, Durability.BATCH):
-        device = device.fork()
-    device.now_ns += round(2 * leftovers.LOOSE_SECONDS * 1e9)
-    with Root.open("", sys=SimSyscalls(device)) as root, root.keep_state():
-        pass
-    if RESERVED in device.root.entries:
-        raise Wrong("an abandoned file was not swept away")
+        left.append(device.fork())
+    for device in left:
+        if len(device.root.entries[RESERVED].entries) < 2:
+            raise Wrong("nothing was left to be swept")
+        with Root.open("", sys=SimSyscalls(device)) as root:
+            leftovers.sweep_top(root)
+        if RESERVED in device.root.entries:
+            raise Wrong("what was abandoned was not swept away")
 
 
 class _PartAhead(Chooser):
@@ -247,5 +277,6 @@ GUARDS: Final = (
     two_sessions,
     closed_while_used,
     swept_while_used,
+    swept_while_packs_are_written,
     swept_when_abandoned,
 )

@@ -201,9 +201,9 @@ def descriptors() -> set[str]:
 
 
 def state_of(root: Path) -> set[str]:
-    """Names in the directory where unfinished files are kept."""
+    """Names in the directory where unfinished files are kept, but for the guards of who keeps it open."""
     kept = root / ".fsmux"
-    return {path.name for path in kept.iterdir()} if kept.exists() else set()
+    return {path.name for path in kept.iterdir() if path.suffix != ".guard"} if kept.exists() else set()
 
 
 def content(size: int, seed: int = 1) -> bytes:
