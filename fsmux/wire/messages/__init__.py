@@ -1,8 +1,8 @@
 """Control messages: frozen records here, protobuf on the wire, nothing untrusted in between.
 
-Strategy: ``types.py`` has the records, ``builders.py`` and ``readers.py`` turn them into generated protobuf messages
-and back, ``checks.py`` holds the rules that every value from a peer must keep, and ``pages.py`` cuts long lists into
-messages that fit a frame.  Nobody outside this package sees a protobuf object.
+Strategy: ``connection.py`` and ``types.py`` have the records, ``builders.py`` and ``readers.py`` turn them into
+generated protobuf messages and back, ``checks.py`` holds the rules that every value from a peer must keep, and
+``pages.py`` cuts long lists into messages that fit a frame.  Nobody outside this package sees a protobuf object.
 """
 
 from __future__ import annotations
@@ -25,31 +25,26 @@ from fsmux.records import Attrs, Durability, Extent, Identity, Kind
 from fsmux.wire.frames import Cmd
 from fsmux.wire.messages.builders import BUILDERS
 from fsmux.wire.messages.checks import JOIN_SIZE
+from fsmux.wire.messages.connection import Auth, Credit, Error, Fault, Goaway, Hello, Pace, Ping, Pong, Reset
 from fsmux.wire.messages.pages import pages
 from fsmux.wire.messages.readers import READERS
 from fsmux.wire.messages.types import (
     Again,
     Ask,
-    Auth,
     Chunk,
     Close,
     Committed,
     Create,
-    Credit,
     Digest,
     Digests,
     Entries,
     Entry,
-    Error,
     Failed,
-    Fault,
     Fetch,
     Finish,
     Get,
-    Goaway,
     Have,
     Haves,
-    Hello,
     Keep,
     List,
     Listed,
@@ -59,17 +54,13 @@ from fsmux.wire.messages.types import (
     Offer,
     Ok,
     Open,
-    Pace,
     Pack,
     Packed,
-    Ping,
-    Pong,
     Put,
     Read,
     ReadDone,
     Remove,
     Rename,
-    Reset,
     SetAttrs,
     Span,
     Stat,

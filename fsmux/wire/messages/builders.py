@@ -14,6 +14,7 @@ from fsmux.limits import KIB, MAX_CONTROL_PAYLOAD
 from fsmux.records import Attrs, Extent, Identity, Parts, Xattrs, printable
 from fsmux.wire._pb2 import fsmux_pb2 as pb
 from fsmux.wire.messages import checks
+from fsmux.wire.messages import connection as c
 from fsmux.wire.messages import types as t
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _text(text: str) -> str:
     return (text if text.isprintable() else printable(text))[: checks.MAX_TEXT]
 
 
-def _fault(m: t.Fault) -> pb.Fault:
+def _fault(m: c.Fault) -> pb.Fault:
     return pb.Fault(code=m.code, text=_text(m.text))
 
 
@@ -82,7 +83,7 @@ def _extents(ranges: Iterable[Extent]) -> list[pb.Extent]:
     return [pb.Extent(offset=offset, length=length) for offset, length in ranges]
 
 
-def _hello(m: t.Hello) -> pb.Hello:
+def _hello(m: c.Hello) -> pb.Hello:
     return pb.Hello(
         min_version=m.min_version,
         max_version=m.max_version,
@@ -196,15 +197,15 @@ def _digests(m: t.Digests) -> pb.Digests:
 
 
 BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
-    t.Hello: _hello,
-    t.Auth: lambda m: pb.Auth(mechanism=m.mechanism, data=m.data, done=m.done),
-    t.Ping: lambda m: pb.Ping(token=m.token),
-    t.Pong: lambda m: pb.Ping(token=m.token),
-    t.Pace: lambda m: pb.Pace(rate=m.rate),
-    t.Credit: lambda m: pb.Credit(grants=[pb.Grant(stream_id=stream, limit=limit) for stream, limit in m.grants]),
-    t.Reset: _fault,
-    t.Goaway: _fault,
-    t.Error: _fault,
+    c.Hello: _hello,
+    c.Auth: lambda m: pb.Auth(mechanism=m.mechanism, data=m.data, done=m.done),
+    c.Ping: lambda m: pb.Ping(token=m.token),
+    c.Pong: lambda m: pb.Ping(token=m.token),
+    c.Pace: lambda m: pb.Pace(rate=m.rate),
+    c.Credit: lambda m: pb.Credit(grants=[pb.Grant(stream_id=stream, limit=limit) for stream, limit in m.grants]),
+    c.Reset: _fault,
+    c.Goaway: _fault,
+    c.Error: _fault,
     t.Stat: lambda m: pb.Stat(path=_path(m.path), follow=m.follow, owner=m.owner, xattrs=m.xattrs),
     t.List: lambda m: pb.List(path=_path(m.path), recursive=m.recursive),
     t.Entries: lambda m: pb.Entries(entries=[_entry(entry) for entry in m.entries]),

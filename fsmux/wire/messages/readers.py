@@ -14,20 +14,21 @@ from fsmux.records import Attrs, Identity, Kept, Namespaces
 from fsmux.wire._pb2 import fsmux_pb2 as pb
 from fsmux.wire.frames import MAX_STREAM_ID, Cmd
 from fsmux.wire.messages import checks
+from fsmux.wire.messages import connection as c
 from fsmux.wire.messages import groups as g
 from fsmux.wire.messages import types as t
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_F = TypeVar("_F", bound=t.Fault)
+_F = TypeVar("_F", bound=c.Fault)
 _MAX_CREDIT: Final = checks.MAX_CREDIT
 
 
-def _read_hello(raw: pb.Hello) -> t.Hello:
+def _read_hello(raw: pb.Hello) -> c.Hello:
     if not 1 <= raw.min_version <= raw.max_version:
         raise ProtocolError(f"HELLO versions: {raw.min_version} to {raw.max_version} is no range")
-    return t.Hello(
+    return c.Hello(
         raw.min_version,
         raw.max_version,
         checks.tokens(raw.features, "HELLO features"),
@@ -40,17 +41,17 @@ def _read_hello(raw: pb.Hello) -> t.Hello:
     )
 
 
-def _read_auth(raw: pb.Auth) -> t.Auth:
+def _read_auth(raw: pb.Auth) -> c.Auth:
     mechanism = raw.mechanism and checks.token(raw.mechanism, "AUTH mechanism")
-    return t.Auth(mechanism, raw.data, raw.done)
+    return c.Auth(mechanism, raw.data, raw.done)
 
 
-def _read_credit(raw: pb.Credit) -> t.Credit:
+def _read_credit(raw: pb.Credit) -> c.Credit:
     grants = tuple([(grant.stream_id, grant.limit) for grant in raw.grants])
     for stream_id, limit in grants:
         if not 0 < stream_id <= MAX_STREAM_ID or limit > _MAX_CREDIT:
             raise ProtocolError(f"CREDIT grants: {limit} bytes on stream {stream_id}")
-    return t.Credit(grants)
+    return c.Credit(grants)
 
 
 def _read_fault(cls: type[_F], name: str) -> Callable[[pb.Fault], _F]:
@@ -75,7 +76,7 @@ def _read_entry(raw: pb.Entry) -> t.Entry:
     if raw.HasField("attrs"):
         return t.Entry(parts, _read_attrs(raw.attrs, "ENTRIES attrs"))
     if raw.HasField("fault"):
-        return t.Entry(parts, None, t.Fault(raw.fault.code, checks.text(raw.fault.text, "ENTRIES fault")))
+        return t.Entry(parts, None, c.Fault(raw.fault.code, checks.text(raw.fault.text, "ENTRIES fault")))
     raise ProtocolError("ENTRIES: an entry has neither attributes nor a fault")
 
 
@@ -142,7 +143,7 @@ def _read_packed(raw: pb.Packed) -> t.Packed:
         t.Failed(
             item.group,
             item.index,
-            t.Fault(item.fault.code, checks.text(item.fault.text, "PACKED fault")),
+            c.Fault(item.fault.code, checks.text(item.fault.text, "PACKED fault")),
             item.stands,
         )
         for item in raw.failed
@@ -175,13 +176,13 @@ _path_of = checks.path
 READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message]]]] = {
     Cmd.HELLO: (pb.Hello.FromString, _read_hello),
     Cmd.AUTH: (pb.Auth.FromString, _read_auth),
-    Cmd.PING: (pb.Ping.FromString, lambda raw: t.Ping(raw.token)),
-    Cmd.PONG: (pb.Ping.FromString, lambda raw: t.Pong(raw.token)),
-    Cmd.PACE: (pb.Pace.FromString, lambda raw: t.Pace(checks.at_most(raw.rate, _MAX_CREDIT, "PACE rate"))),
+    Cmd.PING: (pb.Ping.FromString, lambda raw: c.Ping(raw.token)),
+    Cmd.PONG: (pb.Ping.FromString, lambda raw: c.Pong(raw.token)),
+    Cmd.PACE: (pb.Pace.FromString, lambda raw: c.Pace(checks.at_most(raw.rate, _MAX_CREDIT, "PACE rate"))),
     Cmd.CREDIT: (pb.Credit.FromString, _read_credit),
-    Cmd.RESET: (pb.Fault.FromString, _read_fault(t.Reset, "RESET")),
-    Cmd.GOAWAY: (pb.Fault.FromString, _read_fault(t.Goaway, "GOAWAY")),
-    Cmd.ERROR: (pb.Fault.FromString, _read_fault(t.Error, "ERROR")),
+    Cmd.RESET: (pb.Fault.FromString, _read_fault(c.Reset, "RESET")),
+    Cmd.GOAWAY: (pb.Fault.FromString, _read_fault(c.Goaway, "GOAWAY")),
+    Cmd.ERROR: (pb.Fault.FromString, _read_fault(c.Error, "ERROR")),
     Cmd.STAT: (pb.Stat.FromString, _read_stat),
     Cmd.LIST: (pb.List.FromString, lambda raw: t.List(_path_of(raw.path, "LIST path"), raw.recursive)),
     Cmd.ENTRIES: (pb.Entries.FromString, lambda raw: t.Entries(tuple([_read_entry(entry) for entry in raw.entries]))),
