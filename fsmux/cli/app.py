@@ -19,6 +19,7 @@ from fsmux.cli.options import (
     LogFormat,
     OrderedFilters,
     Progress,
+    ProgressName,
     Quiet,
     Retries,
     Timeout,
@@ -82,18 +83,9 @@ def serve(
 
     level = verbosity(verbose, quiet)
     options = command.ServeOptions(
-        directory,
-        listen,
-        port_file,
-        write,
-        token_file,
-        users,
-        no_auth,
-        plaintext,
-        durability.value,
-        log_format.value,
+        directory, listen, port_file, write, token_file, users, no_auth, plaintext, durability.value, log_format.value,
         level,
-    )
+    )  # fmt: skip
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 
 
@@ -107,9 +99,7 @@ def transfer(
     verbose: Verbose = 0,
     quiet: Quiet = False,
     json: Json = False,
-    progress: Annotated[
-        Progress, option("--progress", help="Bars on a terminal, always, or no progress at all.")
-    ] = Progress.AUTO,
+    progress: Progress = ProgressName.AUTO,
     checksum: Annotated[
         bool, option("--checksum", "-c", help="Compare the bytes of files of the same size, not their times.")
     ] = False,
@@ -330,9 +320,7 @@ def verify(
         bool, option("--sha256", help="Do not compare: print lines that 'sha256sum -c' understands.")
     ] = False,
     json: Json = False,
-    progress: Annotated[
-        Progress, option("--progress", help="Bars on a terminal, always, or no progress at all.")
-    ] = Progress.AUTO,
+    progress: Progress = ProgressName.AUTO,
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fsmux.plan.filters import Rule
 
 
-class Progress(StrEnum):
+class ProgressName(StrEnum):
     AUTO = "auto"
     ALWAYS = "always"
     NEVER = "never"
@@ -55,6 +55,7 @@ Verbose = Annotated[
 ]
 Quiet = Annotated[bool, option("--quiet", "-q", help="Say nothing but errors.")]
 Json = Annotated[bool, option("--json", help="Objects on stdout, one a line.")]
+Progress = Annotated[ProgressName, option("--progress", help="Bars on a terminal, always, or no progress at all.")]
 Timeout = Annotated[
     float | None,
     option(
