@@ -13,17 +13,18 @@ from trio.testing import memory_stream_pair
 from fsmux import limits
 from fsmux.files.lease import Lease
 from fsmux.files.syscalls import real
+from fsmux.mux.buffers import Data
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.transport import SocketTransport, StreamTransport, Transport
 from fsmux.wire.decoder import Decoder
-from fsmux.wire.frames import FileSpan, Frame
+from fsmux.wire.frames import Cmd, FileSpan, Frame
 from fsmux.wire.frames import encode as encode_frame
-from fsmux.wire.messages import Hello, Message, encode
+from fsmux.wire.messages import Hello, Message, Ok, Stat, encode
 from fsmux.wire.state import Role
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fsmux.mux.stream import Stream
 
@@ -35,6 +36,9 @@ HELLO = Hello(
 )
 
 KINDS = ("tcp", "unix", "memory")
+
+UNKNOWN = sorted({0, 9, 15, 27, 37, 60, 61, 62, 255, 65535} - set(Cmd))
+"""Commands that no release has."""
 
 
 def socket_pair(kind: str) -> tuple[socket.socket, socket.socket]:
@@ -85,6 +89,34 @@ async def connected(
             async with open_connection(near, Role.CLIENT, client) as mine:
                 yield mine, await receive.receive()
                 leave.set()
+
+
+async def serve(connection: Connection, handler: Callable[[Stream], Awaitable[None]]) -> None:
+    """Run ``handler`` for each stream that the peer opens, until the connection ends."""
+
+    async def one(stream: Stream) -> None:
+        async with stream:
+            await handler(stream)
+
+    async with trio.open_nursery() as streams:
+        while (stream := await connection.accept()) is not None:
+            streams.start_soon(one, stream)
+
+
+async def answer_ok(stream: Stream) -> None:
+    await stream.receive()
+    await stream.send(Ok(), end=True)
+
+
+async def read_to_the_end(stream: Stream) -> None:
+    while (item := await stream.receive()) is not None:
+        if isinstance(item, Data):
+            stream.consumed(item)
+
+
+async def ask(connection: Connection) -> None:
+    async with connection.open_stream(Stat((b"x",)), end=True) as stream:
+        assert isinstance(await stream.receive(), Ok)
 
 
 class RawPeer:
