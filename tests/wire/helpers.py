@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 LIMIT = 300_000
 
+BIG = 2**62
+"""The largest size and offset that there may be."""
+
 Outcome = tuple[list[Frame], type[Exception] | None, bool]
 
 
