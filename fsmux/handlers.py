@@ -315,6 +315,7 @@ async def _put(context: Context, stream: Stream, request: Put) -> None:
             resume=not (request.no_resume or offer.eager),
             durability=max(context.durability, request.durability),  # each side gets at least what it asks for
             kept=request.kept,
+            attrs=request.attrs,
             verify=request.verify,
             like=request.like,
             holes=offer.holes,

@@ -209,11 +209,12 @@ class LocalSite:
 
     async def push(
         self, parts: Parts, target: Parts, name: str, observer: Observer, options: Options, *, fresh: bool,
-        passing: ChunkDigests | None = None, like: Parts = (),
+        passing: ChunkDigests | None = None, like: Parts = (), attrs: Attrs | None = None,
     ) -> Outcome:  # fmt: skip
         """Upload a file. ``fresh``: nothing is known to stand at its destination. ``passing`` sees what is read.
 
-        ``like`` is a file there that may have the same bytes.
+        ``like`` is a file there that may have the same bytes.  It gets owner and extended attributes of ``attrs``
+        before its name.
         """
         source = await self._disk.meta(Source.open, self.root, parts)
         with source:
@@ -231,7 +232,7 @@ class LocalSite:
                     request = Put(
                         target, not options.resume, options.durability,
                         join=join, streams=streams, attempt=run.attempt, verify=options.verify, like=like,
-                        kept=options.kept,
+                        kept=options.kept, attrs=attrs,
                     )  # fmt: skip
 
                     async def send(lane: Lane) -> Outcome:
@@ -245,13 +246,13 @@ class LocalSite:
 
     async def fetch(
         self, source: Parts, parts: Parts, name: str, observer: Observer, options: Options, *, fresh: bool, size: int,
-        asked: Stream | None = None, passing: ChunkDigests | None = None, like: Parts = (),
+        asked: Stream | None = None, passing: ChunkDigests | None = None, like: Parts = (), attrs: Attrs | None = None,
     ) -> Outcome:  # fmt: skip
         """Download a file of ``size`` bytes. ``fresh``: nothing stands at its destination.
 
         Where nothing was kept of it either, it comes without a question what is missing. ``asked`` is the stream of a
         :meth:`RemoteSite.ask_for` that has asked for it already. ``passing`` sees what is written. ``like`` is a file
-        here that may have the same bytes.
+        here that may have the same bytes.  It gets owner and extended attributes of ``attrs`` before its name.
         """
         root = self.root
 
@@ -266,6 +267,7 @@ class LocalSite:
                 resume=options.resume and not offer.eager,
                 durability=options.durability,
                 kept=options.kept,
+                attrs=attrs,
                 verify=options.verify,
                 like=like,
                 holes=offer.holes,

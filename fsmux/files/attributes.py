@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fsmux.errors import FsmuxError
     from fsmux.files.state import StateDir
     from fsmux.files.syscalls import Syscalls
-    from fsmux.records import Xattrs
+    from fsmux.records import Attrs, Xattrs
 
 NEW_FILE: Final = 0o666
 """Permissions of a file of which none are kept, before the process's mask takes off what it does."""
@@ -51,6 +51,19 @@ def usual_mode(sys: Syscalls, state: StateDir) -> int:
         sys.close(fd)
         with suppress(OSError):
             state.unlink(name)
+
+
+def give(sys: Syscalls, fd: int, attrs: Attrs) -> FsmuxError | None:
+    """Have an open file belong to whom ``attrs`` says, if this is root, and have just these extended attributes.
+
+    What is None in them is left alone.  Call it before permissions are set, some of which a new owner takes away.
+    Returns why the file has not all of the extended attributes; the caller names the file.
+    """
+    if attrs.owner is not None and sys.euid() == 0:
+        sys.fchown(fd, *divmod(attrs.owner, 2**32))
+    if attrs.xattrs is None:
+        return None
+    return set_xattrs(sys, fd, attrs.xattrs, settable(sys, Namespaces.ALL))
 
 
 # ---- extended attributes -------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """From an unfinished file that is complete to a finished one.
 
-Theory: everything that must be durable is made so in one order: the part with its mode and times, then the rename, then
-the directory that got the name, then the directories above it that were made for it.  For many small files each step
-is done for all of them before the next: that shares the journal commits of the file system, and no promise depends on
-a sync being made for one file alone.
+Theory: everything that must be durable is made so in one order: the part with all that it has beside its bytes, then
+the rename, then the directory that got the name, then the directories above it that were made for it.  For many small
+files each step is done for all of them before the next: that shares the journal commits of the file system, and no
+promise depends on a sync being made for one file alone.
 
 ``syncfs`` may go first, as a hint that lets the syncs that follow find little to do.  It proves nothing by itself: an
 error is reported once per open file description, perhaps to another batch than the one it concerns.  What counts is
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError, from_os_error
 from fsmux.files import ranges
-from fsmux.files.attributes import usual_mode
+from fsmux.files.attributes import give, usual_mode
 from fsmux.files.journal import Type
 from fsmux.files.naming import named
 from fsmux.records import Durability
@@ -134,7 +134,7 @@ class _noting:
 
 
 def _prepare(sink: Sink, mode: int | None, mtime_ns: int | None) -> None:
-    """See that the file is whole, and set its mode and times."""
+    """See that the file is whole, and set all that it has beside its bytes."""
     if sink.ended:
         raise Busy(f"{sink.name}: this session has ended")
     if sink.poisoned:
@@ -149,6 +149,8 @@ def _prepare(sink: Sink, mode: int | None, mtime_ns: int | None) -> None:
     with part.hold() as fd:
         if sink.sys.fstat(fd).st_size != sink.identity.size:
             raise IntegrityError(f"{sink.name}: its unfinished file was changed by somebody else")
+        if sink.attrs is not None:
+            sink.refused = give(sink.sys, fd, sink.attrs)
         sink.sys.fchmod(fd, (sink.mode if mode is None else mode) & 0o777 if sink.kept.perms else _mode_there(sink))
         if sink.kept.times:
             sink.sys.futime(fd, sink.identity.mtime_ns if mtime_ns is None else mtime_ns)

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from fsmux.columns import KEY_SIZE
 from fsmux.errors import BadName, Exists, IsADirectory, NotRegular, UsageError, from_os_error
 from fsmux.files import names, tree
-from fsmux.files.attributes import read_xattrs, read_xattrs_at, set_xattrs, settable
+from fsmux.files.attributes import give, read_xattrs, read_xattrs_at, set_xattrs, settable
 from fsmux.files.landing import Landing
 from fsmux.files.lease import Lease
 from fsmux.files.naming import named
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
+    from fsmux.errors import FsmuxError
     from fsmux.records import Parts
 
 PAGE: Final = 1000
@@ -241,7 +242,7 @@ class Root(Landing):
     def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
         """Set mode and modification time of a file or directory, the time only of a link; zero leaves one alone.
 
-        Extended attributes come last; whichever of them is refused, all else is set before that is raised.
+        Whichever extended attribute is refused, all else is set before that is raised.
         """
         names.check(parts)
         with named(parts), self._top as top:
@@ -255,26 +256,26 @@ class Root(Landing):
                             self.sys.chown_link(parent, parts[-1], *divmod(attrs.owner, 2**32))
                         if attrs.mtime_ns:
                             self.sys.utime_link(parent, parts[-1], attrs.mtime_ns)
-                        self._set_xattrs(self.sys.link_itself(parent, parts[-1]), parts, attrs)
+                        if attrs.xattrs is not None:
+                            link = self.sys.link_itself(parent, parts[-1])
+                            refused = set_xattrs(self.sys, link, attrs.xattrs, settable(self.sys, Namespaces.ALL))
+                            _raise_refused(refused, parts)
                         return
             fd = open_beneath(self.sys, top, parts, OPEN_READ)
             try:
-                if attrs.owner is not None and self.sys.euid() == 0:
-                    self.sys.fchown(fd, *divmod(attrs.owner, 2**32))
+                refused = give(self.sys, fd, attrs)
                 if attrs.mode & 0o777:
                     self.sys.fchmod(fd, attrs.mode & 0o777)
                 if attrs.mtime_ns:
                     self.sys.futime(fd, attrs.mtime_ns)
-                self._set_xattrs(fd, parts, attrs)
+                _raise_refused(refused, parts)
             finally:
                 self._close(fd)
 
-    def _set_xattrs(self, of: int | bytes, parts: Parts, attrs: Attrs) -> None:
-        if attrs.xattrs is None:
-            return
-        refused = set_xattrs(self.sys, of, attrs.xattrs, settable(self.sys, Namespaces.ALL))
-        if refused is not None:
-            raise type(refused)(f"{printable(parts)}: {refused}")
+
+def _raise_refused(refused: FsmuxError | None, parts: Parts) -> None:
+    if refused is not None:
+        raise type(refused)(f"{printable(parts)}: {refused}")
 
 
 def _refuse_root(parts: Parts) -> None:

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from fsmux.files.resume import Place
     from fsmux.files.root import Root
     from fsmux.files.state import Pin
-    from fsmux.records import Extent, Identity, Kept, Parts
+    from fsmux.records import Attrs, Extent, Identity, Kept, Parts
 
 from zlib_ng import zlib_ng
 
@@ -73,6 +73,7 @@ def open_sink(
     durability: Durability = Durability.BATCH,
     holes: int = 0,
     kept: Kept = EVERYTHING,
+    attrs: Attrs | None = None,
     verify: bool = False,
     like: Parts = (),
     clock: Callable[[], float] = time.monotonic,
@@ -80,6 +81,7 @@ def open_sink(
 ) -> Sink:
     """Begin to receive ``parts``, or go on with what an earlier session of the same ``owner`` left of it.
 
+    It gets the owner and the extended attributes of ``attrs`` before its name; None of them are left alone.
     Without ``resume`` what was left is thrown away.  With ``verify`` everything is read back from the device before it
     is committed.  ``like`` names another file that may have the same bytes: if nothing has the name, ranges are taken
     from that.  ``poll`` is called during long reads and may raise.
@@ -101,7 +103,7 @@ def open_sink(
             pin.release()
             raise
     final = () if not resume else like if facts is None else parts
-    return Sink(root, parts, place, pin, mode, durability, clock, kept=kept, final=final, verify=verify)
+    return Sink(root, parts, place, pin, mode, durability, clock, kept=kept, attrs=attrs, final=final, verify=verify)
 
 
 def land_file(root: Root, parts: Parts) -> tuple[os.stat_result | None, Pin]:
@@ -136,7 +138,7 @@ def may_resume(root: Root, parts: Parts, owner: bytes = b"") -> bool:
 class Sink:
     """A file being received.  Made by :func:`open_sink`; ended by ``commit``, ``suspend`` or ``discard``.
 
-    ``place``, ``pin``, ``mode``, ``kept`` and the methods named in :mod:`.commit` are for this package only.
+    ``place``, ``pin``, ``mode``, ``kept``, ``attrs`` and the methods named in :mod:`.commit` are for this package only.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Sink:
         clock: Callable[[], float],
         *,
         kept: Kept = EVERYTHING,
+        attrs: Attrs | None = None,
         final: Parts,
         verify: bool,
     ) -> None:
@@ -157,6 +160,9 @@ class Sink:
         self.manifest = place.manifest
         self.durability = durability
         self.kept = kept
+        self.attrs = attrs
+        self.refused: FsmuxError | None = None
+        """Why a file that was committed has not all of the extended attributes that it was to have, if so."""
         self.verify = verify
         self.root = root
         self.sys = root.sys

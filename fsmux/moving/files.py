@@ -31,7 +31,7 @@ from fsmux.plan.plan import (
 )  # fmt: skip
 from fsmux.records import Attrs, Kind, Parts, printable
 from fsmux.sites import LocalSite
-from fsmux.wire.frames import PACKS_FEATURE
+from fsmux.wire.frames import GIVEN_FEATURE, PACKS_FEATURE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -197,9 +197,18 @@ class Files:
         mtime, mode = top.mtime_ns if kept.times else 0, top.mode if kept.perms else 0
         return replace(top, mtime_ns=mtime, mode=mode, xattrs=None)
 
+    def _given(self, large: Large) -> Attrs | None:
+        """What a file is to have beside its bytes before it gets its name, if more than time and permissions."""
+        kept = self._attempt.options.kept
+        if not (kept.owner or kept.xattrs):
+            return None
+        return Attrs(Kind.FILE, owner=large.owner, xattrs=large.xattrs if kept.xattrs else None)
+
     async def send(self, item: Item, parts: Parts, large: Large) -> None:
         """Have one file sent by a session of its own."""
         _, size, fresh, owner, xattrs = large
+        attrs = self._given(large)
+        late = isinstance(item.source, LocalSite) and not self._attempt.has(GIVEN_FEATURE)  # when it stands
         name = name_of(parts, item.label)
         source, target = item.source_prefix + parts, item.target_prefix + parts
         journey = item.account.journey(parts)
@@ -211,12 +220,13 @@ class Files:
             if isinstance(item.target, LocalSite):
                 return await item.target.fetch(
                     source, target, name, journey, options, fresh=fresh, size=size,
-                    asked=self._attempt.asked if not (parts or like) else None, passing=passing, like=like,
+                    asked=self._attempt.asked if not (parts or like) else None, passing=passing, like=like, attrs=attrs,
                 )  # fmt: skip
             assert isinstance(item.source, LocalSite)
             return await item.source.push(
-                source, target, name, journey, options, fresh=fresh, passing=passing, like=like
-            )
+                source, target, name, journey, options,
+                fresh=fresh, passing=passing, like=like, attrs=None if late else attrs,
+            )  # fmt: skip
 
         twin: Parts = ()
         if ledger is not None and fresh and options.resume:
@@ -227,10 +237,12 @@ class Files:
             if not twin:
                 raise
             outcome = await move(())  # somebody wrote to the twin while it was being copied
-        if owner is not None:
+        if late and owner is not None:
             await item.target.set_attrs(target, Attrs(Kind.FILE, owner=owner))
-        if xattrs:
+        if late and xattrs:
             await self._set_xattrs(item, parts, xattrs)
+        if outcome.refused is not None:
+            self._attempt.report.warn_once(outcome.refused.text, name)
         if ledger is not None:
             site, here = item.local
             await ledger.passed(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeAlias
 
-from fsmux.wire.messages import Committed, Offer
+from fsmux.wire.messages import Offer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -45,7 +45,7 @@ class Desk:
             receiving.give_up()
             await receiving.closed.wait()
         if (outcome := self._committed(key, offer)) is not None:
-            await stream.send(Committed(outcome.crc32, outcome.durable, outcome.bytes_resumed))
+            await stream.send(outcome.committed())
             return outcome
         if receiving is None:
             receiving = self._open[key] = make()

@@ -26,7 +26,7 @@ from fsmux.transfer.assembly import MAX_ATTEMPTS, Assembly
 from fsmux.transfer.intake import Intake
 from fsmux.transfer.ranges import MAX_PIECE, Pool, merged, piece_size, subtract, within
 from fsmux.transfer.session import STREAM_LOST, Outcome, Report
-from fsmux.wire.messages import Committed, Offer
+from fsmux.wire.messages import Fault, Offer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,7 @@ class Receiving:
             if self.outcome is None:
                 raise self._error or InternalError("a transfer ended without an outcome")
             with suppress(*STREAM_LOST):  # the file stands, whether the peer still hears of it or not
-                await stream.send(Committed(self.outcome.crc32, self.outcome.durable, self.resumed))
+                await stream.send(self.outcome.committed())
             return self.outcome
         except STREAM_LOST:
             raise
@@ -257,7 +257,9 @@ class Receiving:
                 "run it again with --no-resume"
             )
         durable = await self.disk.meta(self.sink.commit, self._offer.mode, identity.mtime_ns)
-        self.outcome = Outcome(identity.size, self._received, self.resumed, crc, durable)
+        error = self.sink.refused
+        refused = None if error is None else Fault(error.code, str(error))
+        self.outcome = Outcome(identity.size, self._received, self.resumed, crc, durable, refused)
 
     # ---- what intakes tell -----------------------------------------------------------------------------------------
 

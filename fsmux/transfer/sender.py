@@ -98,7 +98,7 @@ class Sending:
         finally:
             stream.watch = None
             sender.count()
-        return Outcome(self.map.size, self.sent, done.bytes_resumed, done.crc32, done.durable)
+        return Outcome(self.map.size, self.sent, done.bytes_resumed, done.crc32, done.durable, done.refused)
 
     def started(self, resumed: int) -> None:
         """The first stream that knows how much is there already says so."""

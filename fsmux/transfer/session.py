@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from fsmux.errors import FsmuxError, NetworkError, RefusedError, StreamReset
 from fsmux.events import FileHoles, FileProgress, FileReused, ignore
-from fsmux.wire.messages import JOIN_SIZE
+from fsmux.wire.messages import JOIN_SIZE, Committed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from fsmux.events import Observer
+    from fsmux.wire.messages import Fault
 
 STREAM_LOST = (NetworkError, StreamReset, RefusedError)
 """What ends one stream of a session and says nothing of the file: others go on with what it left."""
@@ -65,6 +66,12 @@ class Outcome(Struct, frozen=True):
     bytes_resumed: int
     crc32: int
     durable: bool
+    refused: Fault | None = None
+    """What the file stands without, of its extended attributes."""
+
+    def committed(self) -> Committed:
+        """What the receiver says of it."""
+        return Committed(self.crc32, self.durable, self.bytes_resumed, self.refused)
 
 
 async def together(streams: Sequence[Callable[[], Awaitable[Outcome | None]]]) -> Outcome:

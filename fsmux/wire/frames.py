@@ -56,6 +56,9 @@ CHOWN_FEATURE: Final = "chown"
 XATTRS_FEATURE: Final = "xattrs"
 """Who names it in its HELLO says what extended attributes there are when it is asked, and sets them."""
 
+GIVEN_FEATURE: Final = "given"
+"""Who names it in its HELLO gives a file of PUT its owner and extended attributes before it gets its name."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

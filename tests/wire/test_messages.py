@@ -127,6 +127,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Put: {
         "durability": st.sampled_from(m.Durability),
         "join": joins, "streams": st.integers(0, 1024), "attempt": u32, "like": paths, "kept": kept,
+        "attrs": st.one_of(st.none(), attrs),
     },
     m.Offer: {"identity": identities, "mode": modes, "chunk_size": chunk_sizes, "holes": st.just(0)},
     m.Want: {"missing": extents(), "held": sizes}, m.Haves: {"ranges": haves}, m.Keep: {"ranges": extents()},
@@ -137,7 +138,9 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Chunk: {"index": st.integers(0, MAX_CHUNKS - 1), "crc32": u32},
     m.Again: {"index": st.integers(0, MAX_CHUNKS - 1), "found": u32},
     m.Finish: {"chunks": sizes, "crc32": st.one_of(st.none(), u32)},
-    m.Committed: {"crc32": u32, "bytes_resumed": sizes},
+    m.Committed: {
+        "crc32": u32, "bytes_resumed": sizes, "refused": st.one_of(st.none(), st.builds(m.Fault, u32, texts)),
+    },
     m.Store: {"durability": st.sampled_from(m.Durability), "join": joins, "attempt": u32, "kept": stored},
     m.Fetch: {}, m.Walk: {"xattrs": namespaces},
     m.Look: {"directories": st.lists(paths, max_size=4).map(tuple), "xattrs": namespaces},

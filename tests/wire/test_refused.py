@@ -88,6 +88,7 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
     (Cmd.PUT, pb.Put(path=path(b"a"), durability=4), "PUT durability"),
     (Cmd.PUT, pb.Put(path=path(b"a"), join=bytes(15)), "PUT join"),
     (Cmd.PUT, pb.Put(path=path(b"a"), streams=1025), "PUT streams"),
+    (Cmd.PUT, pb.Put(path=path(b"a"), attrs=pb.Attrs()), "PUT attrs"),
     (Cmd.STORE, pb.Store(path=path(b"a"), join=bytes(17)), "STORE join"),
     (Cmd.WANT, pb.Want(held=2**62 + 1), "WANT held"),
     *[

@@ -317,7 +317,7 @@ class Get(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., fresh: bool = ..., chunk_size: _Optional[int] = ...) -> None: ...
 
 class Put(_message.Message):
-    __slots__ = ("path", "no_resume", "durability", "join", "streams", "attempt", "verify", "like", "no_times", "no_perms")
+    __slots__ = ("path", "no_resume", "durability", "join", "streams", "attempt", "verify", "like", "no_times", "no_perms", "attrs")
     PATH_FIELD_NUMBER: _ClassVar[int]
     NO_RESUME_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
@@ -328,6 +328,7 @@ class Put(_message.Message):
     LIKE_FIELD_NUMBER: _ClassVar[int]
     NO_TIMES_FIELD_NUMBER: _ClassVar[int]
     NO_PERMS_FIELD_NUMBER: _ClassVar[int]
+    ATTRS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     no_resume: bool
     durability: Durability
@@ -338,7 +339,8 @@ class Put(_message.Message):
     like: Path
     no_times: bool
     no_perms: bool
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ..., attempt: _Optional[int] = ..., verify: bool = ..., like: _Optional[_Union[Path, _Mapping]] = ..., no_times: bool = ..., no_perms: bool = ...) -> None: ...
+    attrs: Attrs
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., no_resume: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., join: _Optional[bytes] = ..., streams: _Optional[int] = ..., attempt: _Optional[int] = ..., verify: bool = ..., like: _Optional[_Union[Path, _Mapping]] = ..., no_times: bool = ..., no_perms: bool = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("identity", "mode", "chunk_size", "eager", "holes")
@@ -433,14 +435,16 @@ class Finish(_message.Message):
     def __init__(self, chunks: _Optional[int] = ..., crc32: _Optional[int] = ...) -> None: ...
 
 class Committed(_message.Message):
-    __slots__ = ("crc32", "durable", "bytes_resumed")
+    __slots__ = ("crc32", "durable", "bytes_resumed", "refused")
     CRC32_FIELD_NUMBER: _ClassVar[int]
     DURABLE_FIELD_NUMBER: _ClassVar[int]
     BYTES_RESUMED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     crc32: int
     durable: bool
     bytes_resumed: int
-    def __init__(self, crc32: _Optional[int] = ..., durable: bool = ..., bytes_resumed: _Optional[int] = ...) -> None: ...
+    refused: Fault
+    def __init__(self, crc32: _Optional[int] = ..., durable: bool = ..., bytes_resumed: _Optional[int] = ..., refused: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
 
 class Group(_message.Message):
     __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault", "shared", "owners", "xattrs", "shared_keys")

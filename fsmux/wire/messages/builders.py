@@ -117,6 +117,16 @@ def _put(m: t.Put) -> pb.Put:
         like=_path(m.like) if m.like else None,
         no_times=not m.kept.times,
         no_perms=not m.kept.perms,
+        attrs=None if m.attrs is None else _attrs(m.attrs),
+    )
+
+
+def _committed(m: t.Committed) -> pb.Committed:
+    return pb.Committed(
+        crc32=m.crc32,
+        durable=m.durable,
+        bytes_resumed=m.bytes_resumed,
+        refused=None if m.refused is None else _fault(m.refused),
     )
 
 
@@ -246,7 +256,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Chunk: lambda m: pb.Chunk(index=m.index, crc32=m.crc32),
     t.Again: lambda m: pb.Again(index=m.index, found=m.found),
     t.Finish: lambda m: pb.Finish(chunks=m.chunks, crc32=m.crc32),
-    t.Committed: lambda m: pb.Committed(crc32=m.crc32, durable=m.durable, bytes_resumed=m.bytes_resumed),
+    t.Committed: _committed,
     t.Store: _store,
     t.Fetch: lambda m: pb.Fetch(path=_path(m.path)),
     t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),

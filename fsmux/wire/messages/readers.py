@@ -240,6 +240,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             raw.verify,
             _path_of(raw.like, "PUT like"),
             kept=_read_kept(raw),
+            attrs=_read_attrs(raw.attrs, "PUT attrs") if raw.HasField("attrs") else None,
         ),
     ),
     Cmd.OFFER: (pb.Offer.FromString, _read_offer),
@@ -273,7 +274,12 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     ),
     Cmd.COMMITTED: (
         pb.Committed.FromString,
-        lambda raw: t.Committed(raw.crc32, raw.durable, checks.size(raw.bytes_resumed, "COMMITTED bytes_resumed")),
+        lambda raw: t.Committed(
+            raw.crc32,
+            raw.durable,
+            checks.size(raw.bytes_resumed, "COMMITTED bytes_resumed"),
+            _read_fault(t.Fault, "COMMITTED refused")(raw.refused) if raw.HasField("refused") else None,
+        ),
     ),
     Cmd.STORE: (
         pb.Store.FromString,

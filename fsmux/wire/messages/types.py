@@ -163,6 +163,8 @@ class Put(Struct, frozen=True):
     verify: bool = False
     like: Parts = ()
     kept: Kept = EVERYTHING
+    attrs: Attrs | None = None
+    """The owner and extended attributes that it is to have before it gets its name."""
 
 
 class Offer(Struct, frozen=True):
@@ -252,6 +254,8 @@ class Committed(Struct, frozen=True):
     crc32: int
     durable: bool
     bytes_resumed: int = 0
+    refused: Fault | None = None
+    """Why it has not all of the extended attributes that it was to have, if so."""
 
 
 # ---- trees ------------------------------------------------------------------------------------------------------
