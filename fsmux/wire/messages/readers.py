@@ -278,7 +278,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             raw.crc32,
             raw.durable,
             checks.size(raw.bytes_resumed, "COMMITTED bytes_resumed"),
-            _read_fault(t.Fault, "COMMITTED refused")(raw.refused) if raw.HasField("refused") else None,
+            _read_fault(c.Fault, "COMMITTED refused")(raw.refused) if raw.HasField("refused") else None,
         ),
     ),
     Cmd.STORE: (
