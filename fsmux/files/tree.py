@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fsmux.columns import owner_of
 from fsmux.files import names
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from fsmux.files.ranges import Poll
     from fsmux.files.syscalls import Syscalls
+
+_REMOVABLE: Final = stat.S_IWUSR | stat.S_IXUSR
+"""What its owner needs of a directory to remove what is in it."""
 
 _KINDS: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 
@@ -50,37 +53,49 @@ def entries(sys: Syscalls, directory: int) -> Generator[tuple[bytes, Attrs], Non
             close()
 
 
+class _Emptied(NamedTuple):
+    """A directory that is being removed, whose files are gone: open, with the subdirectories that are still to go."""
+
+    fd: int
+    name: bytes
+    below: list[bytes]
+    mode: int | None
+    """What it had, if it was made writable to go."""
+
+
 def remove(sys: Syscalls, parent: int, name: bytes, poll: Poll | None = None) -> None:
     """Remove a directory with all that is in it, links as links.
 
     The reserved directory is not removed, so a directory that still receives files is "not empty" at the end.  What
-    somebody else removes meanwhile is as good as removed by us.  ``poll`` is called now and then, and may raise.
+    somebody else removes meanwhile is as good as removed by us.  A directory that its owner may not write to is made
+    writable, because it is to go; one that does not go has its permissions back.  ``poll`` is called now and then, and
+    may raise.
     """
-    trail: list[tuple[int, bytes, list[bytes]]] = []  # directory, its name, its subdirectories still to be done
+    trail: list[_Emptied] = []
     try:
         trail.append(_emptied(sys, parent, name))
         while trail:
             if poll is not None:
                 poll()
-            fd, name, below = trail[-1]
-            if below:
+            here = trail[-1]
+            if here.below:
                 with suppress(FileNotFoundError):
-                    trail.append(_emptied(sys, fd, below.pop()))
+                    trail.append(_emptied(sys, here.fd, here.below.pop()))
                 continue
-            trail.pop()
-            sys.close(fd)
             with suppress(FileNotFoundError):
-                sys.rmdir(trail[-1][0] if trail else parent, name)
+                sys.rmdir(trail[-2].fd if len(trail) > 1 else parent, here.name)
+            sys.close(trail.pop().fd)
     finally:
-        for fd, _, _ in trail:
-            with suppress(OSError):
-                sys.close(fd)
+        for left in trail:
+            _leave(sys, left.fd, left.mode)
 
 
-def _emptied(sys: Syscalls, parent: int, name: bytes) -> tuple[int, bytes, list[bytes]]:
-    """Open a directory and remove all that is in it but directories; those are returned."""
+def _emptied(sys: Syscalls, parent: int, name: bytes) -> _Emptied:
+    """Open a directory and remove all that is in it but directories."""
     fd = sys.openat(parent, name, OPEN_DIRECTORY)
+    mode = None
     try:
+        mode = _made_writable(sys, fd)
         below: list[bytes] = []
         for entry, attrs in entries(sys, fd):
             if attrs.kind == Kind.DIRECTORY:
@@ -89,10 +104,30 @@ def _emptied(sys: Syscalls, parent: int, name: bytes) -> tuple[int, bytes, list[
                 with suppress(FileNotFoundError):
                     sys.unlink(fd, entry)
     except BaseException:
-        with suppress(OSError):
-            sys.close(fd)
+        _leave(sys, fd, mode)
         raise
-    return fd, name, below
+    return _Emptied(fd, name, below, mode)
+
+
+def _made_writable(sys: Syscalls, fd: int) -> int | None:
+    """Let the owner of a directory remove what is in it; the permissions that it had, if that needed to be changed."""
+    mode = stat.S_IMODE(sys.fstat(fd).st_mode)
+    if mode & _REMOVABLE == _REMOVABLE:
+        return None
+    try:
+        sys.fchmod(fd, mode | _REMOVABLE)
+    except PermissionError:
+        return None  # it is somebody else's
+    return mode
+
+
+def _leave(sys: Syscalls, fd: int, mode: int | None) -> None:
+    """Close a directory that has not gone, with the permissions that it had."""
+    with suppress(OSError):
+        if mode is not None:
+            sys.fchmod(fd, mode)
+    with suppress(OSError):
+        sys.close(fd)
 
 
 def rename_new(sys: Syscalls, here: int, name: bytes, there: int, to_name: bytes) -> None:

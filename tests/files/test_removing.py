@@ -1,0 +1,148 @@
+"""Directories that their owner has closed to himself: those that are to go are opened for it, and nothing else is."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fsmux.columns import DIRECTORY, REGULAR, Act, Group
+from fsmux.errors import AccessError, FsmuxError, NotEmpty
+from fsmux.files.root import Root
+from fsmux.files.unpacking import Unpacker
+from fsmux.records import Durability
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+NOBODY = 65534
+
+
+def as_user(act: Callable[[], None]) -> None:
+    """Do it in a process that is not root's, and fail if it fails there."""
+    if os.geteuid() != 0:
+        act()
+        return
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            act()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that a user who is not root can reach and owns, with one that is closed in all its depth."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as found:
+        top = Path(found)
+        top.chmod(0o755)
+        deep = top / "old/deep"
+        deep.mkdir(parents=True)
+        for name in ("old/a", "old/deep/b", "beside"):
+            (top / name).write_bytes(b"x")
+        (deep / "empty").mkdir()
+        if os.geteuid() == 0:
+            for path in (top, *top.rglob("*")):
+                os.chown(path, NOBODY, NOBODY)
+        for path in (deep / "empty", deep, top / "old"):
+            path.chmod(0o555)
+        try:
+            yield top
+        finally:
+            for path in sorted(top.rglob("*")):
+                if path.is_dir():
+                    path.chmod(0o755)
+
+
+def modes(top: Path) -> dict[str, int]:
+    return {str(path.relative_to(top)): stat.S_IMODE(path.lstat().st_mode) for path in (top, *top.rglob("*"))}
+
+
+def remove_by_pack(top: Path, name: bytes, directory: tuple[bytes, ...] = ()) -> FsmuxError | None:
+    kind = DIRECTORY if top.joinpath(*map(os.fsdecode, directory), os.fsdecode(name)).is_dir() else REGULAR
+    with Root.open(top) as root:
+        unpacker = Unpacker(root, (), Durability.NONE)
+        try:
+            unpacker.begin(1, [Group(directory, [name], [0], [0], [kind], act=Act.REMOVE)], 1)
+            failures = unpacker.commit()
+        finally:
+            unpacker.close()
+        return failures[0].error if failures else None
+
+
+def test_a_closed_directory_goes_with_all_that_is_in_it(place: Path) -> None:
+    def act() -> None:
+        with Root.open(place) as root:
+            root.remove((b"old",), recursive=True)
+
+    as_user(act)
+    assert list(modes(place)) == [".", "beside"]
+
+
+def test_a_closed_directory_goes_by_a_pack(place: Path) -> None:
+    def act() -> None:
+        assert remove_by_pack(place, b"old") is None
+
+    as_user(act)
+    assert list(modes(place)) == [".", "beside"]
+
+
+@pytest.mark.parametrize("name", [b"deep", b"a"])
+def test_a_closed_directory_that_is_to_stay_is_not_opened(place: Path, name: bytes) -> None:
+    before = modes(place)
+
+    def act() -> None:
+        assert isinstance(remove_by_pack(place, name, (b"old",)), AccessError)
+
+    as_user(act)
+    after = modes(place)
+    assert after["old"] == before["old"] == 0o555
+    assert [one for one in after if not one.startswith("old/deep")] == [
+        one for one in before if not one.startswith("old/deep")
+    ]
+    assert after["old/deep"] == 0o555
+
+
+def test_a_directory_that_does_not_go_has_its_permissions_back(place: Path) -> None:
+    deep = place / "old/deep"
+    deep.chmod(0o755)
+    (deep / ".fsmux").mkdir()
+    deep.chmod(0o555)
+    if os.geteuid() == 0:
+        os.chown(deep / ".fsmux", NOBODY, NOBODY)
+
+    def act() -> None:
+        with Root.open(place) as root, pytest.raises(NotEmpty):
+            root.remove((b"old",), recursive=True)
+
+    as_user(act)
+    assert modes(place) == {
+        ".": 0o755, "beside": 0o644, "old": 0o555, "old/deep": 0o555, "old/deep/.fsmux": 0o755,
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_somebody_elses_directory_stays(place: Path) -> None:
+    os.chown(place / "old", 1, 1)
+    before = modes(place)
+
+    def act() -> None:
+        with Root.open(place) as root, pytest.raises(AccessError):
+            root.remove((b"old",), recursive=True)
+
+    as_user(act)
+    assert modes(place) == before
