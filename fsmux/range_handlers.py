@@ -1,7 +1,8 @@
 """What a server does with ranges of bytes: those that are written to a handle, and those that a new file comes in.
 
 Theory: a range is taken whole and checked before any of it is written, in one hop to a thread for both.  While that
-runs the next ranges arrive, because a file that is being created has its credit for as long as it grows.
+runs the next ranges arrive, because a file that is being created has its credit for as long as it grows.  One of them
+that was damaged on its way is asked for again, and those behind it come again with it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from fsmux.errors import NetworkError, ProtocolError
+from fsmux.errors import IntegrityError, NetworkError, ProtocolError
 from fsmux.files.growing import Growing
 from fsmux.limits import MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
-from fsmux.records import Attrs, Kind
+from fsmux.records import Attrs, Kind, printable
+from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.growths import LINGER_SECONDS
-from fsmux.wire.messages import Close, Committed, Create, Ok, Write
+from fsmux.wire.messages import Again, Close, Committed, Create, Ok, Write
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from fsmux.handlers import Context
     from fsmux.mux.stream import Stream
 
@@ -65,7 +69,7 @@ async def _create(context: Context, stream: Stream, request: Create) -> None:
         growing = await context.disk.meta(begin)
     try:
         await stream.send(Attrs(Kind.FILE, growing.size))
-        done = await _grow(context, stream, growing)
+        done = await _grow(context, stream, growing, request)
         if done is not None:
             if request.join:
                 growths.remember(key, done)
@@ -83,13 +87,30 @@ async def _create(context: Context, stream: Stream, request: Create) -> None:
                 await context.disk.meta(growing.discard)
 
 
-async def _grow(context: Context, stream: Stream, growing: Growing) -> Committed | None:
+async def _grow(context: Context, stream: Stream, growing: Growing, request: Create) -> Committed | None:
     """Take what comes until the file stands, or its sender gives it up."""
     stream.expect(None)
+    damaged = 0  # times that the next range has come and was not right
     while True:
         match message := await stream.receive():
+            case Write() if damaged and message.offset > growing.size:
+                await _taken(stream, message, _dropped)
             case Write():
-                await _append(context, stream, growing, message)
+                found = await _taken(stream, message, partial(_append, context, growing, message))
+                if found == message.crc32:
+                    damaged = 0
+                    await stream.send(Ok())
+                    continue
+                damaged += 1
+                if damaged == MAX_ATTEMPTS or not request.again:
+                    times = f"{damaged} times " if request.again else ""
+                    raise IntegrityError(
+                        f"{printable(request.path)}: the range at {message.offset} arrived damaged {times}"
+                        f"(CRC-32 {found:08x}, expected {message.crc32:08x}); check the network"
+                    )
+                await stream.send(Again(0, found))
+            case Close() if damaged:
+                pass  # it was sent before its sender heard that, and comes again
             case Close():
                 durable = await context.disk.meta(growing.commit)
                 return Committed(growing.crc32, durable)
@@ -101,13 +122,22 @@ async def _grow(context: Context, stream: Stream, growing: Growing) -> Committed
                 raise ProtocolError(f"a file that is created cannot be asked for {type(message).__name__}")
 
 
-async def _append(context: Context, stream: Stream, growing: Growing, request: Write) -> None:
+async def _taken(stream: Stream, request: Write, use: Callable[[list[memoryview]], Awaitable[int]]) -> int:
+    """What ``use`` makes of the bytes that follow a WRITE."""
     taken: list[Data] = []
     try:
-        views = await take_data(stream, request, taken)
-        with trio.CancelScope(shield=True):  # the buffers are the thread's until it is done: one write of 4 MiB
-            await context.disk.store(growing.append, views, request.offset, request.crc32)
+        return await use(await take_data(stream, request, taken))
     finally:
         for data in taken:
             stream.consumed(data)
-    await stream.send(Ok())
+
+
+async def _append(context: Context, growing: Growing, request: Write, views: list[memoryview]) -> int:
+    with trio.CancelScope(shield=True):  # the buffers are the thread's until it is done: one write of 4 MiB
+        found = await context.disk.store(growing.append, views, request.offset, request.crc32)
+    return found
+
+
+async def _dropped(views: list[memoryview]) -> int:
+    """Behind a range that is asked for again: it comes again, too."""
+    return 0

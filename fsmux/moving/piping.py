@@ -114,7 +114,13 @@ class FromPipe:
             report.planned()
             return
         request = Create(
-            place.path_parts, self._mode, options.durability, options.verify, self._run.id, self._run.attempt
+            place.path_parts,
+            self._mode,
+            options.durability,
+            options.verify,
+            self._run.id,
+            self._run.attempt,
+            again=True,
         )
         self._run = self._run.next()
         before = self._feed.stored

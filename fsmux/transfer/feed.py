@@ -2,8 +2,9 @@
 
 Theory: pieces are read while those before are on their way, each into a buffer of its own that is free again when the
 server has answered for it.  So the number of buffers bounds memory and is the window, whatever the link; what is not
-answered for is still here, to be sent once more when the connection was lost; the server says how much it has.  The
-server writes nothing whose checksum is wrong, gives the file its name when it is told that this was all, and says what
+answered for is still here, to be sent once more when the connection was lost; the server says how much it has.  When a
+piece has arrived damaged, it and all behind it are sent again, because the server writes them in order.  The server
+writes nothing whose checksum is wrong, gives the file its name when it is told that this was all, and says what
 the whole came to.
 """
 
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from fsmux.errors import ConnectionLost, IntegrityError, ProtocolError
+from fsmux.events import ChunkHealed
 from fsmux.files.chunks import combine
 from fsmux.limits import MAX_DATA_PAYLOAD, MAX_WINDOW
 from fsmux.mux.service import all_of
 from fsmux.records import Attrs
 from fsmux.transfer.session import Outcome, Report
-from fsmux.wire.messages import Close, Committed, Ok, Write
+from fsmux.wire.messages import Again, Close, Committed, Ok, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +67,10 @@ class Feed:
         self._crc32 = 0
         self._ended = False
         self._under_way: deque[_Piece] = deque()
+        self._sent = 0  # of these, on this stream, and not to be sent again
+        self._closed = False
+        self._damaged = 0  # times that the first of them has arrived and was not right
+        self._sending = trio.Lock()
         self._free: list[memoryview] = []
         self._buffers = 0
         self._freed = trio.Event()
@@ -76,7 +82,7 @@ class Feed:
         Cancellation leaves the stream to its scope, which resets it; the server then removes what it has.
 
         Raises:
-            IntegrityError: something arrived damaged; the pipe cannot be asked for it again.
+            IntegrityError: a piece arrived damaged three times.
             FsmuxError: what reading, the server or the connection failed with.
         """
         answer = await stream.expect_message(Attrs, Committed)
@@ -103,6 +109,7 @@ class Feed:
             self._answered()
         if size != self.stored:
             raise ProtocolError("the server has more of it than it was sent")
+        self._sent, self._closed = 0, False
 
     def _stands(self) -> None:
         while self._under_way:
@@ -111,20 +118,27 @@ class Feed:
             raise ProtocolError("the server has given a name to what has not ended")
 
     async def _send(self, stream: Stream) -> None:
-        for piece in list(self._under_way):
-            await self._send_piece(stream, piece)
-        while (new := await self._next()) is not None:
-            await self._send_piece(stream, new)
-        await stream.send(Close())
+        await self._send_waiting(stream)
+        while await self._read_next():
+            await self._send_waiting(stream)
+        await self._send_waiting(stream)
 
-    async def _send_piece(self, stream: Stream, piece: _Piece) -> None:
-        await stream.send(Write(piece.offset, piece.length, piece.crc32))
-        await stream.send_data(piece.buffer[: piece.length])
+    async def _send_waiting(self, stream: Stream) -> None:
+        """Send what is under way and was not sent, or is to be sent again; and the end, if it has come."""
+        async with self._sending:
+            while self._sent < len(self._under_way):
+                piece = self._under_way[self._sent]
+                self._sent += 1
+                await stream.send(Write(piece.offset, piece.length, piece.crc32))
+                await stream.send_data(piece.buffer[: piece.length])
+            if self._ended and not self._closed:
+                self._closed = True
+                await stream.send(Close())
 
-    async def _next(self) -> _Piece | None:
-        """The next piece, which counts as under way; None at the end."""
+    async def _read_next(self) -> bool:
+        """Read the next piece, which counts as under way; False at the end."""
         if self._ended:
-            return None
+            return False
         buffer = await self._buffer()
         length = 0
         try:
@@ -136,13 +150,13 @@ class Feed:
                 self._free.append(buffer)
         if not length:
             self._ended = True
-            return None
+            return False
         piece = _Piece(self._size, length, crc, buffer)
         self._under_way.append(piece)
         self._size += length
         self._crc32 = combine(self._crc32, crc, length)
         self._grew(length)
-        return piece
+        return True
 
     async def _buffer(self) -> memoryview:
         while not self._free and self._buffers == BUFFERS:
@@ -155,17 +169,25 @@ class Feed:
 
     async def _hear(self, stream: Stream, committed: list[Committed]) -> None:
         while not committed:
-            answer = await stream.expect_message(Ok, Committed)
+            answer = await stream.expect_message(Ok, Again, Committed)
             if isinstance(answer, Committed) and self._ended and not self._under_way:
                 committed.append(answer)
-            elif isinstance(answer, Ok) and self._under_way:
+            elif isinstance(answer, Ok) and self._sent:
                 self._answered()
+            elif isinstance(answer, Again) and self._sent:
+                self._sent, self._closed = 0, False
+                self._damaged += 1
+                number = self._under_way[0].offset // MAX_DATA_PAYLOAD
+                self._report.observer(ChunkHealed(self._report.name, number, self._damaged))
+                await self._send_waiting(stream)
             else:
                 raise ProtocolError("the server answered for what it was not sent")
 
     def _answered(self) -> None:
         """The server has the oldest of the pieces under way."""
         piece = self._under_way.popleft()
+        self._sent = max(0, self._sent - 1)
+        self._damaged = 0
         self._free.append(piece.buffer)
         self._freed.set()
         self.stored += piece.length

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
+import trio
 
 from fsmux.errors import AccessError, IntegrityError, ProtocolError, StorageError, StreamReset
+from fsmux.events import ChunkHealed, FileProgress
 from fsmux.files.chunks import crc32_of
 from fsmux.files.syscalls import Syscalls
 from fsmux.limits import MAX_DATA_PAYLOAD
 from fsmux.records import Attrs, Durability
 from fsmux.transfer.drain import Drain
+from fsmux.transfer.feed import Feed
 from fsmux.transfer.session import Report
 from fsmux.wire.messages import Close, Committed, Create, Get, Ok, Read, Write
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fsmux.mux.stream import Stream
+    from fsmux.transfer.session import Outcome
 
     from .kit import Side
 
@@ -225,3 +229,91 @@ async def test_a_connection_that_has_ended_holds_no_buffers(served: Path, tmp_pa
         assert behind._table.slabs
     assert (served / "name").read_bytes() == data
     assert not behind._table.slabs
+
+
+# ---- pieces that arrive damaged -------------------------------------------------------------------------------------
+
+
+class Piped:
+    """A pipe with so many bytes in it, that are read in pieces of at most so many."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        self.data = data
+        self.most = most
+        self.read = 0
+
+    def __call__(self, view: memoryview, poll: Callable[[], None]) -> tuple[int, int]:
+        piece = self.data[self.read : self.read + min(self.most, len(view))]
+        view[: len(piece)] = piece
+        self.read += len(piece)
+        return len(piece), crc32_of([piece])
+
+
+async def feed(side: Side, pipe: Piped) -> Outcome:
+    feeding = Feed(pipe, Report("name", side.observe), lambda size: None)
+    async with side.client.connection.open_stream(Create((b"name",), again=True)) as stream:
+        return await feeding.send_on(stream)
+
+
+@pytest.mark.parametrize("bad", [{0}, {3}, {31}, {0, 1}, {2, 5, 20}])
+@pytest.mark.parametrize("pieces", [1, 32])
+async def test_a_piece_that_arrives_damaged_is_sent_again(
+    served: Path, tmp_path: Path, bad: set[int], pieces: int
+) -> None:
+    data = content(32 * 1000, 5)
+    hit: list[int] = []
+
+    def choose(index: int, length: int) -> int | None:
+        if index not in bad:
+            return None
+        hit.append(index)
+        return 7
+
+    async with facing("memory", served, tmp_path, pair=damaging_pair(choose)) as side:
+        outcome = await feed(side, Piped(data, len(data) // pieces))
+        await side.quiet()
+    assert (served / "name").read_bytes() == data
+    assert (outcome.bytes, outcome.crc32) == (len(data), crc32_of([data]))
+    assert bool(side.of(ChunkHealed)) == bool(hit)
+
+
+async def test_a_piece_is_sent_again_although_the_pipe_has_nothing_to_say(served: Path, tmp_path: Path) -> None:
+    data = content(4000, 6)
+    healed = trio.Event()
+
+    class Waiting(Piped):
+        def __call__(self, view: memoryview, poll: Callable[[], None]) -> tuple[int, int]:
+            if self.read:
+                trio.from_thread.run(healed.wait)
+            return super().__call__(view, poll)
+
+    async with facing(
+        "memory", served, tmp_path, pair=damaging_pair(lambda index, _: 7 if not index else None)
+    ) as side:
+
+        def progress(event: object) -> None:
+            if isinstance(event, FileProgress):
+                healed.set()
+
+        side.on_event = progress
+        outcome = await feed(side, Waiting(data, 1000))
+    assert outcome.crc32 == crc32_of([data])
+    assert (served / "name").read_bytes() == data
+
+
+async def test_a_piece_that_is_never_right_is_given_up(served: Path, tmp_path: Path) -> None:
+    async with facing("memory", served, tmp_path, pair=damaging_pair(lambda index, length: 7)) as side:
+        with pytest.raises(
+            IntegrityError, match=r"name: the range at 0 .* 3 times \(CRC-32 [0-9a-f]{8}, expected "
+        ) as info:
+            await feed(side, Piped(content(3000), 1000))
+        assert f"{crc32_of([content(3000)[:1000]]):08x}" in str(info.value)
+        await side.quiet()
+    assert not (served / "name").exists()
+    assert not list(served.rglob("*.tmp"))
+
+
+async def test_whoever_cannot_send_again_is_told_at_once(served: Path, tmp_path: Path) -> None:
+    async with facing("memory", served, tmp_path) as side:
+        with pytest.raises(IntegrityError, match=r"damaged \(CRC-32"):
+            await attempt(side, lambda stream: write(stream, b"some", 0, 1))

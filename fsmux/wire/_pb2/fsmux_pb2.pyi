@@ -273,20 +273,22 @@ class Close(_message.Message):
     def __init__(self, sync: bool = ...) -> None: ...
 
 class Create(_message.Message):
-    __slots__ = ("path", "mode", "durability", "verify", "join", "attempt")
+    __slots__ = ("path", "mode", "durability", "verify", "join", "attempt", "again")
     PATH_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
     VERIFY_FIELD_NUMBER: _ClassVar[int]
     JOIN_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_FIELD_NUMBER: _ClassVar[int]
     path: Path
     mode: int
     durability: Durability
     verify: bool
     join: bytes
     attempt: int
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., mode: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., verify: bool = ..., join: _Optional[bytes] = ..., attempt: _Optional[int] = ...) -> None: ...
+    again: bool
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., mode: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., verify: bool = ..., join: _Optional[bytes] = ..., attempt: _Optional[int] = ..., again: bool = ...) -> None: ...
 
 class Identity(_message.Message):
     __slots__ = ("size", "mtime_ns", "tag")

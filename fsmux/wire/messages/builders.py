@@ -234,7 +234,13 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Write: lambda m: pb.Write(offset=m.offset, length=m.length, crc32=m.crc32),
     t.Close: lambda m: pb.Close(sync=m.sync),
     t.Create: lambda m: pb.Create(
-        path=_path(m.path), mode=m.mode, durability=m.durability, verify=m.verify, join=m.join, attempt=m.attempt
+        path=_path(m.path),
+        mode=m.mode,
+        durability=m.durability,
+        verify=m.verify,
+        join=m.join,
+        attempt=m.attempt,
+        again=m.again,
     ),
     t.Get: _get,
     t.Put: _put,

@@ -225,6 +225,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             raw.verify,
             checks.join(raw.join, "CREATE join"),
             raw.attempt,
+            raw.again,
         ),
     ),
     Cmd.GET: (pb.Get.FromString, _read_get),

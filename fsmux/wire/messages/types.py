@@ -136,6 +136,8 @@ class Create(Struct, frozen=True):
     verify: bool = False
     join: bytes = b""
     attempt: int = 0
+    again: bool = False
+    """Whether a WRITE that arrives damaged may be asked for again."""
 
 
 # ---- bulk transfer ----------------------------------------------------------------------------------------------
