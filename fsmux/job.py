@@ -47,10 +47,10 @@ class Options(Struct, frozen=True):
     """How to transfer. ``chunk_size`` in bytes; ``filters`` decide which names take part.
 
     ``streams`` files are on their way at once, over so many ``connections`` to the server; a big file goes over all of
-    them. ``bwlimit`` is the most bytes of files per second that may travel, over all streams together. ``manifest``
-    is told of every file that stands at the destination. With ``verify`` what was written is read back from the device
-    before it counts, and sent again where that did not keep it. With ``repair`` nothing else is moved than what that
-    names.
+    them, and what goes through a pipe over one. ``bwlimit`` is the most bytes of files per second that may travel, over
+    all streams together. ``manifest`` is told of every file that stands at the destination. With ``verify`` what was
+    written is read back from the device before it counts, and sent again where that did not keep it. With ``repair``
+    nothing else is moved than what that names.
 
     ``selection`` names what takes part of the one directory that is the source.  With ``checksum`` a file is up to date
     if it has the same bytes, whatever its time; with ``update`` it is left alone if it is newer at the destination.

@@ -178,7 +178,8 @@ def transfer(
     """Copy files and directories to or from a server.
 
     DIR copies the directory by name, DIR/ its contents. - is stdin, which goes to one file on a server, or stdout, to
-    which one file goes (--json goes to stderr then).
+    which one file goes (--json goes to stderr then). What goes through - takes one connection, whatever -j says: its
+    bytes come in order.
 
     When the connection is lost it reconnects and goes on; interrupted, the same command goes on where it stopped. What
     came from stdin cannot be read again: if the command is interrupted, or the server is restarted, nothing is left.

@@ -177,6 +177,11 @@ def test_a_broken_configuration_is_a_usage_error_but_help_still_helps(
     assert "--streams" in capsys.readouterr().out
 
 
+def test_help_says_how_many_connections_a_pipe_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("transfer", "--help") == 0
+    assert "What goes through - takes one connection" in " ".join(capsys.readouterr().out.split())
+
+
 def test_what_the_job_came_to_is_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
