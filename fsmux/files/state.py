@@ -13,6 +13,7 @@ of use to somebody (:mod:`.leftovers`).  A guard that was let go is never taken 
 from __future__ import annotations
 
 import errno
+import itertools
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -50,7 +51,7 @@ class StateDir:
         self._pins = 0
         self._lease: Lease | None = None
         self._guard: tuple[bytes, Lease] | None = None
-        self._count = 0
+        self._numbers = itertools.count(1)
         self._closing = False
         self.reserves = True
 
@@ -109,9 +110,9 @@ class StateDir:
 
     def unique(self) -> bytes:
         """A name for a temporary file that nobody else has: that of our guard, and a count."""
-        with self._mutex:
-            self._count += 1
-            return b"%s-%x%s" % (self.guard(), self._count, TEMPORARY)
+        guard = self._guard  # which is kept while the directory is pinned
+        # A count is one step: no two threads get the same.
+        return b"%s-%x%s" % (self.guard() if guard is None else guard[0], next(self._numbers), TEMPORARY)
 
     def guard(self) -> bytes:
         """From here on nobody removes the directory, nor what has a :meth:`unique` name, while it is pinned."""
