@@ -136,10 +136,13 @@ class Layout:
         if not start <= at < stop:
             try:
                 start = self._sys.seek_data(fd, at)
-                if start >= end:
-                    return end, end
-                stop = self._sys.seek_hole(fd, start)
             except OSError as error:
                 return (end, end) if error.errno == errno.ENXIO else (at, end)
+            if start >= end:
+                return end, end
+            try:
+                stop = self._sys.seek_hole(fd, start)
+            except OSError:
+                return start, end  # there is data, and in doubt it is all data
             self._found = start, stop
         return max(start, at), min(stop, end)

@@ -164,7 +164,7 @@ def test_one_that_was_cut_short_goes_on(
     done = good(*command).summary
     assert_alike(target / "f", original)
     assert done["bytes_resumed"] > 0
-    assert done["bytes_sent"] < sizes(runs) - 2 * MIB
+    assert done["bytes_sent"] <= sizes(runs) - 3 * 640 * KIB  # two of the chunks on record may be the holes at the end
 
 
 def test_what_became_a_hole_is_one_at_the_destination(

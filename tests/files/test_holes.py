@@ -75,6 +75,19 @@ def test_where_nobody_knows_holes_all_is_data(fd: int) -> None:
     assert ranges.crc32(Plain(), fd, 0, 5 * MIB) == ranges.crc32(Syscalls(), fd, 0, 5 * MIB)
 
 
+def test_data_of_which_nobody_knows_the_end_is_no_hole(fd: int) -> None:
+    """Whatever a file system answers: nothing that it has called data is taken for zeros."""
+
+    class Endless(Syscalls):
+        def seek_hole(self, fd: int, offset: int) -> int:
+            raise OSError(errno.ENXIO, "no")
+
+    layout = Layout(Endless(), os.fstat(fd))
+    assert list(layout.runs(fd, Extent(2 * MIB, 3 * MIB))) == [
+        Run(Extent(2 * MIB, 2 * MIB), True), Run(Extent(4 * MIB, MIB), False),
+    ]  # fmt: skip
+
+
 def test_what_lies_beyond_the_end_is_no_hole(fd: int) -> None:
     sys = Syscalls()
     assert is_hole(sys, fd, 4 * MIB + 4 * KIB, MIB - 4 * KIB)

@@ -5,7 +5,7 @@ Before every system call, and at the end, an :class:`Explorer` takes the disk as
 some power cuts would (all of them if there are few), and checks each such state:
 
 * a final name shows the whole of a version that was complete before it was committed, or of one that stood before;
-* what was committed as durable is there, or a later version is;
+* what was committed as durable is there, or a later version is; unless it was to be removed, and then it stays away;
 * a session that goes on claims to hold only chunks whose bytes are on the *device*, whatever the cache says;
 * it can be finished, is durable then, and leaves nothing behind; and so can a tree.
 
@@ -19,13 +19,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import xxhash
+from zlib_ng.zlib_ng import crc32
 
 from fsmux.errors import StorageError
+from fsmux.files import leftovers
 from fsmux.files.leftovers import ABANDONED_SECONDS
 from fsmux.files.root import Root
 from fsmux.files.sink import open_sink
+from fsmux.files.state import GUARD, TEMPORARY
+from fsmux.limits import MIN_HOLE
 from fsmux.records import Durability, Extent, Identity
 from tests.sim.choices import Chooser, choosers
+from tests.sim.device import BLOCK, is_zero
 from tests.sim.packs import unpack
 from tests.sim.syscalls import SimSyscalls
 
@@ -73,6 +78,10 @@ class Ledger:
     """Versions that were begun before those; a client may come back to one."""
     trees: dict[Parts, bytes] = field(default_factory=dict)
     """What is being received in packs."""
+    doomed: frozenset[Parts] = frozenset()
+    """Names that are removed behind it, directories with all that is in them; nothing else may ever be gone."""
+    gone: set[Parts] = field(default_factory=set)
+    """What was removed durably."""
 
     def copy(self) -> Ledger:
         return Ledger(
@@ -83,6 +92,8 @@ class Ledger:
             self.unfinished.copy(),
             self.former,
             self.trees.copy(),
+            self.doomed,
+            self.gone.copy(),
         )
 
     def after_power_cut(self) -> Ledger:
@@ -92,6 +103,7 @@ class Ledger:
 
     def committing(self, name: Parts, data: bytes, durability: Durability) -> None:
         self.possible.setdefault(name, []).append(data)
+        self.gone.discard(name)
         if durability == Durability.NONE:
             self.loose.add(name)
 
@@ -102,13 +114,33 @@ class Ledger:
             self.loose.discard(name)
             self.torn.discard(name)
 
+    def removing(self, name: Parts) -> set[Parts]:
+        """From now on it need not be there, nor what is in it; all that."""
+        found = {one for one in self.possible if one[: len(name)] == name}
+        for one in found:
+            self.durable.pop(one, None)
+        return found
+
+    def removed(self, names: Iterable[Parts]) -> None:
+        """They must stay away until they come anew."""
+        self.gone.update(names)
+
 
 def identity(data: bytes) -> Identity:
     return Identity(len(data), 1_600_000_000_123_456_789, xxhash.xxh3_128_digest(data))
 
 
 def start(root: Root, name: Parts, data: bytes, durability: Durability, *, resume: bool = True) -> Sink:
-    return open_sink(root, name, identity(data), 0o640, CHUNK, owner=b"me", resume=resume, durability=durability)
+    holes = sum(extent.length for extent in zeros_in(data, Extent(0, len(data))))
+    return open_sink(
+        root, name, identity(data), 0o640, CHUNK, owner=b"me", resume=resume, durability=durability, holes=holes
+    )
+
+
+def zeros_in(data: bytes, extent: Extent) -> list[Extent]:
+    """Which blocks of it are holes, as the conversation would say."""
+    blocks = [Extent(at, min(BLOCK, extent.end - at)) for at in range(extent.offset, extent.end, BLOCK)]
+    return [block for block in blocks if block.length >= MIN_HOLE and is_zero(data, block.offset, block.end)]
 
 
 def reuse(sink: Sink, data: bytes) -> None:
@@ -129,7 +161,15 @@ def fill(sink: Sink, data: bytes, chunks: Iterable[int] | None = None) -> None:
     for index in range(sink.manifest.map.count) if chunks is None else chunks:
         if not sink.manifest.holds(index):
             extent = sink.manifest.map.extent(index)
-            crc = sink.write((memoryview(data)[extent.offset : extent.end],), extent.offset)
+            if holes := zeros_in(data, extent):
+                sink.clear(holes)
+                for at in range(extent.offset, extent.end, BLOCK):
+                    end = min(at + BLOCK, extent.end)
+                    if Extent(at, end - at) not in holes:
+                        sink.write((memoryview(data)[at:end],), at)
+                crc = crc32(data[extent.offset : extent.end])
+            else:
+                crc = sink.write((memoryview(data)[extent.offset : extent.end],), extent.offset)
             sink.received(index, crc)
 
 
@@ -199,11 +239,18 @@ class Explorer:
             process.watch = lambda call: self.look(device, ledger, samples=2, again=False)
         with Root.open("", sys=process) as root:
             for _ in range(ATTEMPTS):
-                failures = unpack(root, ledger, ledger.trees, Durability.BATCH, together=self.rng.choice([1, 9]))
+                together = self.rng.choice([1, 9])
+                failures = unpack(
+                    root, ledger, ledger.trees, Durability.BATCH, together=together, doomed=ledger.doomed, sound=True
+                )
                 if not failures:
                     break
             if failures:
                 raise Wrong(f"a tree cannot be received: {failures[0].error}")
+            leftovers.sweep_top(root)
+            state = device.root.entries.get(RESERVED)
+            if state is not None and any(name.endswith((TEMPORARY, GUARD)) for name in state.entries):
+                raise Wrong(f"of use to nobody: {sorted(state.entries)}")
             if not ledger.unfinished:
                 device.now_ns += round(2 * ABANDONED_SECONDS * 1e9)
                 with root.keep_state():
@@ -249,6 +296,8 @@ class Explorer:
 
 def check_names(device: Device, ledger: Ledger) -> None:
     found = files_of(device.root)
+    if back := ledger.gone & found.keys() - ledger.torn:
+        raise Wrong(f"{sorted(back)}: was removed durably and is back")
     for name, inode in found.items():
         if name in ledger.torn or (inode.is_directory and name not in ledger.possible):
             continue

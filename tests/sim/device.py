@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 BLOCK: Final = 16 * 1024
 """Bytes of a piece of a large write. A quarter of the smallest chunk: enough to tear it, few enough to enumerate."""
 
+_ZEROS: Final = bytes(BLOCK)
+
 TORN: Final = 12
 """Bytes of a piece of a small write: half of a journal's record."""
 
@@ -67,7 +69,7 @@ class Facts:
         self.st_size = len(inode.data) if inode.is_file else len(inode.target)
         self.st_mtime_ns = inode.mtime_ns
         self.st_ctime_ns = inode.ctime_ns
-        self.st_blocks = -(-self.st_size // 512)
+        self.st_blocks = -(-(self.st_size - inode.holes) // 512)
 
 
 @dataclass(eq=False, slots=True)
@@ -110,6 +112,11 @@ class Inode:
         if self.is_directory:
             return FOLDER
         return LINK + self.target if stat.S_ISLNK(self.mode) else self.data
+
+    @property
+    def holes(self) -> int:
+        """How many bytes take no room: a block of zeros is a hole, whether it was written or not."""
+        return BLOCK * sum(is_zero(self.data, at, at + BLOCK) for at in range(0, len(self.data) - BLOCK + 1, BLOCK))
 
     @property
     def facts(self) -> tuple[int, int, int]:
@@ -299,6 +306,11 @@ class Device:
     def crash(self, chooser: Chooser) -> Device:
         """What is there when power is back; ``chooser`` says what the file system had written."""
         return _Copy(self, chooser).device
+
+
+def is_zero(data: bytes | bytearray, start: int, end: int) -> bool:
+    """Whether a range of at most a block has only zeros."""
+    return not data[start] and data[start:end] == _ZEROS[: end - start]
 
 
 def _resize(data: bytearray, size: int) -> None:

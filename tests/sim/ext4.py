@@ -24,11 +24,11 @@ from fsmux.records import Durability
 from tests.sim.blocklog import Written, read_log
 from tests.sim.crash import RESERVED, Ledger, Wrong, fill, reuse, start
 from tests.sim.device import FOLDER, LINK
-from tests.sim.packs import HUNDREDS, OTHER_TREE, TREE, unpack
-from tests.sim.teller import DEEP, FIRST, NAME, SECOND, SHORTER, SMALL
+from tests.sim.packs import GOING, HUNDREDS, OTHER_TREE, TREE, unpack
+from tests.sim.teller import DEEP, FIRST, HOLED, NAME, SECOND, SHORTER, SMALL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from fsmux.files.sink import Sink
     from fsmux.records import Parts
@@ -37,6 +37,12 @@ IMAGE_BYTES: Final = 24 * 1024 * 1024
 MKFS: Final = ("mkfs.ext4", "-q", "-F", "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0")
 SECONDS: Final = 60.0
 """Longest that mounting or unmounting may take."""
+
+MAY_GO: Final = -1
+"""In place of a version: the name may be there or not."""
+
+GONE: Final = -2
+"""The same: it was removed for good."""
 
 REORDERED: Final = 3
 """One moment in so many is looked at with some of the writes since the last flush missing, too."""
@@ -63,12 +69,32 @@ class Noting(Ledger):
 
     log: Path = Path()
     promises: list[tuple[int, Parts, int]] = field(default_factory=list)
-    """When, which name, and the first version that may stand there from then on."""
+    """When, which name, and the first version that may stand there from then on; or one of those below."""
 
     def committed(self, name: Parts, durable: bool) -> None:
         super().committed(name, durable)
         if durable:
-            self.promises.append((self.log.stat().st_size, name, self.durable[name]))
+            self._promise(name, self.durable[name])
+
+    def committing(self, name: Parts, data: bytes, durability: Durability) -> None:
+        if name in self.gone:
+            self._promise(name, MAY_GO)
+        super().committing(name, data, durability)
+
+    def removing(self, name: Parts) -> set[Parts]:
+        found = super().removing(name)
+        for one in found:
+            self._promise(one, MAY_GO)
+        return found
+
+    def removed(self, names: Iterable[Parts]) -> None:
+        names = set(names)
+        super().removed(names)
+        for name in names:
+            self._promise(name, GONE)
+
+    def _promise(self, name: Parts, version: int) -> None:
+        self.promises.append((self.log.stat().st_size, name, version))
 
 
 def _run(*words: str | Path) -> str:
@@ -128,8 +154,9 @@ def receive(root: Root, ledger: Ledger) -> None:
     unpack(root, ledger, TREE, Durability.BATCH, together=9)
     _session(root, ledger, DEEP, SMALL, Durability.FILE, 0)
     _session(root, ledger, NAME, SECOND, Durability.BATCH, 1)
-    unpack(root, ledger, OTHER_TREE, Durability.BATCH)
-    unpack(root, ledger, TREE, Durability.FILE)
+    unpack(root, ledger, OTHER_TREE, Durability.BATCH, doomed=GOING, sound=True)
+    unpack(root, ledger, TREE, Durability.FILE, doomed=[(b"new", b"four")], sound=True)
+    _session(root, ledger, NAME, HOLED, Durability.BATCH, 1)
     with start(root, (b"part",), FIRST, Durability.BATCH) as sink:
         ledger.unfinished[b"part",] = FIRST
         fill(sink, FIRST, [0, 2])
@@ -178,10 +205,14 @@ def check(top: Path, ledger: Noting, moment: int) -> None:
         if when <= moment:
             promised[name] = version
     for name, data in found.items():
-        if data not in ledger.possible.get(name, [])[promised.get(name, 0) :]:
+        first = promised.get(name, 0)
+        if data not in ledger.possible.get(name, [])[max(first, 0) :]:
             raise Wrong(f"{name}: not a whole version, or one that was replaced durably")
+        if first == GONE:
+            raise Wrong(f"{name}: was removed durably and is back")
     for name in promised.keys() - found.keys():
-        raise Wrong(f"{name}: was committed as durable and is gone")
+        if promised[name] >= 0:
+            raise Wrong(f"{name}: was committed as durable and is gone")
 
 
 def _shown(path: Path) -> bytes:
@@ -201,7 +232,7 @@ def _files(top: Path) -> Iterator[tuple[Parts, Path]]:
 
 def go_on(top: Path, ledger: Noting, rng: random.Random) -> None:
     """A session goes on with what is there, claims nothing that is not, and can be finished."""
-    name, data = rng.choice([(NAME, FIRST), (NAME, SECOND), ((b"part",), FIRST)])
+    name, data = rng.choice([(NAME, FIRST), (NAME, SECOND), (NAME, HOLED), ((b"part",), FIRST)])
     with Root.open(top) as root, start(root, name, data, Durability.BATCH) as sink:
         _check_held(sink, data)
         fill(sink, data)

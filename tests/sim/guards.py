@@ -14,14 +14,15 @@ from fsmux.files.lease import Lease
 from fsmux.files.packing import read_pack
 from fsmux.files.root import Root
 from fsmux.files.sink import open_sink
+from fsmux.files.source import Source
 from fsmux.files.syscalls import OPEN_CREATE
-from fsmux.records import Durability
+from fsmux.records import Durability, Extent
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Ledger, Wrong, check_held, files_of, fill, identity, start
 from tests.sim.device import QUIET_LINUX, TELLING_LINUX, Device
 from tests.sim.packs import TREE, unpack
 from tests.sim.syscalls import SimSyscalls, no_fault
-from tests.sim.teller import FIRST, NAME, SMALL
+from tests.sim.teller import FIRST, HOLED, NAME, SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,7 +264,25 @@ def changed_while_packed() -> None:
             raise Wrong("a file that was changed travels with the time that it had before")
 
 
+def unknown_end_of_data() -> None:
+    """A file system that cannot say where data ends does not thereby make a hole of it."""
+    device = Device()
+    with Root.open("", sys=SimSyscalls(device)) as root, start(root, NAME, HOLED, Durability.BATCH) as sink:
+        fill(sink, HOLED)
+        sink.commit()
+    for number in (errno.EIO, errno.ENXIO, errno.EINVAL):
+        for failing in ("seek_hole", "seek_data"):
+            if (number, failing) == (errno.ENXIO, "seek_data"):
+                continue  # so it says that there is no more data
+            sys = SimSyscalls(device, fault=lambda name, n=number, f=failing: n if name == f else 0)  # type: ignore[misc]
+            with Root.open("", sys=sys) as root, Source.open(root, NAME) as source:
+                for extent, hole, _ in source.runs([Extent(0, len(HOLED))]):
+                    if hole and any(HOLED[extent.offset : extent.end]):
+                        raise Wrong("data was taken for a hole")
+
+
 GUARDS: Final = (
+    unknown_end_of_data,
     damaged_in_a_pack,
     not_committed_in_a_pack,
     changed_while_packed,

@@ -55,6 +55,7 @@ class Machine:
         self._lives = 0
         self._deaths = world.mix.deaths
         self._dies_at = -1
+        self.lost_power = False
 
     def born(self) -> SimSyscalls:
         """A new process, which may have its end before it."""
@@ -75,6 +76,9 @@ class Machine:
         self._world.note(f"{self.name} {name}")
         if name in ("rename", "unlink", "rmdir"):
             check_names(self.device, self.ledger)
+        if name in ("unlink", "rmdir"):
+            self._world.check_going(self)
+        self._world.holes += name == "punch"
         self._dies_at -= 1
         if self._dies_at == 0 and self._world.troubled:
             self._deaths -= 1
@@ -101,24 +105,22 @@ class Machine:
         world.died += 1
         self.process = None
         if power_cut:
+            self.lost_power = True
             self.device = self.device.crash(Chooser(world.rng, world.rng.random(), world.rng.random()))
             self.ledger = self.ledger.after_power_cut()
         else:
             self.device = self.device.fork()
         check_names(self.device, self.ledger)
+        world.check_going(self)
         for link in world.links:
             link.cut()
         self.scope.cancel()
 
-    def put(self, name: Parts, data: bytes) -> None:
-        """A file or a link that was always there, with a time that no other one has anywhere."""
+    def put(self, name: Parts, data: bytes, time: int | None = None) -> int:
+        """A file or a link that was always there, with a time that no other one has anywhere, unless it is given."""
         process = SimSyscalls(self.device)
-        time = START_NS - self._world.next_number()
-        parent = process.open_root("")
-        for part in name[:-1]:
-            with suppress(FileExistsError):
-                process.mkdir(parent, part, 0o755)
-            parent = process.openat(parent, part, os.O_DIRECTORY)
+        time = START_NS - self._world.next_number() if time is None else time
+        parent = self._make(process, name[:-1])
         if data.startswith(LINK):
             process.symlink(data.removeprefix(LINK), parent, name[-1])
             process.utime_link(parent, name[-1], time)
@@ -131,3 +133,25 @@ class Machine:
         self.device.sync_all()
         self.ledger.possible[name] = [data]
         self.ledger.durable[name] = 0
+        return time
+
+    def link(self, first: Parts, name: Parts) -> None:
+        """A further name of a file that was always there, too."""
+        process = SimSyscalls(self.device)
+        here, there = (self._make(process, one[:-1]) for one in (first, name))
+        process.link(here, first[-1], there, name[-1])
+        for fd in process.descriptors:
+            process.close(fd)
+        self.device.sync_all()
+        self.ledger.possible[name] = self.ledger.possible[first]
+        self.ledger.durable[name] = 0
+
+    @staticmethod
+    def _make(process: SimSyscalls, parts: Parts) -> int:
+        """The directory, made if need be."""
+        directory = process.open_root("")
+        for part in parts:
+            with suppress(FileExistsError):
+                process.mkdir(directory, part, 0o755)
+            directory = process.openat(directory, part, os.O_DIRECTORY)
+        return directory

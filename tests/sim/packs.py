@@ -14,6 +14,7 @@ from zlib_ng.zlib_ng import crc32
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer, itself
 from fsmux.files.unpacking import Unpacker
+from fsmux.moving.extras import removal
 from fsmux.transfer.packs import WRITERS
 from tests.sim.device import FOLDER, LINK, START_NS
 
@@ -48,7 +49,10 @@ TREE: Final = {
     (b"empty", b"directory"): FOLDER,
     (b"z",): _content(20_000),
 }
-SAME: Final = {(b"dir", b"same"): (b"a",)}
+LINKED: Final = ((b"a",), (b"dir", b"same"))
+"""A file and its further name."""
+
+SAME: Final = {LINKED[1]: LINKED[0]}
 """Names that come as further names of other files, if these come too with the same content."""
 
 TREE.update({name: TREE[first] for name, first in SAME.items()})
@@ -59,6 +63,9 @@ OTHER_TREE: Final = {
     (b"dir", b"link"): _content(10),
     (b"new", b"four"): _content(4_000),
 }
+GOING: Final = ((b"b",), (b"dir", b"two"), (b"dir", b"same"), (b"empty",), (b"z",))
+"""What the first has and the other one has not."""
+
 HUNDREDS: Final = {(b"d%d" % (number % 7), b"%03d" % number): _content(number % 90) for number in range(300)}
 
 
@@ -134,18 +141,24 @@ def unpack(
     together: int = 1,
     filled: Callable[[], None] = lambda: None,
     sent: Tree | None = None,
+    standing: bool = False,
+    doomed: Collection[Parts] = (),
+    sound: bool = False,
 ) -> list[Failure]:
     """Receive a tree, so many packs to a commit, and write down what that promises; what failed of it.
 
     ``filled`` is called between the last pack of each commit and the commit; ``sent`` is what arrives instead.
+    With ``standing`` all of it is there but the further names.  What is ``doomed`` is removed when all of the tree
+    stands; for good, if the disk is ``sound``.
     """
-    packs = packs_of(tree)
+    packs = _links_of(tree, ()) if standing else packs_of(tree)
     if sent is not None:
         packs = [(groups, _contents(groups, sent, crcs=False)) for groups, _ in packs]
     batches = [packs[start : start + together] for start in range(0, len(packs), together)]
     failures: list[Failure] = []
     failed: set[Parts] = set()
-    linking = False
+    linking = standing
+    removed: set[Parts] = set()
     unpacker = Unpacker(root, (), durability)
     try:
         while batches:
@@ -167,9 +180,19 @@ def unpack(
             if not batches and not linking:
                 linking = True
                 batches += [links] if (links := _links_of(tree, failed)) else []
+            if not batches and doomed and not failures and not removed:
+                for name in doomed:
+                    removed |= ledger.removing(name)
+                batches.append([(_removals(doomed, removed), b"")])
+        if not failures and unpacker.durable and sound:
+            ledger.removed(removed)
     finally:
         unpacker.close()
     return failures
+
+
+def _removals(doomed: Collection[Parts], removed: Collection[Parts]) -> list[Group]:
+    return [removal(name[:-1], [(name[-1], name not in removed)]) for name in sorted(doomed)]
 
 
 def _names(groups: Sequence[Group], tree: Tree) -> dict[tuple[int, int], Parts]:
@@ -177,7 +200,7 @@ def _names(groups: Sequence[Group], tree: Tree) -> dict[tuple[int, int], Parts]:
     return {
         (place, index): (*group.directory, name)
         for place, group in enumerate(groups)
-        if group.act is not Act.ADJUST
+        if group.act in (Act.MAKE, Act.LINK)
         for index, name in enumerate(group.names)
         if (*group.directory, name) in tree
     }

@@ -15,9 +15,9 @@ from fsmux.files.commit import commit_all
 from fsmux.records import Durability
 from tests.sim.crash import CHUNK, Explorer, fill
 from tests.sim.device import FOLDER, QUIET_LINUX, TELLING_LINUX
-from tests.sim.packs import HUNDREDS, OTHER_TREE, TREE, unpack
+from tests.sim.packs import GOING, HUNDREDS, LINKED, OTHER_TREE, TREE, unpack
 from tests.sim.syscalls import no_fault
-from tests.sim.teller import DEEP, FIRST, NAME, OTHER_SMALL, SECOND, SHORTER, SMALL, VERSIONS, Teller
+from tests.sim.teller import DEEP, FIRST, HOLED, NAME, OTHER_SMALL, SECOND, SHORTER, SMALL, VERSIONS, Teller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,6 +139,36 @@ def a_tree_without_files(told: Teller) -> None:
         told.unpack({(linux.encode(), b"c"): FOLDER}, Durability.FILE)
 
 
+def a_file_with_holes(told: Teller) -> None:
+    """Holes come where nothing was, and where another version had bytes; and bytes where it had holes."""
+    told.receive(NAME, HOLED, chunks=[1, 3], end="kill")
+    told.receive(NAME, HOLED, chunks=[0], checkpoint=True)
+    told.receive(NAME, FIRST, chunks=[0, 1, 2], end="suspend")
+    told.receive(NAME, HOLED, chunks=[1, 2], end="kill")
+    told.receive(NAME, HOLED)
+    told.receive(NAME, FIRST, chunks=[1], checkpoint=True)
+
+
+def a_tree_of_which_some_goes(told: Teller) -> None:
+    """As with ``--delete``: files, links to them, and directories with what is in them; then all comes back."""
+    for linux in (TELLING_LINUX, QUIET_LINUX):
+        told.device.linux = linux
+        told.looks = 5
+        told.unpack(TREE)
+        told.looks = 2
+        told.unpack(OTHER_TREE, together=9, doomed=GOING)
+        told.unpack(TREE, Durability.FILE, doomed=[(b"new",)])
+
+
+def a_link_to_what_stands_there(told: Teller) -> None:
+    """It was sent without durability, and only the further name is to be durable now; so the bytes are, too."""
+    for linux in (TELLING_LINUX, QUIET_LINUX):
+        told.device.linux = linux
+        told.unpack({name: TREE[name] for name in (LINKED[0], (b"dir", b"one"))}, Durability.NONE)
+        told.unpack({name: TREE[name] for name in LINKED}, standing=True)
+        told.unpack(OTHER_TREE, doomed=LINKED[1:])
+
+
 def hundreds_of_files(told: Teller) -> None:
     told.device.linux = TELLING_LINUX
     told.looks = 101
@@ -173,7 +203,9 @@ def a_tree_beside_a_big_file(told: Teller) -> None:
 STORIES: Final = (
     small_files, a_big_file, a_big_file_in_new_directories, killed_and_resumed, checkpointed_and_resumed,
     another_version, over_an_earlier_version, without_resuming, thrown_away, not_durable, together, writes_lost_unseen,
-    tampered_with, a_tree, a_tree_without_durability, a_tree_without_files,
+    tampered_with, a_file_with_holes,
+    a_tree, a_tree_of_which_some_goes, a_link_to_what_stands_there, a_tree_without_durability,
+    a_tree_without_files,
     hundreds_of_files, a_tree_of_which_writes_are_lost,
     a_tree_beside_a_big_file,
 )  # fmt: skip

@@ -13,10 +13,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from xxhash import xxh3_128_digest
+
 from fsmux.columns import KIND_BITS, REGULAR
-from fsmux.errors import FsmuxError
+from fsmux.errors import FsmuxError, StorageError
 from fsmux.files import leftovers, listing
 from fsmux.files.commit import commit_all
+from fsmux.files.comparing import digests
 from fsmux.files.leftovers import ABANDONED_SECONDS
 from fsmux.files.packing import read_pack
 from fsmux.files.source import Source
@@ -25,9 +28,9 @@ from fsmux.records import Durability
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Explorer, Wrong, check_names, files_of, fill
 from tests.sim.device import FOLDER, LINK, QUIET_LINUX, TELLING_LINUX
-from tests.sim.packs import OTHER_TREE, TREE
+from tests.sim.packs import GOING, OTHER_TREE, TREE
 from tests.sim.syscalls import SHORT, no_fault
-from tests.sim.teller import DEEP, FIRST, NAME, SECOND, SMALL, Teller
+from tests.sim.teller import DEEP, FIRST, HOLED, NAME, SECOND, SMALL, Teller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,6 +188,29 @@ def _send_tree(told: Teller) -> None:
         raise Wrong(f"not packed: {sorted(TREE.keys() - found.keys())}")
 
 
+def _digest_tree(told: Teller) -> None:
+    """As for ``--checksum``: a file has the digest of its bytes, or none if it cannot be read."""
+    lost = []
+    with told.process() as root:
+        for group in preorder(lambda parts: listing.groups(root, parts), ()):
+            if group.error is not None:
+                raise group.error
+            found = [digest for some in digests(root, (), [group]) for digest in some]
+            for name, mode, digest in zip(group.names, group.modes, found, strict=True):
+                if mode & KIND_BITS != REGULAR:
+                    continue
+                if digest not in (None, xxh3_128_digest(TREE[*group.directory, name])):
+                    raise Wrong("a file has the digest of other bytes")
+                if digest is None:
+                    lost.append(name)
+    if lost:
+        raise StorageError(f"no digest of {lost}")
+
+
+def _remove_some(told: Teller) -> None:
+    told.unpack(OTHER_TREE, together=9, doomed=GOING)
+
+
 OPERATIONS: Final = (
     Operation("upload", _nothing, _receive_first, {NAME: FIRST}),
     Operation("upload of a small file", _nothing, lambda told: told.receive(DEEP, SMALL), {DEEP: SMALL}),
@@ -203,6 +229,10 @@ OPERATIONS: Final = (
     Operation("packs, each file synced", _nothing, _receive_tree(QUIET_LINUX), TREE),
     Operation("packs over other files", _other_tree_stands, _receive_tree(TELLING_LINUX), TREE),
     Operation("packing", _tree_stands, _send_tree, TREE),
+    Operation("packs that remove", _tree_stands, _remove_some, OTHER_TREE),
+    Operation("digests", _tree_stands, _digest_tree, TREE),
+    Operation("holes", _nothing, lambda told: told.receive(NAME, HOLED, chunks=[1], checkpoint=True), {NAME: HOLED}),
+    Operation("holes in another version", _another_half, lambda told: told.receive(NAME, HOLED), {NAME: HOLED}),
 )
 
 

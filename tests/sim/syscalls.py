@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fsmux.files.syscalls import NO_SYMLINKS, OPEN_LOOK, OPEN_STEP, Syscalls
-from tests.sim.device import BLOCK, QUIET_LINUX, UID, Facts, Inode
+from tests.sim.device import BLOCK, QUIET_LINUX, UID, Facts, Inode, is_zero
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -344,8 +344,8 @@ class SimSyscalls(Syscalls):
         self._enter(name)
         data = self._file(fd).inode.data
         while offset < len(data):
-            end = (offset // BLOCK + 1) * BLOCK
-            if (not any(data[offset:end])) is hole:
+            end = min((offset // BLOCK + 1) * BLOCK, len(data))
+            if is_zero(data, offset, end) is hole:
                 return offset
             offset = end
         if hole and offset == len(data):

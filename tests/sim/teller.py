@@ -14,12 +14,12 @@ from fsmux.files.root import Root
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
 from tests.sim.crash import ATTEMPTS, CHUNK, RESERVED, Explorer, Ledger, Wrong, fill, reuse, start
-from tests.sim.device import Device
+from tests.sim.device import BLOCK, Device
 from tests.sim.packs import unpack
 from tests.sim.syscalls import SimSyscalls, no_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from fsmux.files.sink import Sink
     from fsmux.records import Parts
@@ -30,9 +30,10 @@ DEEP: Final = (b"new", b"dir", b"file")
 FIRST: Final = random.Random(1).randbytes(3 * CHUNK + 777)
 SECOND: Final = FIRST[:CHUNK] + random.Random(2).randbytes(CHUNK) + FIRST[2 * CHUNK :] + b"and more"
 SHORTER: Final = FIRST[: CHUNK + 99]
+HOLED: Final = FIRST[:CHUNK] + bytes(CHUNK + BLOCK) + FIRST[CHUNK : CHUNK + BLOCK] + bytes(2 * BLOCK + 777)
 SMALL: Final = random.Random(3).randbytes(4000)
 OTHER_SMALL: Final = random.Random(4).randbytes(5000)
-VERSIONS: Final = (FIRST, SECOND, SHORTER, SMALL, OTHER_SMALL, b"")
+VERSIONS: Final = (FIRST, SECOND, SHORTER, HOLED, SMALL, OTHER_SMALL, b"")
 
 
 class Teller:
@@ -131,14 +132,20 @@ class Teller:
         *,
         together: int = 1,
         filled: Callable[[], None] = lambda: None,
+        standing: bool = False,
+        doomed: Collection[Parts] = (),
     ) -> None:
         """A process of its own receives a tree in packs; raises the first thing that failed."""
-        self.ledger.trees = dict(tree)
+        self.ledger.trees, self.ledger.doomed = dict(tree), frozenset(doomed)
+        sound = self.fault is no_fault
         with self.process() as root:
-            failures = unpack(root, self.ledger, tree, durability, together=together, filled=filled)
+            failures = unpack(
+                root, self.ledger, tree, durability, together=together, filled=filled,
+                standing=standing, doomed=doomed, sound=sound,
+            )  # fmt: skip
         if failures:
             raise failures[0].error
-        self.ledger.trees = {}
+        self.ledger.trees, self.ledger.doomed = {}, frozenset()
 
     def receive_at_last(self, name: Parts, data: bytes) -> None:
         """As often as it takes, when writes were lost."""

@@ -23,7 +23,7 @@ def test_two_thousand_episodes(part: int) -> None:
     count = SEEDS // PARTS
     reports = list(episodes(part * count, count))
     assert len({report.trace for report in reports}) == len(reports) == count
-    kinds = ("died", "healed", "failures", "packed")
+    kinds = ("died", "healed", "failures", "packed", "linked", "removed", "holes")
     seen = Counter({name: sum(getattr(report, name) for report in reports) for name in kinds})
     assert all(seen[name] >= OFTEN for name in kinds), seen
     assert sum(report.tries > 1 for report in reports) >= count // 6

@@ -42,6 +42,7 @@ from fsmux.wire.state import Role
 from tests.mux.kit import check_clean
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, Wrong, check_names, files_of
+from tests.sim.device import BLOCK
 from tests.sim.machine import Machine, Mix
 from tests.sim.network import Link, Weather
 from tests.sim.scheduler import Scheduler, simulate
@@ -72,6 +73,9 @@ SIZES: Final = (0, 1, 5_000, CHUNK, CHUNK + 1, 2 * CHUNK + 777)
 TREES: Final = 0.25
 """Of episodes: there is a tree, too."""
 
+HOLED: Final = 0.2
+"""Of files with some blocks: all is a hole, but for both ends."""
+
 SPREAD_BYTES: Final = CHUNK
 """In place of the 32 MiB above which a file goes over several connections."""
 
@@ -99,6 +103,9 @@ class Report:
     failures: int
     tries: int
     packed: int
+    linked: int
+    removed: int
+    holes: int
 
 
 @dataclass(slots=True)
@@ -118,6 +125,12 @@ class World:
     tries: int = 0
     packed: int = 0
     """Files that came in packs."""
+    linked: int = 0
+    """Further names that were made."""
+    removed: int = 0
+    """Names that were removed."""
+    holes: int = 0
+    """Holes that were made."""
     troubled: bool = True
     events: int = 0
     server: Machine = field(init=False)
@@ -144,7 +157,10 @@ class World:
         for number in range(self.rng.randint(1, 3)):
             size = self.rng.choice(SIZES)
             start = self.rng.randrange(len(CONTENT) - size)
-            self.add_task(b"file%d" % number, CONTENT[start : start + size], up=self.rng.random() < 0.5)
+            data = CONTENT[start : start + size]
+            if size > 4 * BLOCK and self.rng.random() < HOLED:
+                data = data[:BLOCK] + bytes(size - 2 * BLOCK) + data[-BLOCK:]
+            self.add_task(b"file%d" % number, data, up=self.rng.random() < 0.5)
         if self.rng.random() < TREES:
             self.add_grove(Grove.drawn(b"tree", CONTENT, self.rng))
 
@@ -160,15 +176,29 @@ class World:
         self.groves.append(grove)
         source, target = (self.client, self.server) if grove.up else (self.server, self.client)
         for name, data in grove.files.items():
-            source.put(name, data)
-        for name, data in grove.before.items():
+            if (first := grove.further.get(name)) is not None:
+                source.link(first, name)
+                continue
+            time = source.put(name, data)
+            if (before := grove.before.get(name)) is not None:
+                alike = grove.checksum and before != data and len(before) == len(data)
+                target.put(name, before, time if alike else None)
+        for name, data in (grove.extra | grove.spared).items():
             target.put(name, data)
+        for name in grove.extra:
+            del target.ledger.durable[name]
         for name, data in grove.files.items():
             target.ledger.possible.setdefault(name, []).append(data)
 
     def next_number(self) -> int:
         """One that nothing else has."""
         return next(self._numbers)
+
+    def check_going(self, machine: Machine) -> None:
+        """What is to be removed there is, unless the rest stands."""
+        for grove in self.groves:
+            if machine is (self.server if grove.up else self.client) and not machine.lost_power:
+                grove.check_going(machine.device)
 
     @property
     def done(self) -> bool:
@@ -343,12 +373,16 @@ class World:
             expected = {task.name: task.data for task in self.tasks if task.up == up}
             for grove in self.groves:
                 expected |= grove.files if grove.up == up else {}
+                if grove.up != up or target.lost_power or self.failures:
+                    continue  # what went may be back, and of a directory that cannot be read nothing goes
+                if left := grove.extra.keys() & found.keys():
+                    raise Wrong(f"{sorted(left)}: was not removed")
             for name, data in expected.items():
                 if name not in found or found[name].shown != data:
                     raise Wrong(f"{name}: is not where it belongs")
         return Report(
             self.seed, self._trace.hexdigest(), self.scheduler.now(), self.events,
-            self.died, self.healed, self.failures, self.tries, self.packed,
+            self.died, self.healed, self.failures, self.tries, self.packed, self.linked, self.removed, self.holes,
         )  # fmt: skip
 
     def preadv(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
