@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
-from fsmux.errors import FsmuxError, NetworkError, Unsupported
+from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported
 from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload, carry_all
 from fsmux.moving.comparing import Comparer
 from fsmux.moving.report import name_of
 from fsmux.mux.service import all_of
+from fsmux.plan.plan import Facts
 from fsmux.sites import LocalSite, Site
 from fsmux.wire.frames import SYNC_FEATURE
 
@@ -78,6 +79,13 @@ class Item(Struct):
     @property
     def place(self) -> tuple[int, Parts]:
         return id(self.target), self.target_prefix
+
+    async def standing(self) -> Facts | None:
+        """What stands where it goes, if anything does."""
+        try:
+            return Facts.of(await self.target.stat(self.target_prefix, follow=not self.target_prefix))
+        except NotFound:
+            return None
 
     def filters(self, options: Options) -> Filters:
         """The rules for names below it: a source that goes by its name is one directory further down."""

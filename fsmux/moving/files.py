@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from fsmux import events
-from fsmux.errors import FsmuxError, IntegrityError, NetworkError, NotFound
-from fsmux.moving.attempt import raise_if_lost
+from fsmux.errors import FsmuxError, IntegrityError, NetworkError
+from fsmux.moving.attempt import Item, raise_if_lost
 from fsmux.moving.carriers import carry_all
 from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
 from fsmux.moving.singles import Batch, batched, has_place, pages
@@ -36,7 +36,7 @@ from fsmux.wire.frames import GIVEN_FEATURE, PACKS_FEATURE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from fsmux.moving.attempt import Attempt, Item
+    from fsmux.moving.attempt import Attempt
     from fsmux.moving.removing import Removing
     from fsmux.records import Xattrs
     from fsmux.transfer.session import Outcome
@@ -53,7 +53,7 @@ class Files:
 
     async def plan(self, items: Sequence[Item]) -> list[tuple[Item, bool]]:
         """Those that are to be sent or made, and whether they are fresh; about the others all is done and told."""
-        there = await self._attempt.each(items, self._standing)
+        there = await self._attempt.each(items, Item.standing)
         judged = [await self._judge(item, seen) for item, seen in zip(items, there, strict=True)]
         return [one for one in judged if one is not None]
 
@@ -61,24 +61,12 @@ class Files:
         """Send and make them."""
         await self._all(await self._carry_small(waiting))
 
-    async def _standing(self, item: Item) -> Facts | None:
-        """What stands where a single file or link goes."""
-        try:
-            return Facts.of(await item.target.stat(item.target_prefix, follow=not item.target_prefix))
-        except NotFound:
-            return None
-
     async def _judge(self, item: Item, existing: Facts | None) -> tuple[Item, bool] | None:
         """What is to be done about a source that is no directory: the item, and whether it is fresh; or nothing."""
         report, account, name = self._attempt.report, item.account, name_of((), item.label)
-        kept = self._attempt.options.kept
+        if self.removing is not None:
+            existing = await self.removing.make_way(item, existing)
         verdict = await self._verdict(item, existing)
-        if (
-            verdict is Verdict.DIRECTORY_IN_THE_WAY
-            and self.removing is not None
-            and await self.removing.clear(item, (), True)
-        ):
-            existing, verdict = None, judge(Facts.of(item.top), None, kept=kept)
         if verdict in (Verdict.CURRENT, Verdict.ADJUST) and account.owed(()) and item.top.kind is Kind.FILE:
             verdict = Verdict.SEND  # an attempt that was cut short had it on its way, and heard no more of it
         if verdict in (Verdict.CURRENT, Verdict.ADJUST) and item.top.kind is Kind.FILE:

@@ -14,6 +14,7 @@ from fsmux.columns import Act, itself
 from fsmux.errors import NotFound, Unsupported, UsageError
 from fsmux.events import Warned
 from fsmux.moving.extras import Extras, TreeExtras, removal, unprotected
+from fsmux.plan.plan import Facts, Verdict, judge
 from fsmux.records import Kind, Parts
 from fsmux.wire.frames import SYNC_FEATURE
 
@@ -77,6 +78,14 @@ class Removing:
             return {}
         async with item.target.looking(item.target_prefix, nothing=False) as looker:
             return {} if looker is None else await unprotected(looker, tops, filters)
+
+    async def make_way(self, item: Item, existing: Facts | None) -> Facts | None:
+        """What stands where a source goes, when what was in its way is gone."""
+        verdict = judge(Facts.of(item.top), existing)
+        is_directory = verdict is Verdict.DIRECTORY_IN_THE_WAY
+        if (is_directory or verdict is Verdict.FILE_IN_THE_WAY) and await self.clear(item, (), is_directory):
+            return None
+        return existing
 
     async def clear(self, item: Item, parts: Parts, is_directory: bool) -> bool:
         """Remove what stands in the way of a name; whether that is gone now, or would be."""

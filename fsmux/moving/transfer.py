@@ -12,13 +12,13 @@ connection is begun again on those that are left.  What a further attempt must k
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from fsmux.errors import NotFound, Unsupported, UsageError
+from fsmux.errors import Unsupported, UsageError
 from fsmux.lanes import open_lanes
 from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.files import Files
@@ -28,7 +28,7 @@ from fsmux.moving.report import UNKNOWN_XATTRS, name_of
 from fsmux.moving.selecting import selected
 from fsmux.moving.tree import Tree, move_tree
 from fsmux.plan.plan import Entered, Facts, Large, Verdict, differs, in_the_way, judge
-from fsmux.records import EVERYTHING, Attrs, Kind, Parts
+from fsmux.records import EVERYTHING, Kind, Parts
 from fsmux.urls import Local, Remote
 from fsmux.wire.frames import KEPT_FEATURE, LINKS_FEATURE, PACKS_FEATURE
 
@@ -123,17 +123,10 @@ class Transfer:
         options = self._attempt.options
         if not self._attempt.has(PACKS_FEATURE):
             raise Unsupported("the server cannot move trees in packs; both sides need this release of fsmux")
-        there: Attrs | None = None
-        with suppress(NotFound):
-            there = await item.target.stat(item.target_prefix, follow=not item.target_prefix)
-        top, seen = Facts.of(item.top), None if there is None else Facts.of(there)
+        top, seen = Facts.of(item.top), await item.standing()
+        if self._removing is not None:
+            seen = await self._removing.make_way(item, seen)
         verdict = judge(top, seen)
-        if (
-            verdict is Verdict.FILE_IN_THE_WAY
-            and self._removing is not None
-            and await self._removing.clear(item, (), False)
-        ):
-            seen, verdict = None, Verdict.MAKE
         if verdict is Verdict.FILE_IN_THE_WAY:
             item.account.fail(name_of((), item.label), (), in_the_way(verdict, ()))
             return
