@@ -22,6 +22,7 @@ from fsmux.errors import Unsupported, UsageError
 from fsmux.lanes import open_lanes
 from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.files import Files
+from fsmux.moving.finishing import Left, finished
 from fsmux.moving.placing import Placing
 from fsmux.moving.removing import Removing
 from fsmux.moving.report import UNKNOWN_XATTRS, name_of
@@ -94,7 +95,7 @@ class Transfer:
         shared = Counter(item.place for item in trees)
         # By place: names that are taken, because sources that share one must not meet in them; and what is left.
         claimed: dict[tuple[int, Parts], dict[Parts, bool]] = {}
-        later: dict[tuple[int, Parts], list[tuple[Group, bool]]] = {}
+        later: dict[tuple[int, Parts], list[Left]] = {}
         for item in trees:
             if shared[item.place] > 1:
                 names = claimed.setdefault(item.place, {})
@@ -102,8 +103,8 @@ class Transfer:
             else:
                 await self._move_tree(item, None, None, last=item is trees[-1])
         for item in trees:
-            if (groups := later.pop(item.place, None)) is not None:
-                await self._finish(item, groups)
+            if (left := later.pop(item.place, None)) is not None:
+                await self._attempt.carry(item, finished(left, self._attempt.options.kept))
         if self._removing is not None:
             await self._removing.remove(trees)
 
@@ -118,7 +119,7 @@ class Transfer:
         return False
 
     async def _move_tree(
-        self, item: Item, claimed: dict[Parts, bool] | None, later: list[tuple[Group, bool]] | None, *, last: bool
+        self, item: Item, claimed: dict[Parts, bool] | None, later: list[Left] | None, *, last: bool
     ) -> None:
         options = self._attempt.options
         if not self._attempt.has(PACKS_FEATURE):
@@ -152,7 +153,7 @@ class Transfer:
                 carrier=self._attempt.carrier(item),
                 transfer=transfer,
                 workers=options.streams,
-                top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept), top.owner, top.xattrs),
+                top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept), top.owner, top.xattrs, seen),
                 make_top=made and first,
                 filters=filters,
                 comparer=comparer,
@@ -163,7 +164,6 @@ class Transfer:
                 last=last,
                 extras=extras,
                 clear=None if self._removing is None else partial(self._removing.clear, item),
-                tell_top=first,
                 kept=options.kept,
                 links=self._attempt.has(LINKS_FEATURE),
                 notes=self._attempt.notes(item),
@@ -177,8 +177,3 @@ class Transfer:
         if (selection := self._attempt.options.selection) is None:
             return item.source.scan(item.source_prefix)
         return selected(item.source, item.source_prefix, selection, filters, item.account)
-
-    async def _finish(self, item: Item, groups: list[tuple[Group, bool]]) -> None:
-        """Finish the directories that several sources share, deepest first."""
-        groups.sort(key=lambda one: one[0].directory, reverse=True)
-        await self._attempt.carry(item, groups)

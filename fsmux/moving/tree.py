@@ -23,6 +23,7 @@ from msgspec import Struct, field
 from fsmux.columns import Act, Group, itself
 from fsmux.limits import SMALL_FILE
 from fsmux.moving.comparing import COMPARED_AHEAD, Comparer
+from fsmux.moving.finishing import Left
 from fsmux.moving.report import UNKNOWN_XATTRS
 from fsmux.moving.sharing import Sharing
 from fsmux.mux.service import all_of
@@ -90,8 +91,8 @@ class Tree(Struct):
     last: bool
     """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
     claimed: dict[Parts, bool] | None = None
-    later: list[tuple[Group, bool]] | None = None
-    """Where finishing is put off to if other sources go to the same place; and whether it is to be told."""
+    later: list[Left] | None = None
+    """Where finishing is put off to if other sources go to the same place."""
     kept: Kept = EVERYTHING
     links: bool = True
     """Whether further names of one file are to be that at the destination, too."""
@@ -100,8 +101,6 @@ class Tree(Struct):
     clear: Callable[[Parts, bool], Awaitable[bool]] | None = None
     """Remove what stands in the way of a name (a directory or not), and return whether that is gone; if that is wanted.
     """
-    tell_top: bool = True
-    """Whether what is done to the top itself is to be told."""
     notes: TreeNotes | None = None
     """Who is told what is up to date, if a manifest is made."""
 
@@ -112,12 +111,8 @@ class _Open(Struct, eq=False):
     parts: Parts
     facts: Entered
     above: _Open | None
-    told: bool
-    """Whether it is to be told that it gets another mode or time than it had."""
     expected: dict[bytes, Entered] = field(default_factory=dict)
     """Subdirectories that are still to come."""
-    taken: set[bytes] = field(default_factory=set)
-    """Those that another source has, too."""
     touched: bool = False
     left: bool = False
     pending: int = 0
@@ -140,7 +135,7 @@ class _Moving:
         )
         self._here: _Open | None = None
         top = tree.top
-        self._top = _Open((), top, None, top.differs and not top.made and tree.tell_top)
+        self._top = _Open((), top, None)
         self._existing = _Existing(tree.looker)
         self._sharing = Sharing(tree.carrier, tree.transfer)
         tree.carrier.watch = self._sharing.told
@@ -274,7 +269,6 @@ class _Moving:
         if tree.notes is not None:
             await tree.notes.planned(group, found)
         here.expected.update(found.enter)
-        here.taken.update(found.taken)
         self._sharing.expect(group.directory, found)
         if found.further or found.make is not None or found.large:
             here.touched = self._top.touched = True  # what is unfinished may live in the top meanwhile
@@ -298,8 +292,7 @@ class _Moving:
             return here
         if here.parts != parts[:-1] or (facts := here.expected.pop(parts[-1], None)) is None:
             return None
-        told = facts.differs and not facts.made and parts[-1] not in here.taken
-        self._here = _Open(parts, facts, here, told)
+        self._here = _Open(parts, facts, here)
         return self._here
 
     async def _leave(self) -> None:
@@ -316,12 +309,11 @@ class _Moving:
         """Finish a directory that nothing is missing of, and those above it that waited for it alone."""
         while directory is not None and directory.left and not directory.pending:
             facts = directory.facts
-            if facts.differs or (directory.touched and self._tree.kept.times):
+            if self._tree.later is not None:
+                self._tree.later.append(Left(directory.parts, facts, directory.touched))
+            elif facts.differs or (directory.touched and self._tree.kept.times):
                 finishing = itself(directory.parts, facts.mtime, facts.mode, Act.ADJUST, facts.owner, facts.xattrs)
-                if self._tree.later is not None:
-                    self._tree.later.append((finishing, directory.told))
-                else:
-                    await self._tree.carrier.put(finishing, told=directory.told)
+                await self._tree.carrier.put(finishing, told=facts.differs and not facts.made)
             directory = directory.above
             if directory is not None:
                 directory.pending -= 1

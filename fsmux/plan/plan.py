@@ -152,6 +152,8 @@ class Entered(NamedTuple):
     differs: bool
     owner: int | None = None
     xattrs: Xattrs | None = ()
+    before: Facts | None = None
+    """What stood there, if it may be another source's, too."""
 
 
 class Large(NamedTuple):
@@ -180,8 +182,6 @@ class Plan(Struct):
     special: list[bytes] = []
     failed: list[tuple[bytes, FsmuxError]] = []
     enter: dict[bytes, Entered] = field(default_factory=dict)
-    taken: list[bytes] = []
-    """Directories that another source has, too, and came first with."""
     blocked: list[bytes] = []
     """Directories that failed: what is in them is not spoken of."""
     first: dict[bytes, bytes] = field(default_factory=dict)
@@ -300,8 +300,6 @@ def _one_by_one(
                 if is_directory:
                     found.blocked.append(name)
                 continue
-            if taken:
-                found.taken.append(name)
             if taken and verdict is Verdict.MAKE:
                 verdict = Verdict.CURRENT  # the other source has made it, or would in earnest
         if (key := keys.get(index)) is not None and verdict in _STANDS_AFTERWARDS:
@@ -325,7 +323,8 @@ def _one_by_one(
             found.special.append(name)
         elif is_directory:
             made = verdict is Verdict.MAKE
-            found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner, xattrs)
+            stood = None if claimed is None else before
+            found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner, xattrs, stood)
             if made:
                 make.append(index)
         elif verdict is Verdict.SEND and size > small:
