@@ -19,7 +19,7 @@ import trio
 from fsmux.errors import AccessError, ErrorCode, FsmuxError, IntegrityError, ProtocolError, Unsupported
 from fsmux.events import Observer, RequestFailed
 from fsmux.files.handle import Handle
-from fsmux.files.sink import Sink, open_sink
+from fsmux.files.opening import open_sink
 from fsmux.files.source import Source
 from fsmux.limits import CHUNK_SIZE, MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
     from fsmux.files.root import Root
+    from fsmux.files.sink import Sink
     from fsmux.mux.stream import Stream
     from fsmux.records import Parts
     from fsmux.transfer.attempts import Attempts

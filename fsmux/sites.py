@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from fsmux.errors import ErrorCode, FsmuxError, NotFound
 from fsmux.files import listing
+from fsmux.files.opening import may_resume, open_sink
 from fsmux.files.root import Root
-from fsmux.files.sink import Sink, may_resume, open_sink
 from fsmux.files.source import Source
 from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
 from fsmux.plan.walk import batches, preorder
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from fsmux.columns import Group
     from fsmux.events import Observer
     from fsmux.files.passing import ChunkDigests
+    from fsmux.files.sink import Sink
     from fsmux.job import Options
     from fsmux.moving.comparing import Digester
     from fsmux.moving.tree import Looker

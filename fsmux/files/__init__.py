@@ -10,7 +10,8 @@ Everything here blocks and is called from worker threads; nothing here knows of 
     chunks     arithmetic of chunks and checksums          manifest   what of a file has arrived
     journal    the manifest, persisted                     lock       one writer per file
     resume     what of an unfinished file still holds      basis      an earlier version, to take ranges from
-    sink       one file to be written                      ranges     loops over ranges of bytes
+    opening    how a file to be written is begun           sink       one file to be written
+    growing    one whose size is not known before its end  ranges     loops over ranges of bytes
     packing    packs of small files from the disk          unpacking  and to it
     terms      what is kept of packs, and promised         holding    what packs are put together in, and its syncs
     entries    one file or link after the other            standing   their final names, and what else is changed

@@ -16,7 +16,8 @@ from fsmux.files import resume as places
 from fsmux.files.chunks import combine, crc32_of
 from fsmux.files.manifest import Manifest
 from fsmux.files.naming import named
-from fsmux.files.sink import Sink, land_file
+from fsmux.files.opening import land_file
+from fsmux.files.sink import Sink
 from fsmux.records import Identity
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import trio
 from benchmarks.processes import TOKEN
 from fsmux.client import Client, connect
 from fsmux.events import Event, FileProgress
+from fsmux.files.opening import may_resume, open_sink
 from fsmux.files.root import Root
-from fsmux.files.sink import may_resume, open_sink
 from fsmux.records import Identity
 from fsmux.sites import OWNER
 

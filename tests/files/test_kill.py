@@ -22,7 +22,7 @@ CHUNKS = 40
 CHILD = """
 import sys, zlib
 from fsmux.files.root import Root
-from fsmux.files.sink import open_sink
+from fsmux.files.opening import open_sink
 from fsmux.records import Identity
 top, chunk, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 data = bytes(range(256)) * (chunk * count // 256)

@@ -15,7 +15,7 @@ import fsmux
 CHILD = """
 import ctypes, os, sys
 from fsmux.files.root import Root
-from fsmux.files.sink import open_sink
+from fsmux.files.opening import open_sink
 from fsmux.records import Identity
 
 libc = ctypes.CDLL(None, use_errno=True)

@@ -26,8 +26,9 @@ from fsmux.errors import (
 )
 from fsmux.files import resume
 from fsmux.files.commit import commit_all
+from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
-from fsmux.files.sink import CHECKPOINT_BYTES, CHECKPOINT_SECONDS, Sink, open_sink
+from fsmux.files.sink import CHECKPOINT_BYTES, CHECKPOINT_SECONDS, Sink
 from fsmux.records import Durability, Extent, Identity
 from tests.files.faults import Faulty
 

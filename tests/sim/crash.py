@@ -24,8 +24,8 @@ from zlib_ng.zlib_ng import crc32
 from fsmux.errors import StorageError
 from fsmux.files import leftovers
 from fsmux.files.leftovers import ABANDONED_SECONDS
+from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
-from fsmux.files.sink import open_sink
 from fsmux.files.state import GUARD, TEMPORARY
 from fsmux.limits import MIN_HOLE
 from fsmux.records import Durability, Extent, Identity

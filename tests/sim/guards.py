@@ -11,9 +11,9 @@ from fsmux.errors import Busy, FsmuxError, IntegrityError
 from fsmux.files import leftovers, listing
 from fsmux.files.journal import RECORD, Header, Journal, Type, parse
 from fsmux.files.lease import Lease
+from fsmux.files.opening import open_sink
 from fsmux.files.packing import read_pack
 from fsmux.files.root import Root
-from fsmux.files.sink import open_sink
 from fsmux.files.source import Source
 from fsmux.files.syscalls import OPEN_CREATE
 from fsmux.records import Durability, Extent
