@@ -55,6 +55,7 @@ class Extras:
         names = {name: kind for name, kind in emptied.names.items() if (*place, name) not in self._taken}
         if (before := self._found.get(place)) is not None:
             names = {name: kind for name, kind in names.items() if name in before.names}
+            emptied.facts = before.facts  # the first one decides what it is to be
         if names or self._several:  # that there are none says something to the next one
             emptied.names = names
             self._found[place] = emptied

@@ -1,8 +1,7 @@
 """Directories that several sources share, when all of them have been moved.
 
-Theory: the last source that has a directory decides what it is to be, as it would if the sources were transferred one
-after the other.  What that changes is seen beside what stood there before the first of them, because what the others
-have done meanwhile has changed its time; so a dry run, which has done nothing, comes to the same.
+Theory: the first source that has a directory decides what it is to be, as with rsync.  Only that one saw what stood
+there before anything was done in it, so it says what is to be told, too, and a dry run comes to the same.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from fsmux.columns import Act, Group, itself
-from fsmux.plan.plan import Entered, Facts, differs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fsmux.plan.plan import Entered
     from fsmux.records import Kept, Parts
 
 
@@ -34,9 +33,7 @@ def finished(left: Sequence[Left], kept: Kept) -> list[tuple[Group, bool]]:
         by_name.setdefault(one.parts, []).append(one)
     groups: list[tuple[Group, bool]] = []
     for parts, each in sorted(by_name.items(), reverse=True):
-        made, before = each[0].facts.made, each[0].facts.before
-        mtime, mode, _, _, owner, xattrs, _ = each[-1].facts
-        changes = differs(Facts(0, mtime, mode, b"", owner, xattrs), before, kept)
-        if made or changes or (kept.times and any(one.touched for one in each)):
-            groups.append((itself(parts, mtime, mode, Act.ADJUST, owner, xattrs), changes and not made))
+        mtime, mode, made, differs, owner, xattrs = each[0].facts
+        if differs or (kept.times and any(one.touched for one in each)):
+            groups.append((itself(parts, mtime, mode, Act.ADJUST, owner, xattrs), differs and not made))
     return groups

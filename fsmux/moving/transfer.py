@@ -153,7 +153,7 @@ class Transfer:
                 carrier=self._attempt.carrier(item),
                 transfer=transfer,
                 workers=options.streams,
-                top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept), top.owner, top.xattrs, seen),
+                top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept), top.owner, top.xattrs),
                 make_top=made and first,
                 filters=filters,
                 comparer=comparer,

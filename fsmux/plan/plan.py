@@ -152,8 +152,6 @@ class Entered(NamedTuple):
     differs: bool
     owner: int | None = None
     xattrs: Xattrs | None = ()
-    before: Facts | None = None
-    """What stood there, if it may be another source's, too."""
 
 
 class Large(NamedTuple):
@@ -323,8 +321,7 @@ def _one_by_one(
             found.special.append(name)
         elif is_directory:
             made = verdict is Verdict.MAKE
-            stood = None if claimed is None else before
-            found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner, xattrs, stood)
+            found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner, xattrs)
             if made:
                 make.append(index)
         elif verdict is Verdict.SEND and size > small:

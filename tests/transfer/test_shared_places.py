@@ -1,4 +1,4 @@
-"""Directories that several sources share: the last one that has it decides, and -n says what a real run then does."""
+"""Directories that several sources share: the first one that has it decides, and -n says what a real run then does."""
 
 from __future__ import annotations
 
@@ -37,40 +37,41 @@ def attributes(root: Path) -> dict[str, tuple[int, int]]:
     return {name: (one.st_mode & 0o777, one.st_mtime_ns) for name, one in found.items()}
 
 
-async def both(mirror: Mirror, *names: str) -> list[tuple[str, str]]:
+async def both(mirror: Mirror, *names: str, delete: bool = False) -> list[tuple[str, str]]:
     """What -n says would be done beside sending, which is what is done."""
-    await mirror(*names, delete=False, dry_run=True)
+    await mirror(*names, delete=delete, dry_run=True)
     would = [one for one in mirror.would if one[0] != "send"]
-    await mirror(*names, delete=False, durability=Durability.NONE)
+    await mirror(*names, delete=delete, durability=Durability.NONE)
     assert mirror.changed == would
     return would
 
 
-async def test_what_a_later_source_changes_is_told(mirror: Mirror) -> None:
-    for number, name in enumerate("xy"):
-        (mirror.source / name / "a").mkdir(parents=True)
-        directory(mirror.source / name / "a", 0o750 + number, 5)
-        directory(mirror.source / name, 0o755, 5)
-    directory(mirror.target / "a", 0o750, 5)
-    directory(mirror.target, 0o755, 5)
-    assert await both(mirror, "x/", "y/") == [("set attributes of", "a")]
-    assert (mirror.target / "a").stat().st_mode & 0o777 == 0o751
-    assert await both(mirror, "x/", "y/") == []
-
-
-async def test_what_the_last_source_changes_back_is_not_told(mirror: Mirror) -> None:
+async def test_what_the_first_source_changes_is_told(mirror: Mirror) -> None:
     for number, name in enumerate("xy"):
         (mirror.source / name / "a").mkdir(parents=True)
         directory(mirror.source / name / "a", 0o750 + number, 5)
         directory(mirror.source / name, 0o755, 5)
     directory(mirror.target / "a", 0o751, 5)
     directory(mirror.target, 0o755, 5)
+    assert await both(mirror, "x/", "y/") == [("set attributes of", "a")]
+    assert (mirror.target / "a").stat().st_mode & 0o777 == 0o750
     assert await both(mirror, "x/", "y/") == []
-    assert (mirror.target / "a").stat().st_mode & 0o777 == 0o751
 
 
-@pytest.mark.parametrize("seed", range(12))
-async def test_any_sources_say_before_what_they_do_and_come_to_an_end(mirror: Mirror, seed: int) -> None:
+async def test_what_a_later_source_has_otherwise_changes_nothing(mirror: Mirror) -> None:
+    for number, name in enumerate("xy"):
+        (mirror.source / name / "a").mkdir(parents=True)
+        directory(mirror.source / name / "a", 0o750 + number, 5)
+        directory(mirror.source / name, 0o755, 5)
+    directory(mirror.target / "a", 0o750, 5)
+    directory(mirror.target, 0o755, 5)
+    assert await both(mirror, "x/", "y/") == []
+    assert (mirror.target / "a").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("delete", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_sources_say_before_what_they_do_and_come_to_an_end(mirror: Mirror, seed: int, delete: bool) -> None:
     chance = random.Random(seed)
     roots = [mirror.source / name for name in ("x", "y", "z")]
     for root in (*roots, mirror.target):
@@ -83,10 +84,10 @@ async def test_any_sources_say_before_what_they_do_and_come_to_an_end(mirror: Mi
             if (root / name).is_dir():
                 directory(root / name, chance.choice((0o755, 0o700)), chance.choice((5, 7)))
     names = ("x/", "y/", "z/")
-    await both(mirror, *names)
-    expected = {name: one for root in roots for name, one in attributes(root).items()}
+    await both(mirror, *names, delete=delete)
+    expected = {name: one for root in reversed(roots) for name, one in attributes(root).items()}
     found = attributes(mirror.target)
     assert {name: found[name] for name in expected} == expected
     before = inventory(mirror.target)
-    assert await both(mirror, *names) == []
+    assert await both(mirror, *names, delete=delete) == []
     assert inventory(mirror.target) == before
