@@ -7,6 +7,7 @@ some hundreds of files, so that whoever waits for it hears in time and can call 
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from fsmux.errors import FsmuxError
@@ -40,16 +41,13 @@ def digests(
         except FsmuxError:
             found += [None] * len(group)
             continue
-        try:
-            with lease as directory:
-                for name, length in zip(group.names, group.sizes, strict=True):
-                    found.append(_digest(root, directory, name, length, poll))
-                    size += length
-                    if size >= RUN_BYTES or len(found) >= BATCH_FILES:
-                        yield found
-                        found, size = [], 0
-        finally:
-            lease.close()
+        with closing(lease), lease as directory:
+            for name, length in zip(group.names, group.sizes, strict=True):
+                found.append(_digest(root, directory, name, length, poll))
+                size += length
+                if size >= RUN_BYTES or len(found) >= BATCH_FILES:
+                    yield found
+                    found, size = [], 0
     if found:
         yield found
 

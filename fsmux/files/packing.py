@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zlib_ng.zlib_ng import crc32
@@ -69,40 +69,37 @@ def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], ro
     sys = root.sys
     openat, pread, fstat, close = sys.openat, sys.pread, sys.fstat, sys.close
     crcs: list[int] = []
-    try:
-        with lease as fd:
-            for index, (name, size, mtime, mode) in enumerate(
-                zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
-            ):
-                if mode & KIND_BITS != REGULAR:
-                    crcs.append(0)
-                    continue
+    with closing(lease), lease as fd:
+        for index, (name, size, mtime, mode) in enumerate(
+            zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
+        ):
+            if mode & KIND_BITS != REGULAR:
+                crcs.append(0)
+                continue
+            try:
+                file = openat(fd, name, OPEN_READ)
                 try:
-                    file = openat(fd, name, OPEN_READ)
-                    try:
-                        data = pread(file, size + 1, 0)
-                        facts = fstat(file)
-                    finally:
-                        close(file)
-                    if (
-                        len(data) != size
-                        or facts.st_size != size
-                        or facts.st_mtime_ns != mtime
-                        or facts.st_mode & MODE_BITS != mode
-                    ):
-                        data, group.mtimes[index], group.modes[index] = _read_anew(sys, fd, (*where, name))
-                        group.sizes[index] = len(data)
-                    if len(data) > room:
-                        raise SourceChanged(f"{printable(where)}: it grew while the tree was read; run it again")
-                except (OSError, FsmuxError) as error:
-                    group.lost.append((index, _typed(error, (*where, name))))
-                    crcs.append(0)
-                    continue
-                room -= len(data)
-                contents.append(data)
-                crcs.append(crc32(data))
-    finally:
-        lease.close()
+                    data = pread(file, size + 1, 0)
+                    facts = fstat(file)
+                finally:
+                    close(file)
+                if (
+                    len(data) != size
+                    or facts.st_size != size
+                    or facts.st_mtime_ns != mtime
+                    or facts.st_mode & MODE_BITS != mode
+                ):
+                    data, group.mtimes[index], group.modes[index] = _read_anew(sys, fd, (*where, name))
+                    group.sizes[index] = len(data)
+                if len(data) > room:
+                    raise SourceChanged(f"{printable(where)}: it grew while the tree was read; run it again")
+            except (OSError, FsmuxError) as error:
+                group.lost.append((index, _typed(error, (*where, name))))
+                crcs.append(0)
+                continue
+            room -= len(data)
+            contents.append(data)
+            crcs.append(crc32(data))
     group.crcs = crcs
 
 

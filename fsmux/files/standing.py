@@ -6,7 +6,7 @@ entry that fails is noted and the next one is done; what is raised is about the 
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act
@@ -41,22 +41,18 @@ class Standing:
         assert one.state is not None
         group, terms = one.group, self._terms
         here, rename = self._holding.hold(one.state), self._sys.rename
-        lease = self._root.directory(terms.base + group.directory)
-        try:
-            with lease as directory:
-                for temporary, index in one.files:
-                    try:
-                        if terms.verify and group.modes[index] & KIND_BITS == REGULAR:
-                            read_back(terms, here, temporary, group, index)
-                        rename(here, temporary, directory, group.names[index])
-                    except OSError as error:
-                        with suppress(OSError):
-                            self._sys.unlink(here, temporary)
-                        terms.fail_entry(one, index, error)
-                    except IntegrityError as error:
-                        terms.fail_entry(one, index, error)
-        finally:
-            lease.close()
+        with closing(self._root.directory(terms.base + group.directory)) as lease, lease as directory:
+            for temporary, index in one.files:
+                try:
+                    if terms.verify and group.modes[index] & KIND_BITS == REGULAR:
+                        read_back(terms, here, temporary, group, index)
+                    rename(here, temporary, directory, group.names[index])
+                except OSError as error:
+                    with suppress(OSError):
+                        self._sys.unlink(here, temporary)
+                    terms.fail_entry(one, index, error)
+                except IntegrityError as error:
+                    terms.fail_entry(one, index, error)
 
     def discard(self, one: Staged) -> None:
         """Remove what was written."""
@@ -101,24 +97,21 @@ class Standing:
             lease = self._root.directory(parent)
         except NotFound:
             return
-        try:
-            with lease as directory:
-                for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
-                    try:
-                        if mode & KIND_BITS == DIRECTORY:
-                            tree.remove(self._sys, directory, name, poll)
-                        else:
-                            self._sys.unlink(directory, name)
-                    except FileNotFoundError:
-                        pass
-                    except OSError as error:
-                        terms.fail_entry(one, index, error)
-                    if poll is not None:
-                        poll()
-                if terms.settles:
-                    self._sys.fsync(directory)
-        finally:
-            lease.close()
+        with closing(lease), lease as directory:
+            for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
+                try:
+                    if mode & KIND_BITS == DIRECTORY:
+                        tree.remove(self._sys, directory, name, poll)
+                    else:
+                        self._sys.unlink(directory, name)
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    terms.fail_entry(one, index, error)
+                if poll is not None:
+                    poll()
+            if terms.settles:
+                self._sys.fsync(directory)
         self._removed = True
 
     def sync_removed(self) -> None:
@@ -126,35 +119,30 @@ class Standing:
         removed, self._removed = self._removed, False
         if not removed or not self._terms.together or not self._holding.empty:
             return
-        with suppress(OSError, FsmuxError):  # what is lost of a removal comes back, and is removed by the next run
-            lease = self._root.directory(self._terms.base)
-            try:
-                with lease as directory:
-                    self._sys.syncfs(directory)
-            finally:
-                lease.close()
+        with (
+            suppress(OSError, FsmuxError),  # what is lost of a removal comes back, and is removed by the next run
+            closing(self._root.directory(self._terms.base)) as lease,
+            lease as directory,
+        ):
+            self._sys.syncfs(directory)
 
     def adjust(self, one: Staged) -> None:
         """Set what is kept of a directory, or of files in it."""
         group = one.group
         if group.itself and not group.directory:
             self._holding.let_go()  # or removing the reserved directory from it would be its last change
-        lease = self._root.directory(self._terms.base + group.directory)
-        try:
-            with lease as directory:
-                if group.itself:
-                    self._set(directory, one, 0)
-                for index, name in enumerate(group.names):
+        with closing(self._root.directory(self._terms.base + group.directory)) as lease, lease as directory:
+            if group.itself:
+                self._set(directory, one, 0)
+            for index, name in enumerate(group.names):
+                try:
+                    fd = self._sys.openat(directory, name, OPEN_READ)
                     try:
-                        fd = self._sys.openat(directory, name, OPEN_READ)
-                        try:
-                            self._set(fd, one, index)
-                        finally:
-                            self._sys.close(fd)
-                    except OSError as error:
-                        self._terms.fail_entry(one, index, error)
-        finally:
-            lease.close()
+                        self._set(fd, one, index)
+                    finally:
+                        self._sys.close(fd)
+                except OSError as error:
+                    self._terms.fail_entry(one, index, error)
 
     def _set(self, fd: int, one: Staged, index: int) -> None:
         group, terms, sys = one.group, self._terms, self._sys
