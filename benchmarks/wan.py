@@ -3,6 +3,8 @@
 * ``latency``: ``stat`` every 20 ms while one download fills the same connection, on loopback and on 100 Mbit/s, 50 ms.
 * ``throughput``: 150 MB at 200 Mbit/s and 100 ms against ``iperf3 -n`` for as many bytes, by turns; both leave the
   choice of congestion control to the same setting, or both take BBR where the kernel has it.
+* ``lossy``: the same with one packet in a thousand lost, ``-j 8`` against ``iperf3 -P 8``.
+* ``tree``: 10,000 files of 4 KiB at 200 Mbit/s and 100 ms, whole processes, against the time that the bytes alone need.
 * ``first byte``: a fresh file of 1 KiB at 100 ms on an open connection, from the call to the first byte.
 
 The links are made here (:mod:`benchmarks.link`) and need root; without it those bars are left out, and it says so.
@@ -25,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from benchmarks.harness import MIB, Bar, console, random_file, report_bars, write_json
+from benchmarks.harness import MIB, Bar, console, random_file, random_tree, remove, report_bars, verify, write_json
 from benchmarks.link import ADDRESSES, Link, link, why_not
 from benchmarks.processes import FSMUX, Failed, Process, Server, environment, fsmux_server, scratch
 from fsmux.client import connect
@@ -40,6 +42,11 @@ ROUNDS = 5
 LOCAL_SIZE = 4096 * MIB
 ASK_EVERY = 0.02
 ASK_SECONDS = 6.0
+LOSS = 0.001
+LANES = 8
+TREE = (10_000, 4096)
+"""Files, bytes of each."""
+FILES_PER_DIRECTORY = 100
 SMALL = 1024
 SMALL_FILES = 20
 PORT = 9000
@@ -142,7 +149,7 @@ def far_server(place: Path, at: Link) -> Server:
     port_file = place / "port"
     port_file.unlink(missing_ok=True)
     words: list[str | Path] = [
-        *FSMUX, "serve", place / "data", "--listen", f"{ADDRESSES[0]}:{PORT}", "--plaintext", "-q",
+        *FSMUX, "serve", place / "data", "--write", "--listen", f"{ADDRESSES[0]}:{PORT}", "--plaintext", "-q",
         "--port-file", port_file,
     ]  # fmt: skip
     return Server(at.at(0, words), port_file, environment=environment())
@@ -161,12 +168,13 @@ def latency_bar(name: str, found: list[dict[str, Any]], most: float, wanted: str
     return Bar(f"stat during a download, {name}", measured, wanted, worst <= most)
 
 
-def iperf(at: Link) -> tuple[float, float]:
+def iperf(at: Link, streams: int = 1) -> tuple[float, float]:
     """Bits per second of as many bytes in the same direction, and the seconds of the whole process."""
+    words = ["-c", ADDRESSES[0], "-R", "-P", str(streams), "-n", str(SIZE), "--json", *_pinned()]
     server = Process(at.at(0, ["iperf3", "-s", "-1", "-B", ADDRESSES[0]]))
     try:
         for _ in range(100):
-            client = Process(at.at(1, ["iperf3", "-c", ADDRESSES[0], "-R", "-n", str(SIZE), "--json", *_pinned()]))
+            client = Process(at.at(1, ["iperf3", *words]))
             status, usage = client.wait(300.0)
             if status == 0:
                 break
@@ -236,6 +244,62 @@ def measure_throughput(found: Found, place: Path, rounds: int) -> None:
     found.bars.append(Bar("the same, whole processes", measured, "0.95 of iperf3", other >= 0.95 * mine))
 
 
+def measure_lossy(found: Found, place: Path, rounds: int) -> None:
+    name = f"the same, {LOSS:.1%} lost, -j {LANES}"
+    if shutil.which("iperf3") is None:
+        found.bars.append(Bar(name, "skipped: there is no iperf3", f"0.95 of iperf3 -P {LANES}", True))
+        return
+    large = random_file(place / "data" / "large", SIZE)
+    address = f"{ADDRESSES[0]}:{PORT}"
+    words = [
+        *FSMUX, "transfer", "--json", "-j", str(LANES), "--durability", "none", f"fsmux://{address}/large",
+        str(place / "got"),
+    ]  # fmt: skip
+    ours, theirs, whole, their_whole = [], [], [], []
+    with link(0.100, 200e6, LOSS) as far, far_server(place, far):
+        for _ in range(rounds):
+            done = Process(far.at(1, words), environment=environment())
+            whole.append(done.check(300.0).seconds)
+            ours.append(8 * SIZE / json.loads(done.output.splitlines()[-1])["seconds"])
+            (place / "got").unlink()
+            bits, seconds = iperf(far, LANES)
+            theirs.append(bits)
+            their_whole.append(seconds)
+    large.unlink()
+    found.figures["lossy"] = {"fsmux": ours, "iperf3": theirs, "process": whole, "iperf3 process": their_whole}
+    mine, other = statistics.median(ours), statistics.median(theirs)
+    measured = f"{mine / 1e6:.0f} of {other / 1e6:.0f} Mbit/s, {mine / other:.3f}"
+    found.bars.append(Bar(name, measured, f"0.95 of iperf3 -P {LANES}", mine >= 0.95 * other))
+    mine, other = statistics.median(whole), statistics.median(their_whole)
+    measured = f"{mine:.2f} and {other:.2f} s, {other / mine:.3f}"
+    found.bars.append(Bar("that, whole processes", measured, f"0.95 of iperf3 -P {LANES}", other >= 0.95 * mine))
+
+
+def measure_tree(found: Found, place: Path, rounds: int) -> None:
+    files, size = TREE
+    source = random_tree(place / "data" / "tree", files, size, FILES_PER_DIRECTORY)
+    address = f"{ADDRESSES[0]}:{PORT}"
+    needed = 8 * files * size / 200e6
+    up, down = [], []
+    with link(0.100, 200e6) as far, far_server(place, far):
+        for _ in range(rounds):
+            for taken, pair, target in (
+                (down, (f"fsmux://{address}/tree/", str(place / "got")), place / "got"),
+                (up, (f"{source}/", f"fsmux://{address}/put"), place / "data" / "put"),
+            ):
+                words = [*FSMUX, "transfer", "-q", "--durability", "none", *pair]
+                taken.append(Process(far.at(1, words), environment=environment()).check(300.0).seconds)
+                verify(source, target)
+                remove(target)
+    remove(source)
+    found.figures["tree"] = {"down": down, "up": up, "needed": needed}
+    for name, runs in (("down", down), ("up", up)):
+        seconds = statistics.median(runs)
+        measured = f"{seconds:.2f} s; the bytes alone {needed:.2f} s: {seconds / needed:.2f}"
+        wanted = "1.2 times the bytes alone"
+        found.bars.append(Bar(f"{files:,} files at 100 ms, {name}", measured, wanted, seconds <= 1.2 * needed))
+
+
 def measure_first_byte(found: Found, place: Path, rounds: int) -> None:
     for number in range(SMALL_FILES):
         random_file(place / "data" / f"small-{number}", SMALL)
@@ -253,6 +317,8 @@ MEASUREMENTS = {
     "loopback": measure_loopback,
     "latency": measure_latency,
     "throughput": measure_throughput,
+    "lossy": measure_lossy,
+    "tree": measure_tree,
     "first": measure_first_byte,
 }
 WITHOUT_LINK = ("loopback",)
