@@ -188,15 +188,25 @@ class ClientAuth:
         self._scram: Any = None
         self._final = False
 
-    def begin(self, mechanisms: Sequence[str]) -> Auth | None:
-        """The first message, given what the server's HELLO offers; None if it asks for no authentication.
+    def first(self) -> Auth | None:
+        """The first message, which is good whatever the server says; None without a token."""
+        if self._token is None:
+            return None
+        try:
+            self._scram = _scramp().ScramClient([MECHANISM], self._name, self._token)
+            return _auth(self._scram.get_client_first(), mechanism=MECHANISM)
+        except _scramp().ScramException:
+            raise AuthError("the user name or the token holds characters that SCRAM does not allow") from None
+
+    def wanted(self, mechanisms: Sequence[str]) -> bool:
+        """Whether the server asks for authentication, given what its HELLO offers.
 
         Raises :class:`AuthError` if no token is at hand, and also if there is one but the server does not want it:
         whoever was given a token expects to talk to a server that knows it, too.
         """
         if not mechanisms:
             if self._token is None:
-                return None
+                return False
             raise AuthError(
                 "the server asks for no token, so it cannot prove that it is the right one; "
                 "to go on without, unset FSMUX_TOKEN and leave --token-file out"
@@ -205,11 +215,7 @@ class ClientAuth:
             raise AuthError("the server asks for a token; set FSMUX_TOKEN or name a file with --token-file")
         if MECHANISM not in mechanisms:
             raise AuthError(f"the server does not offer {MECHANISM}, the only mechanism of this version")
-        try:
-            self._scram = _scramp().ScramClient([MECHANISM], self._name, self._token)
-            return _auth(self._scram.get_client_first(), mechanism=MECHANISM)
-        except _scramp().ScramException:
-            raise AuthError("the user name or the token holds characters that SCRAM does not allow") from None
+        return True
 
     def step(self, message: Auth) -> Auth | None:
         """The next message, or None once the server, too, has proved that it knows the token.

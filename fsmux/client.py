@@ -85,9 +85,12 @@ async def _dial(
     token: str | None,
     timeout: float | None,  # noqa: ASYNC109  # of one phase
 ) -> AsyncIterator[Connection]:
-    async def authenticate(connection: Connection) -> None:
-        await prove_to_server(connection, ClientAuth(remote.user, token))
+    auth = ClientAuth(remote.user, token)
 
+    async def authenticate(connection: Connection) -> None:
+        await prove_to_server(connection, auth)
+
+    first = auth.first()
     limit = CONNECT_SECONDS if timeout is None else timeout
     try:
         with trio.fail_after(limit):
@@ -98,7 +101,8 @@ async def _dial(
     except trio.TooSlowError:
         raise ConnectFailed(f"{remote.server}: no answer within {limit:g} s") from None
     patience = DEAD_SECONDS if timeout is None else timeout
-    async with open_connection(transport, Role.CLIENT, hello(), authenticate, patience=patience) as connection:
+    opening = open_connection(transport, Role.CLIENT, hello(), authenticate, first=first, patience=patience)
+    async with opening as connection:
         yield connection
 
 

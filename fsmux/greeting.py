@@ -69,11 +69,12 @@ async def prove_to_client(connection: Connection, auth: ServerAuth) -> User:
 
 
 async def prove_to_server(connection: Connection, auth: ClientAuth) -> None:
-    """The client's side of AUTH. Raises :class:`AuthError` if either side cannot prove that it knows the token."""
-    first = auth.begin(connection.peer_hello.mechanisms)
-    if first is None:
+    """The client's side of AUTH, behind its first message, which went with its HELLO.
+
+    Raises :class:`AuthError` if either side cannot prove that it knows the token.
+    """
+    if not auth.wanted(connection.peer_hello.mechanisms):
         return
-    await connection.send_auth(first)
     try:
         while (reply := auth.step(await connection.receive_auth())) is not None:
             await connection.send_auth(reply)

@@ -63,6 +63,8 @@ class Item(Struct):
     number: int
     listed: Parts
     """What a manifest calls the target: its path below the destination, or the name of the destination itself."""
+    fresh: bool
+    """Whether nothing stood at the destination, and nothing else is to come there."""
 
     @property
     def local(self) -> tuple[LocalSite, Parts]:
@@ -82,6 +84,8 @@ class Item(Struct):
 
     async def standing(self) -> Facts | None:
         """What stands where it goes, if anything does."""
+        if self.fresh:
+            return None
         try:
             return Facts.of(await self.target.stat(self.target_prefix, follow=not self.target_prefix))
         except NotFound:

@@ -180,29 +180,40 @@ class _Packs:
             await self._in.send(self._packer.flush())
         self._in.close()
 
+    async def run(self) -> None:
+        """One stream for all, which this side ends behind the last pack, not behind the last answer: that would cost
+        one more round trip.  What is to be tried again by then takes another one.
+        """
+        await self._carry()
+        while self._again:
+            await self._carry()
+
+    async def _carry(self) -> None:
+        """What there is to be carried, over one stream."""
+        raise NotImplementedError
+
     async def _each(self, carry: Callable[[int, list[Group]], Awaitable[None]]) -> None:
-        """Have every pack carried, not too many at once; return when none is on its way any more."""
+        """Have every pack carried, not too many at once; return when the last one is on its way."""
         async for groups in self._out:
             if groups:
                 await self._start(carry, groups)
             while self._again:
                 await self._start(carry, self._again.popleft())
-        while self._under_way or self._again:
-            if self._again:
-                await self._start(carry, self._again.popleft())
-            else:
-                await self._wait()
+        while self._again:
+            await self._start(carry, self._again.popleft())
 
     async def _start(self, carry: Callable[[int, list[Group]], Awaitable[None]], groups: list[Group]) -> None:
         while len(self._under_way) >= PACKS_AHEAD:
-            await self._wait()
+            self._changed = trio.Event()
+            await self._changed.wait()
         self._number += 1
         self._under_way[self._number] = groups
         await carry(self._number, groups)
 
-    async def _wait(self) -> None:
-        self._changed = trio.Event()
-        await self._changed.wait()
+    def _ended(self, stream: Stream) -> None:
+        """The server has nothing more to say: that is so when all that was begun was answered."""
+        if self._under_way or not stream.local_ended:
+            raise ProtocolError("the server ended the transfer early")
 
     def _finished(self, number: int, groups: Sequence[Group], failed: Errors, durable: bool) -> None:
         """A pack stands, but for what failed."""
@@ -285,7 +296,7 @@ class _Packs:
 class Upload(_Packs):
     """Packs to the server."""
 
-    async def run(self) -> None:
+    async def _carry(self) -> None:
         route = self._route
         request = Store(
             route.there, route.durability, join=route.run.id, attempt=route.run.attempt, verify=route.verify,
@@ -319,14 +330,13 @@ class Upload(_Packs):
                 else:
                     failed.append((place, index, error))
             self._finished(packed.number, groups, failed, packed.durable)
-        if not stream.local_ended:
-            raise ProtocolError("the server ended the transfer early")
+        self._ended(stream)
 
 
 class Download(_Packs):
     """Packs from the server."""
 
-    async def run(self) -> None:
+    async def _carry(self) -> None:
         route = self._route
         if route.notes is None:
             unpacker = Unpacker(route.root, route.here, route.durability, route.kept, verify=route.verify)
@@ -334,10 +344,7 @@ class Download(_Packs):
             unpacker = route.notes.unpacker(route.durability, route.kept, verify=route.verify)
         self._durable = unpacker.durable
         async with route.connection.open_stream(Fetch(route.there)) as stream:
-            await all_of(
-                partial(self._ask, stream),
-                partial(receive_packs, stream, unpacker, route.disk, check=self._check, done=self._done),
-            )
+            await all_of(partial(self._ask, stream), partial(self._take, stream, unpacker))
 
     async def _ask(self, stream: Stream) -> None:
         async def carry(number: int, groups: list[Group]) -> None:
@@ -345,6 +352,10 @@ class Download(_Packs):
 
         await self._each(carry)
         stream.end()
+
+    async def _take(self, stream: Stream, unpacker: Unpacker) -> None:
+        await receive_packs(stream, unpacker, self._route.disk, check=self._check, done=self._done)
+        self._ended(stream)
 
     def _check(self, pack: Pack) -> None:
         asked = self._under_way.get(pack.number)

@@ -70,7 +70,7 @@ class Placing:
         for place, (_, prefix, attrs) in zip(sources, tops, strict=True):
             name = prefix[-1] if prefix else b""  # without a name of its own it means its contents
             origins.append(Origin(str(place), name, attrs.kind, place.is_contents))
-        kind = await self._kind_of(destination)
+        kind, fresh = await self._kind_of(destination)
         target = Target(str(destination), kind, destination.trailing_slash)
         mapped = map_sources(origins, target)
         self._attempt.report.mapped(place_map.describe(target) for place_map in mapped)
@@ -88,6 +88,7 @@ class Placing:
                 () if place_map.origin.contents else (place_map.origin.name,),
                 number,
                 place_map.suffix if into_directory else (base + place_map.suffix)[-1:],
+                fresh and len(mapped) == 1,
             )
             for number, (place_map, (source, prefix, attrs)) in enumerate(zip(mapped, tops, strict=True))
         ]
@@ -158,20 +159,26 @@ class Placing:
         except NotFound:
             raise NotFound(f"{printable(place.path)}: no such file or directory") from None
 
-    async def _kind_of(self, destination: Local | Remote) -> Kind | None:
+    async def _kind_of(self, destination: Local | Remote) -> tuple[Kind | None, bool]:
+        """What the destination is or leads to, and whether nothing stands there, not even a link to nothing."""
         if isinstance(destination, Local):
             try:
                 facts = await trio.Path(destination.path).stat()
             except FileNotFoundError:
-                return None
+                return None, False  # to look once more costs no round trip
             except OSError as exc:
                 raise UsageError(f"{printable(destination.path)}: {(exc.strerror or '').lower()}") from exc
             is_directory = (await trio.Path(destination.path).is_dir()) if facts else False
-            return Kind.DIRECTORY if is_directory else Kind.FILE
-        try:
-            return (await self._attempt.client.stat(destination.path_parts)).kind
-        except NotFound:
-            return None
+            return Kind.DIRECTORY if is_directory else Kind.FILE, False
+
+        async def kind(follow: bool) -> Kind | None:
+            try:
+                return (await self._attempt.client.stat(destination.path_parts, follow=follow)).kind
+            except NotFound:
+                return None
+
+        there, itself = await self._attempt.each((True, False), kind)
+        return there, itself is None
 
     async def _target_site(
         self, destination: Local | Remote, into_directory: bool, open_roots: ExitStack

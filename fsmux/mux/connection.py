@@ -69,8 +69,9 @@ class Connection:
     """A connection that has been greeted and authenticated. Made by :func:`open_connection` only."""
 
     def __init__(
-        self, transport: Transport, role: Role, hello: Hello, handshake: Handshake | None, patience: float
-    ) -> None:
+        self, transport: Transport, role: Role, hello: Hello, handshake: Handshake | None, first: Auth | None,
+        patience: float,
+    ) -> None:  # fmt: skip
         self.transport = transport
         self.role = role
         self.hello = hello
@@ -79,6 +80,7 @@ class Connection:
         self.failure: FsmuxError | None = None
         self.outbox = Outbox(limits.INITIAL_CREDIT, lambda: self._writer.wake())
         self._handshake = handshake
+        self._first = first
         self._patience = patience
         self._phase = ConnectionPhase.GREETING
         self._greeted = trio.Event()
@@ -195,9 +197,11 @@ class Connection:
 
     async def _greet(self) -> None:
         self.outbox.urgent(Frame(Cmd.HELLO, 0, encode(self.hello)))
+        if self._first is not None:
+            self.outbox.urgent(Frame(Cmd.AUTH, 0, encode(self._first)))
         await self._greeted.wait()
-        if self.failure is not None:
-            raise self.failure
+        if self.failure is not None and (self._first is None or self._phase is ConnectionPhase.GREETING):
+            raise self.failure  # otherwise the handshake may know better why: the peer wanted no first step
         if self._handshake is not None:
             self.user = await self._handshake(self)
             self._phase = ConnectionPhase.OPEN
@@ -348,6 +352,7 @@ async def open_connection(
     hello: Hello,
     handshake: Handshake | None = None,
     *,
+    first: Auth | None = None,
     patience: float = limits.DEAD_SECONDS,
 ) -> AsyncIterator[Connection]:
     """Greet, authenticate and serve a connection for as long as the block runs; owns ``transport`` and closes it.
@@ -355,13 +360,14 @@ async def open_connection(
     Leaving the block says GOAWAY, gives queued frames ``DRAIN_SECONDS`` to leave, and closes the socket; streams that
     are still open are ended with :class:`ConnectionLost`.  Errors of the block come out as they are, never in a group.
 
+    ``first`` is a SASL step that goes right behind HELLO, which saves a round trip.
     ``patience`` is how many seconds the peer may be silent before the connection counts as lost.
 
     Raises:
         ConnectionLost, ProtocolError, VersionMismatch, AuthError: the greeting or the handshake failed, or took longer
             than ``HANDSHAKE_SECONDS``, or than patience.
     """
-    connection = Connection(transport, role, hello, handshake, patience)
+    connection = Connection(transport, role, hello, handshake, first, patience)
     greeting = min(limits.HANDSHAKE_SECONDS, patience)
     try:
         async with serving(connection._service, *connection._services()):

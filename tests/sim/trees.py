@@ -168,7 +168,7 @@ async def move(world: World, grove: Grove, client: Client, lanes: Lanes, site: L
     remote, parts = RemoteSite(client), (grove.top,)
     source, goal = (site, remote) if grove.up else (remote, site)
     top = await source.stat(parts)
-    item = Item(source, parts, goal, parts, top, printable(grove.top), report.account(0), parts, 0, parts)
+    item = Item(source, parts, goal, parts, top, printable(grove.top), report.account(0), parts, 0, parts, False)
     await transfer._move([item])
     if report.failed or (target.process is not life and not grove.up):
         return
