@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -24,7 +25,7 @@ from benchmarks.journals import recorded_bytes
 from benchmarks.processes import fsmux_server
 from fsmux.errors import ExitCode
 
-from .kit import DEADLINE, MIB, finish, good, inventory, run, start, visible
+from .kit import DEADLINE, MIB, Url, finish, good, inventory, run, start, visible
 from .test_reconnecting import pair, wait_for
 from .test_resume import BEHIND, start_until
 
@@ -183,6 +184,43 @@ def test_a_client_that_stops_while_its_server_goes_away(
     assert outcome.status == 0, outcome.err
     assert same(near, far)
     assert outcome.summary["bytes_sent"] <= 2 * SIZE - recorded
+
+
+def temporary(far: Path) -> set[Path]:
+    return set((far / ".fsmux").glob("*.tmp"))
+
+
+def test_a_client_in_the_midst_of_packs_that_stops_and_is_killed(url: Url, served: Path, there: Path) -> None:
+    """As long as it lives, another one's transfer to the same place leaves its files alone, and not a moment longer."""
+    make_files(served / "tree", [300] * 4000)
+    (served / "other").write_bytes(b"other")
+    far = there / "far"
+    tree = ("transfer", "-q", url("tree/"), far)
+    held: set[Path] = set()
+    for _ in range(20):
+        client = start(*tree)
+        while len(held) < 10 and not client.ended(0.0):
+            held = temporary(far)
+        client.send_signal(signal.SIGSTOP)
+        if held := temporary(far):
+            break
+        client.send_signal(signal.SIGKILL)
+        finish(client)
+        shutil.rmtree(far)
+    assert held
+    try:
+        good("transfer", "-q", url("other"), far / "other")
+        assert held <= temporary(far)
+    finally:
+        client.send_signal(signal.SIGKILL)
+        finish(client)
+    assert held <= temporary(far)
+    good("transfer", "-q", url("other"), far / "another")
+    assert not (far / ".fsmux").exists()
+    good(*tree)
+    assert {path.name: path.read_bytes() for path in far.iterdir() if path.name.isdecimal()} == {
+        path.name: path.read_bytes() for path in (served / "tree").iterdir()
+    }
 
 
 # ---- systems that refuse -------------------------------------------------------------------------------------------
