@@ -21,6 +21,7 @@ import trio
 from msgspec import Struct, field
 
 from fsmux.columns import Act, Group, itself
+from fsmux.errors import ErrorCode
 from fsmux.limits import SMALL_FILE
 from fsmux.moving.comparing import COMPARED_AHEAD, Comparer
 from fsmux.moving.finishing import Left
@@ -35,12 +36,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from fsmux.errors import FsmuxError
     from fsmux.moving.carriers import Carrier
     from fsmux.moving.extras import TreeExtras
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account
     from fsmux.plan.filters import Filters
     from fsmux.records import Kept, Parts
+
+NOTHING_THERE = frozenset((ErrorCode.NOT_FOUND, ErrorCode.NOT_A_DIRECTORY))
+"""What a listing fails with where no directory stands."""
 
 LOOKED = 2
 """Batches that wait to be planned beside what stands at the destination; those whose bytes are compared, more."""
@@ -239,6 +244,10 @@ class _Moving:
                 self._account.report.warn_once(UNKNOWN_XATTRS, name)
         if here.facts.made:
             existing = None  # by ourselves, at most
+        if existing is not None and existing.error is not None:
+            if self._tree.extras is not None:  # or names that should go would stay, and nobody be told
+                self._account.fail(printable(group.directory), group.directory, existing.error)
+            existing = None
         if self._tree.extras is not None:
             self._tree.extras.beside(group, existing, here.facts)
         if self._tree.clear is not None and existing is not None:
@@ -338,9 +347,10 @@ class _Existing:
         self._directory: Parts | None = None
         self._held: Group | None = None
         self._more = False
+        self._error: FsmuxError | None = None
 
     async def beside(self, group: Group) -> Group | None:
-        """All that has one of the names of ``group``, and others between them."""
+        """All that has one of the names of ``group``, and others between them; or why nobody can know."""
         if self._looker is None:
             return None
         if self._directory != group.directory:
@@ -359,10 +369,13 @@ class _Existing:
             if not self._more:
                 break
             self._take(await self._looker.next_group())
+        if self._error is not None:
+            return Group(group.directory, error=self._error)
         return _joined(found)
 
     async def _begin(self, looker: Looker, directory: Parts) -> None:
         self._directory = directory
+        self._error = None
         while (group := await looker.next_group()).directory != directory:
             pass  # what was asked for and turned out not to matter
         self._take(group)
@@ -370,6 +383,8 @@ class _Existing:
     def _take(self, group: Group) -> None:
         self._held = group if group.error is None and group.names else None
         self._more = group.more and group.error is None
+        if group.error is not None and group.error.code not in NOTHING_THERE:
+            self._error = group.error
 
 
 def _joined(groups: list[Group]) -> Group | None:

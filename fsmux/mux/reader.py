@@ -3,14 +3,15 @@
 Theory: it is the demultiplexer, and awaits neither a stream nor the writer; so no stream can stop another, and two
 peers cannot deadlock.  Small frames are read in the event loop.  When a large payload begins that has an outlet (see
 :mod:`.pour`), the reader moves into a thread and stays there while such payloads follow one another, whoever they are
-for.  What it reads in between it hands to the event loop in its order, and does not wait for it.  It comes back when
-there is nothing to read, or when a payload goes elsewhere; by then everything before is dispatched.
+for.  What it reads it hands to the event loop in its order, a payload together with the frames behind it, because each
+wake-up of the loop takes the interpreter from the thread; and it does not wait for it.  It comes back when there is
+nothing to read, or when a payload goes elsewhere; by then everything before is dispatched.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from fsmux.mux.transport import Transport
     from fsmux.wire.frames import Header
 
+    _Handed: TypeAlias = tuple[int, Frame | None, Pour | None, bool]
+    """Bytes that came, a frame and a payload that are whole, and whether that is a sign of life."""
+
 READ_CHECKPOINT = 1 * limits.MIB
 """Bytes the reader takes in before it lets other tasks run, when there is always more."""
 
@@ -36,6 +40,11 @@ FRAME_COST = 4 * limits.KIB
 
 MAX_BEHIND = 1024
 """Frames that the thread may be ahead of the event loop: a few hundred KiB of objects."""
+
+
+IDLE_MS: Final = 2
+"""Milliseconds that the thread waits for a next frame before it leaves waiting to the event loop. A thread that comes
+back costs 0.1 ms, and one that waits keeps nobody else waiting."""
 
 
 class Reader:
@@ -60,7 +69,8 @@ class Reader:
         self._heard = heard
         self._decoder = Decoder(max_payload, table.place, defer=POUR_MIN if transport.may_pour else NEVER)
         self._error: Exception | None = None
-        self._handed = 0  # frames that the thread has handed over, counted by the thread
+        self._gathered: list[_Handed] = []  # what the thread has not handed over yet
+        self._handed = 0  # frames that the thread has gathered, counted by the thread
         self._taken = 0  # and those that the event loop has taken, counted there
 
     async def run(self) -> None:
@@ -105,24 +115,31 @@ class Reader:
 
     def _pour(self, pour: Pour) -> Pour | None:
         """Pour payload after payload, for as long as one follows another. Returns one that was stopped on its way."""
-        decoder = self._decoder
+        decoder, transport = self._decoder, self._transport
         following: Pour | None = pour
-        while following is not None and self._error is None:
-            pour, early = following, len(decoder.early)  # which was counted when it came
-            whole = self._pour_one(pour)
-            if whole is None:
-                return pour
-            self._soon(pour.length - early, whole, pour)
-            while decoder.undecided is None and self._error is None:
-                count = self._transport.receive_now(decoder.buffers())
-                if not count or self._handed - self._taken > MAX_BEHIND:
-                    return None
-                for frame in decoder.advance(count):
-                    if frame.cmd != Cmd.SPAN or not self._table.begin_span(frame):
-                        self._soon(0, frame)
-                self._soon(count, alive=False)  # its whole frames have shown that
-            following = None if decoder.undecided is None else self._table.pour(decoder.undecided)
-        return None
+        try:
+            while following is not None and self._error is None:
+                pour, early = following, len(decoder.early)  # which was counted when it came
+                whole = self._pour_one(pour)
+                if whole is None:
+                    return pour
+                self._gather(pour.length - early, whole, pour)
+                while decoder.undecided is None and self._error is None:
+                    count = transport.receive_now(decoder.buffers(), 0)
+                    if not count:
+                        self._hand_over()
+                        count = transport.receive_now(decoder.buffers(), IDLE_MS)
+                    if not count or self._handed - self._taken > MAX_BEHIND:
+                        return None
+                    for frame in decoder.advance(count):
+                        if frame.cmd != Cmd.SPAN or not self._table.begin_span(frame):
+                            self._gather(0, frame)
+                    self._gather(count, alive=False)  # its whole frames have shown that
+                self._hand_over()
+                following = None if decoder.undecided is None else self._table.pour(decoder.undecided)
+            return None
+        finally:
+            self._hand_over()
 
     def _pour_one(self, pour: Pour) -> Frame | None:
         """Pour one payload; its frame if it is whole then."""
@@ -132,24 +149,31 @@ class Reader:
             self._transport.pour_now(pour, early)
             frame = self._decoder.took(pour.done - before)
             if frame is None and pour.going:  # it takes so long that the connection should know
-                self._soon(0)
+                self._gather(0)
+                self._hand_over()
         return frame
+
+    def _gather(self, count: int, frame: Frame | None = None, pour: Pour | None = None, *, alive: bool = True) -> None:
+        self._handed += 1
+        self._gathered.append((count, frame, pour, alive))
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._table.run_soon(partial(self._take, self._gathered))
+            self._gathered = []
 
     # ---- in the event loop, for the thread -------------------------------------------------------------------------
 
-    def _soon(self, count: int, frame: Frame | None = None, pour: Pour | None = None, *, alive: bool = True) -> None:
-        self._handed += 1
-        self._table.run_soon(partial(self._take, count, frame, pour, alive))
-
-    def _take(self, count: int, frame: Frame | None, pour: Pour | None, alive: bool) -> None:
+    def _take(self, gathered: list[_Handed]) -> None:
         """Take over what the thread has received. Nothing may be raised: what is wrong stops the reader."""
-        self._taken += 1
+        self._taken += len(gathered)
         try:
-            if self._error is None:
-                self._heard(count, alive)
-                if pour is not None:
-                    self._table.poured(pour)
-                if frame is not None:
-                    self._dispatch(frame)
+            for count, frame, pour, alive in gathered:
+                if self._error is None:
+                    self._heard(count, alive)
+                    if pour is not None:
+                        self._table.poured(pour)
+                    if frame is not None:
+                        self._dispatch(frame)
         except Exception as exc:
             self._error = exc

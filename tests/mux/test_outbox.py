@@ -174,6 +174,18 @@ def test_shares_are_by_bytes_not_by_payloads() -> None:
     assert max(shares.values()) - min(shares.values()) <= 2 * MIN_FRAME
 
 
+def test_words_between_payloads_leave_the_frames_whole() -> None:
+    """Or each chunk would begin a few bytes later in its frame than the one before, and be written in pieces."""
+    box, one = outbox(), queue(1)
+    box.frame_size = MIN_FRAME
+    for number in range(8):
+        box.data(one, Cmd.DATA, FileSpan(NO_FILE, 4 * number * MIN_FRAME, 4 * MIN_FRAME))
+        box.message(one, Frame(Cmd.CHUNK, 1, b"seven b"))
+    frames = drain(box)
+    assert [size(frame) for frame in frames if frame.cmd == Cmd.DATA] == [MIN_FRAME] * 32
+    assert sum(frame.cmd == Cmd.CHUNK for frame in frames) == 8
+
+
 def test_a_stream_without_credit_costs_the_others_nothing() -> None:
     box, poor, rich = outbox(), queue(1, credit=0), queue(3)
     box.data(poor, Cmd.DATA, memoryview(bytes(10)))

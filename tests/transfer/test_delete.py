@@ -196,6 +196,29 @@ async def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(
     assert sorted(inventory(target)) == ["d", "d/a", "d/b", "x"]
 
 
+async def test_a_directory_of_the_destination_that_cannot_be_read_is_told_of(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is extra in it is not known, and what is not there is sent."""
+    fill(mirror.source / "s", "d/a", "e/a")
+    target = fill(mirror.target, "d/b", "e/a", "x")
+    groups = listing.groups
+
+    def fails(root: Root, parts: Parts, *rest: Any) -> Iterator[Group]:
+        if parts and root.stat(parts).mode == 0o711:
+            raise from_os_error(OSError(errno.EIO, "unreadable"), "d")
+        return groups(root, parts, *rest)
+
+    (target / "d").chmod(0o711)
+    monkeypatch.setattr(listing, "groups", fails)
+    summary = await mirror("s/")
+    assert (summary.failed, summary.deleted) == (1, 0)
+    (failed,) = mirror.side.of(FileFailed)
+    assert (failed.path, failed.code) == ("d", "IO")
+    assert sorted(inventory(target)) == ["d", "d/a", "d/b", "e", "e/a", "x"]
+    assert (await mirror("s/", delete=False)).failed == 0
+
+
 async def test_what_the_filters_leave_out_is_protected_wherever_it_is(mirror: Mirror) -> None:
     fill(mirror.source / "s", "a", "d/b", "cache/x")
     target = fill(

@@ -68,8 +68,8 @@ class Transport(ABC):
         """Run ``fn``, which uses the methods below, in a thread. Cancellation reaches it when it waits."""
         raise NotImplementedError
 
-    def receive_now(self, buffers: Sequence[memoryview]) -> int:
-        """As :meth:`receive_into`, in the reader's thread; 0 if nothing came for a moment. Blocks."""
+    def receive_now(self, buffers: Sequence[memoryview], milliseconds: int) -> int:
+        """As :meth:`receive_into`, in the reader's thread; 0 if nothing came for so long. Blocks."""
         raise NotImplementedError
 
     def pour_now(self, pour: Pour, early: memoryview) -> None:

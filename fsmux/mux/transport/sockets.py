@@ -49,10 +49,6 @@ READ_PIECE = 1 * MIB
 MEASURED_STEP = 1 * MIB
 """Bytes read for their checksum before they are sent: a quarter of what the socket's own queue holds."""
 
-IDLE_MS = 2
-"""Milliseconds that the reader's thread waits for a next frame before it leaves waiting to the event loop. A thread
-that comes back costs 0.1 ms, and one that waits keeps nobody else waiting."""
-
 POUR_SECONDS = 1.0
 """Seconds after which a thread that receives a payload lets the connection know that its peer is alive."""
 
@@ -110,9 +106,9 @@ class SocketTransport(Transport):
     async def in_reader_thread(self, fn: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(fn, limiter=self._reader_limiter)
 
-    def receive_now(self, buffers: Sequence[memoryview]) -> int:
+    def receive_now(self, buffers: Sequence[memoryview], milliseconds: int) -> int:
         self._tuning.reading(0)
-        count = self._receive(buffers) if self._ready(select.POLLIN, IDLE_MS) else None
+        count = self._receive(buffers) if self._ready(select.POLLIN, milliseconds) else None
         if count == 0:
             raise ConnectionLost("the peer closed the connection")
         return count or 0
