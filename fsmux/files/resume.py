@@ -67,10 +67,15 @@ def has_journal(sys: Syscalls, state: StateDir, parts: Parts, owner: bytes) -> b
     """Whether an earlier session of ``owner`` may have left something of ``parts``. Two system calls."""
     with state.hold() as directory:
         try:
-            sys.stat(directory, _identify(parts, owner)[2] + b".journal")
+            sys.stat(directory, journal_name(parts, owner))
         except FileNotFoundError:
             return False
     return True
+
+
+def journal_name(parts: Parts, owner: bytes) -> bytes:
+    """What the journal of ``owner``'s file at ``parts`` is called in the reserved directory."""
+    return _identify(parts, owner)[2] + b".journal"
 
 
 def _identify(parts: Parts, owner: bytes) -> tuple[bytes, bytes, bytes]:

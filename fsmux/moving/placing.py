@@ -16,11 +16,12 @@ from msgspec.structs import replace
 from fsmux.errors import NotFound, Unsupported, UsageError
 from fsmux.files import leftovers
 from fsmux.files.names import RESERVED
+from fsmux.files.resume import journal_name
 from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.report import name_of
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
 from fsmux.records import Attrs, Kind, Namespaces, Parts, printable
-from fsmux.sites import LocalSite, RemoteSite, Site, local_site
+from fsmux.sites import OWNER, LocalSite, RemoteSite, Site, local_site
 from fsmux.urls import Local, Remote
 from fsmux.wire.frames import CHOWN_FEATURE, OWNERS_FEATURE, XATTRS_FEATURE
 
@@ -198,10 +199,11 @@ class Placing:
 
 
 def _surely_fresh(destination: Local, name: bytes) -> bool:
-    """Whether a file called ``name`` would come where nothing stands and nothing is kept of earlier attempts."""
+    """Whether a file called ``name`` would come where nothing stands, and earlier attempts have left nothing of it."""
     path = os.fsencode(destination.path)
     directory, name = (path, name) if destination.trailing_slash or os.path.isdir(path) else os.path.split(path)
-    return not any(os.path.lexists(os.path.join(directory, found)) for found in (name, RESERVED))
+    kept = os.path.join(RESERVED, journal_name((name,), OWNER))
+    return not any(os.path.lexists(os.path.join(directory, found)) for found in (name, kept))
 
 
 def _makes_directory(place: Mapped) -> bool:

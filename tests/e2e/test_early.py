@@ -19,7 +19,7 @@ from fsmux.sites import OWNER
 from .kit import DEADLINE, MIB, Url, inventory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 
@@ -69,19 +69,24 @@ async def test_what_turns_out_to_be_no_file_leaves_no_stream(
     assert not [name for name in inventory(there) if name.startswith(".fsmux")]
 
 
-async def test_what_an_earlier_attempt_kept_is_not_sent_again(client: Client, served: Path, there: Path) -> None:
-    (served / "big").write_bytes(os.urandom(9 * MIB))
+def _stop_beyond(size: int, scope: trio.CancelScope) -> Callable[[Event], None]:
+    """An observer that cancels when more than so many bytes have come."""
     came = 0
 
-    def stop_at_half(event: Event) -> None:
+    def look(event: Event) -> None:
         nonlocal came
         if isinstance(event, FileProgress):
             came += event.bytes
-            if came > 5 * MIB:
+            if came > size:
                 scope.cancel()
 
+    return look
+
+
+async def test_what_an_earlier_attempt_kept_is_not_sent_again(client: Client, served: Path, there: Path) -> None:
+    (served / "big").write_bytes(os.urandom(9 * MIB))
     with trio.CancelScope() as scope:
-        await client.download("big", there / "big", chunk_size=MIB, observer=stop_at_half)
+        await client.download("big", there / "big", chunk_size=MIB, observer=_stop_beyond(5 * MIB, scope))
     assert scope.cancelled_caught
     summary = await client.download("big", there / "big", chunk_size=MIB)
     assert summary.bytes_resumed > 0
@@ -99,3 +104,27 @@ def test_whether_something_was_kept_is_known_without_opening_it(tmp_path: Path) 
         assert may_resume(root, (b"big",), OWNER)
         assert not may_resume(root, (b"big",), b"somebody else")
         assert not may_resume(root, (b"other",), OWNER)
+
+
+async def test_what_is_kept_of_other_files_holds_no_file_up(
+    client: Client, served: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted download has left something in the reserved directory of the destination."""
+    (served / "big").write_bytes(os.urandom(9 * MIB))
+    (served / "small").write_bytes(b"content")
+    with trio.CancelScope() as scope:
+        await client.download("big", there / "big", chunk_size=MIB, observer=_stop_beyond(5 * MIB, scope))
+    assert scope.cancelled_caught
+    assert (there / ".fsmux").is_dir()
+    asked: list[tuple[str, int]] = []
+    open_stream = client.connection.open_stream
+
+    def note(first: object, **more: bool) -> object:
+        asked.append((type(first).__name__, client.connection.open_streams))
+        return open_stream(first, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client.connection, "open_stream", note)
+    await client.download("small", there / "small")
+    assert (there / "small").read_bytes() == b"content"
+    stat, get = asked
+    assert (stat[0], get) == ("Stat", ("Get", stat[1] + 1))  # the file is asked for while STAT is unanswered
