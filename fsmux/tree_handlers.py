@@ -14,7 +14,7 @@ import trio
 
 from fsmux.columns import Group, Packer
 from fsmux.errors import FsmuxError, ProtocolError
-from fsmux.files import listing
+from fsmux.files import leftovers, listing
 from fsmux.files.comparing import digests
 from fsmux.files.unpacking import Unpacker
 from fsmux.limits import MAX_FILE_SIZE
@@ -118,6 +118,7 @@ async def _store(context: Context, stream: Stream, request: Store) -> None:
         failed = [Failed(one.group, one.entry, Fault(one.error.code, str(one.error)), one.stands) for one in failures]
         await stream.send(Packed(pack.number, tuple(failed), unpacker.durable))
 
+    await context.disk.meta(leftovers.sweep_top, context.root)  # a server that was killed may have left something
     await receive_packs(stream, unpacker, context.disk, check=_accept, done=done)
     stream.end()
 
