@@ -7,6 +7,7 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from fsmux.columns import Act
 from fsmux.errors import Busy, FsmuxError, IntegrityError
 from fsmux.files import leftovers, listing
 from fsmux.files.journal import RECORD, Header, Journal, Type, parse
@@ -20,7 +21,7 @@ from fsmux.records import Durability, Extent
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Ledger, Wrong, check_held, files_of, fill, identity, start
 from tests.sim.device import QUIET_LINUX, TELLING_LINUX, Device
-from tests.sim.packs import TREE, unpack
+from tests.sim.packs import TREE, packs_of, unpack
 from tests.sim.syscalls import SimSyscalls, no_fault
 from tests.sim.teller import FIRST, HOLED, NAME, SMALL
 
@@ -249,6 +250,25 @@ def not_committed_in_a_pack() -> None:
             raise Wrong("what was not committed was left")
 
 
+def names_of_a_pack_not_synced() -> None:
+    """The files are on the disk, and the sync that should keep their names fails."""
+    renamed = False
+
+    def fault(name: str) -> int:
+        nonlocal renamed
+        renamed = renamed or name == "rename"
+        return errno.EIO if renamed and name == "syncfs" else 0
+
+    device = Device()
+    device.linux = TELLING_LINUX
+    with Root.open("", sys=SimSyscalls(device, fault=fault)) as root:
+        failures = unpack(root, Ledger(), TREE, Durability.BATCH, together=99)
+    made = sum(len(group) for groups, _ in packs_of(TREE) for group in groups if group.act in (Act.MAKE, Act.LINK))
+    failed = len({failure[:3] for failure in failures})
+    if not renamed or failed != made:
+        raise Wrong(f"{made - failed} of {made} entries were called durable, whose names nobody could sync")
+
+
 def changed_while_packed() -> None:
     """A file is as long as it was when it was listed, and is another one."""
     device = Device()
@@ -285,6 +305,7 @@ GUARDS: Final = (
     unknown_end_of_data,
     damaged_in_a_pack,
     not_committed_in_a_pack,
+    names_of_a_pack_not_synced,
     changed_while_packed,
     back_to_an_earlier_version,
     records_of_another_journal,
