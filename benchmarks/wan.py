@@ -235,13 +235,20 @@ def measure_throughput(found: Found, place: Path, rounds: int) -> None:
             (place / "got").unlink()
     large.unlink()
     found.figures["throughput"] = {"fsmux": ours, "iperf3": theirs, "process": whole, "iperf3 process": their_whole}
-    mine = statistics.median(8 * one["bytes"] / one["seconds"] for one in ours)
-    other = statistics.median(theirs)
+    rates = [8 * one["bytes"] / one["seconds"] for one in ours]
+    found.bars += _beside_iperf("150 MB at 200 Mbit/s, 100 ms", "iperf3", rates, theirs, whole, their_whole)
+
+
+def _beside_iperf(
+    name: str, tool: str, ours: list[float], theirs: list[float], whole: list[float], their_whole: list[float]
+) -> list[Bar]:
+    """Bits per second while bytes travel, and seconds of whole processes."""
+    mine, other = statistics.median(ours), statistics.median(theirs)
     measured = f"{mine / 1e6:.0f} of {other / 1e6:.0f} Mbit/s, {mine / other:.3f}"
-    found.bars.append(Bar("150 MB at 200 Mbit/s, 100 ms", measured, "0.95 of iperf3", mine >= 0.95 * other))
+    rate = Bar(name, measured, f"0.95 of {tool}", mine >= 0.95 * other)
     mine, other = statistics.median(whole), statistics.median(their_whole)
     measured = f"{mine:.2f} and {other:.2f} s, {other / mine:.3f}"
-    found.bars.append(Bar("the same, whole processes", measured, "0.95 of iperf3", other >= 0.95 * mine))
+    return [rate, Bar(f"{name}, whole processes", measured, f"0.95 of {tool}", other >= 0.95 * mine)]
 
 
 def measure_lossy(found: Found, place: Path, rounds: int) -> None:
@@ -267,12 +274,7 @@ def measure_lossy(found: Found, place: Path, rounds: int) -> None:
             their_whole.append(seconds)
     large.unlink()
     found.figures["lossy"] = {"fsmux": ours, "iperf3": theirs, "process": whole, "iperf3 process": their_whole}
-    mine, other = statistics.median(ours), statistics.median(theirs)
-    measured = f"{mine / 1e6:.0f} of {other / 1e6:.0f} Mbit/s, {mine / other:.3f}"
-    found.bars.append(Bar(name, measured, f"0.95 of iperf3 -P {LANES}", mine >= 0.95 * other))
-    mine, other = statistics.median(whole), statistics.median(their_whole)
-    measured = f"{mine:.2f} and {other:.2f} s, {other / mine:.3f}"
-    found.bars.append(Bar("that, whole processes", measured, f"0.95 of iperf3 -P {LANES}", other >= 0.95 * mine))
+    found.bars += _beside_iperf(name, f"iperf3 -P {LANES}", ours, theirs, whole, their_whole)
 
 
 def measure_tree(found: Found, place: Path, rounds: int) -> None:

@@ -165,6 +165,11 @@ def owner_of(facts: os.stat_result) -> int:
     return facts.st_uid << 32 | facts.st_gid
 
 
+def user_and_group(owner: int) -> tuple[int, int]:
+    """What :func:`owner_of` has made one number of."""
+    return divmod(owner, 2**32)
+
+
 OWNER_COST: Final = 10
 """Bytes of that number, at most."""
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from fsmux.columns import xattrs_size
+from fsmux.columns import user_and_group, xattrs_size
 from fsmux.errors import from_os_error
 from fsmux.files.syscalls import OPEN_EXCLUSIVE, OPEN_READ
 from fsmux.limits import MAX_XATTRS
@@ -60,7 +60,7 @@ def give(sys: Syscalls, fd: int, attrs: Attrs) -> FsmuxError | None:
     Returns why the file has not all of the extended attributes; the caller names the file.
     """
     if attrs.owner is not None and sys.euid() == 0:
-        sys.fchown(fd, *divmod(attrs.owner, 2**32))
+        sys.fchown(fd, *user_and_group(attrs.owner))
     if attrs.xattrs is None:
         return None
     return set_xattrs(sys, fd, attrs.xattrs, settable(sys, Namespaces.ALL))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zlib_ng.zlib_ng import crc32
 
-from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Group
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Group, user_and_group
 from fsmux.errors import FsmuxError, IntegrityError
 from fsmux.files import ranges
 from fsmux.files.attributes import NEW_FILE, kept_mode, set_xattrs
@@ -113,7 +113,7 @@ class Writer:
             if data and sys.pwrite(fd, data, 0) != len(data):
                 ranges.write_all(sys, fd, [data], 0)
             if owner is not None:
-                sys.fchown(fd, *divmod(owner, 2**32))
+                sys.fchown(fd, *user_and_group(owner))
             if mode is not None:
                 masked = self._masked.get(mode)
                 if masked is None:  # what the process's mask takes off is the same for all
@@ -142,7 +142,7 @@ class Writer:
         sys.symlink(text, here, temporary)
         try:
             if owner is not None:
-                sys.chown_link(here, temporary, *divmod(owner, 2**32))
+                sys.chown_link(here, temporary, *user_and_group(owner))
             if xattrs:
                 link = sys.link_itself(here, temporary)
                 refused = set_xattrs(sys, link, xattrs, self._terms.namespaces, fresh=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from fsmux.columns import KEY_SIZE
+from fsmux.columns import KEY_SIZE, user_and_group
 from fsmux.errors import BadName, Exists, IsADirectory, NotRegular, UsageError, from_os_error
 from fsmux.files import names, tree
 from fsmux.files.attributes import give, read_xattrs, read_xattrs_at, set_xattrs, settable
@@ -225,7 +225,7 @@ class Root(Landing):
                 self.sys.symlink(target, here, name)
                 try:
                     if attrs is not None and attrs.owner is not None and self.sys.euid() == 0:
-                        self.sys.chown_link(here, name, *divmod(attrs.owner, 2**32))
+                        self.sys.chown_link(here, name, *user_and_group(attrs.owner))
                     if attrs is not None and attrs.mtime_ns:
                         self.sys.utime_link(here, name, attrs.mtime_ns)
                     with self._top as top:
@@ -253,7 +253,7 @@ class Root(Landing):
                         raise NotRegular(f"{printable(parts)}: neither a file nor a directory")
                     if kind == Kind.SYMLINK:
                         if attrs.owner is not None and self.sys.euid() == 0:
-                            self.sys.chown_link(parent, parts[-1], *divmod(attrs.owner, 2**32))
+                            self.sys.chown_link(parent, parts[-1], *user_and_group(attrs.owner))
                         if attrs.mtime_ns:
                             self.sys.utime_link(parent, parts[-1], attrs.mtime_ns)
                         if attrs.xattrs is not None:

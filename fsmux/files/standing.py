@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, user_and_group
 from fsmux.errors import FsmuxError, IntegrityError, NotFound
 from fsmux.files import names, sharing, tree
 from fsmux.files.attributes import set_xattrs
@@ -147,7 +147,7 @@ class Standing:
     def _set(self, fd: int, one: Staged, index: int) -> None:
         group, terms, sys = one.group, self._terms, self._sys
         if (owner := terms.owner(group, index)) is not None:
-            sys.fchown(fd, *divmod(owner, 2**32))
+            sys.fchown(fd, *user_and_group(owner))
         if terms.kept.perms:
             sys.fchmod(fd, group.modes[index] & 0o777)
         if (xattrs := terms.xattrs(group, index)) is not None and (

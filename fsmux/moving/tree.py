@@ -13,7 +13,6 @@ that on the same stream.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -21,9 +20,9 @@ import trio
 from msgspec import Struct, field
 
 from fsmux.columns import Act, Group, itself
-from fsmux.errors import ErrorCode
 from fsmux.limits import SMALL_FILE
 from fsmux.moving.comparing import COMPARED_AHEAD, Comparer
+from fsmux.moving.existing import Existing
 from fsmux.moving.finishing import Left
 from fsmux.moving.report import UNKNOWN_XATTRS
 from fsmux.moving.sharing import Sharing
@@ -36,16 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from fsmux.errors import FsmuxError
     from fsmux.moving.carriers import Carrier
     from fsmux.moving.extras import TreeExtras
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account
     from fsmux.plan.filters import Filters
     from fsmux.records import Kept, Parts
-
-NOTHING_THERE = frozenset((ErrorCode.NOT_FOUND, ErrorCode.NOT_A_DIRECTORY))
-"""What a listing fails with where no directory stands."""
 
 LOOKED = 2
 """Batches that wait to be planned beside what stands at the destination; those whose bytes are compared, more."""
@@ -141,7 +136,7 @@ class _Moving:
         self._here: _Open | None = None
         top = tree.top
         self._top = _Open((), top, None)
-        self._existing = _Existing(tree.looker)
+        self._existing = Existing(tree.looker)
         self._sharing = Sharing(tree.carrier, tree.transfer)
         tree.carrier.watch = self._sharing.told
 
@@ -337,67 +332,3 @@ class _Moving:
         """One thing less is to be done in it."""
         directory.pending -= 1
         await self._settle(directory)
-
-
-class _Existing:
-    """What stands at the destination beside the groups of the source, in pages, none held longer than needed."""
-
-    def __init__(self, looker: Looker | None) -> None:
-        self._looker = looker
-        self._directory: Parts | None = None
-        self._held: Group | None = None
-        self._more = False
-        self._error: FsmuxError | None = None
-
-    async def beside(self, group: Group) -> Group | None:
-        """All that has one of the names of ``group``, and others between them; or why nobody can know."""
-        if self._looker is None:
-            return None
-        if self._directory != group.directory:
-            await self._begin(self._looker, group.directory)
-        last = group.names[-1] if group.more and group.names else None
-        found: list[Group] = []
-        while True:
-            if (held := self._held) is not None:
-                if last is not None and held.names and held.names[-1] > last:
-                    count = bisect_right(held.names, last)
-                    found.append(held.cut(0, count))
-                    self._held = held.cut(count, len(held))
-                    break
-                found.append(held)
-                self._held = None
-            if not self._more:
-                break
-            self._take(await self._looker.next_group())
-        if self._error is not None:
-            return Group(group.directory, error=self._error)
-        return _joined(found)
-
-    async def _begin(self, looker: Looker, directory: Parts) -> None:
-        self._directory = directory
-        self._error = None
-        while (group := await looker.next_group()).directory != directory:
-            pass  # what was asked for and turned out not to matter
-        self._take(group)
-
-    def _take(self, group: Group) -> None:
-        self._held = group if group.error is None and group.names else None
-        self._more = group.more and group.error is None
-        if group.error is not None and group.error.code not in NOTHING_THERE:
-            self._error = group.error
-
-
-def _joined(groups: list[Group]) -> Group | None:
-    if len(groups) < 2:
-        return groups[0] if groups else None
-    whole = Group(groups[0].directory)
-    for group in groups:
-        whole.sizes += group.sizes
-        whole.mtimes += group.mtimes
-        whole.modes += group.modes
-        whole.owners += group.owners
-        whole.xattrs.update({len(whole.names) + index: found for index, found in group.xattrs.items()})
-        whole.shared.update({len(whole.names) + index: key for index, key in group.shared.items()})
-        whole.names += group.names
-        whole.targets += group.targets
-    return whole

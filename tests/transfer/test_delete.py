@@ -177,11 +177,8 @@ async def test_what_is_skipped_is_no_failure_and_no_extra(mirror: Mirror) -> Non
     assert sorted(inventory(mirror.target)) == ["a", "pipe"]
 
 
-async def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fill(mirror.source / "s", "d/a")
-    target = fill(mirror.target, "d/a", "d/b", "x")
+def lose(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the disk fail when the directory is listed."""
     groups = listing.groups
 
     def fails(root: Root, parts: Parts, *rest: Any) -> Iterator[Group]:
@@ -189,8 +186,16 @@ async def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(
             raise from_os_error(OSError(errno.EIO, "unreadable"), "d")
         return groups(root, parts, *rest)
 
-    (mirror.source / "s/d").chmod(0o711)
+    directory.chmod(0o711)
     monkeypatch.setattr(listing, "groups", fails)
+
+
+async def test_a_directory_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(mirror.source / "s", "d/a")
+    target = fill(mirror.target, "d/a", "d/b", "x")
+    lose(mirror.source / "s/d", monkeypatch)
     summary = await mirror("s/")
     assert (summary.failed, summary.deleted) == (1, 0)
     assert sorted(inventory(target)) == ["d", "d/a", "d/b", "x"]
@@ -202,15 +207,7 @@ async def test_a_directory_of_the_destination_that_cannot_be_read_is_told_of(
     """What is extra in it is not known, and what is not there is sent."""
     fill(mirror.source / "s", "d/a", "e/a")
     target = fill(mirror.target, "d/b", "e/a", "x")
-    groups = listing.groups
-
-    def fails(root: Root, parts: Parts, *rest: Any) -> Iterator[Group]:
-        if parts and root.stat(parts).mode == 0o711:
-            raise from_os_error(OSError(errno.EIO, "unreadable"), "d")
-        return groups(root, parts, *rest)
-
-    (target / "d").chmod(0o711)
-    monkeypatch.setattr(listing, "groups", fails)
+    lose(target / "d", monkeypatch)
     summary = await mirror("s/")
     assert (summary.failed, summary.deleted) == (1, 0)
     (failed,) = mirror.side.of(FileFailed)

@@ -46,25 +46,25 @@ async def both(mirror: Mirror, *names: str, delete: bool = False) -> list[tuple[
     return would
 
 
-async def test_what_the_first_source_changes_is_told(mirror: Mirror) -> None:
+def unlike(mirror: Mirror, there: int) -> None:
+    """Two sources have a directory with different permissions, and at the destination it has those of one."""
     for number, name in enumerate("xy"):
         (mirror.source / name / "a").mkdir(parents=True)
         directory(mirror.source / name / "a", 0o750 + number, 5)
         directory(mirror.source / name, 0o755, 5)
-    directory(mirror.target / "a", 0o751, 5)
+    directory(mirror.target / "a", there, 5)
     directory(mirror.target, 0o755, 5)
+
+
+async def test_what_the_first_source_changes_is_told(mirror: Mirror) -> None:
+    unlike(mirror, there=0o751)
     assert await both(mirror, "x/", "y/") == [("set attributes of", "a")]
     assert (mirror.target / "a").stat().st_mode & 0o777 == 0o750
     assert await both(mirror, "x/", "y/") == []
 
 
 async def test_what_a_later_source_has_otherwise_changes_nothing(mirror: Mirror) -> None:
-    for number, name in enumerate("xy"):
-        (mirror.source / name / "a").mkdir(parents=True)
-        directory(mirror.source / name / "a", 0o750 + number, 5)
-        directory(mirror.source / name, 0o755, 5)
-    directory(mirror.target / "a", 0o750, 5)
-    directory(mirror.target, 0o755, 5)
+    unlike(mirror, there=0o750)
     assert await both(mirror, "x/", "y/") == []
     assert (mirror.target / "a").stat().st_mode & 0o777 == 0o750
 

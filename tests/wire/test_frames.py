@@ -29,6 +29,7 @@ from fsmux.wire.frames import (
     fold,
     header_crc,
 )
+from tests.sim.flips import BLIND
 
 from .helpers import frames
 
@@ -187,9 +188,6 @@ def test_no_bit_of_a_message_that_is_not_sealed_can_flip_unnoticed() -> None:
 def test_where_a_bit_could() -> None:
     assert overlooked(range(21_495, 21_510)) | overlooked(range(31_470, 31_485)) == set(BLIND)
 
-
-BLIND = (21_504, 31_479)
-"""Bytes before the end of a frame at which a folded checksum overlooks a flipped bit."""
 
 LENGTHS = (limits.MAX_UNSEALED_PAYLOAD, limits.MAX_UNSEALED_PAYLOAD + 1, limits.MAX_CONTROL_PAYLOAD)
 
