@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from fsmux import events
-from fsmux.errors import FsmuxError, IntegrityError, NetworkError
+from fsmux.errors import FsmuxError, IntegrityError
 from fsmux.moving.attempt import Item, raise_if_lost
 from fsmux.moving.carriers import carry_all
 from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
@@ -171,11 +171,8 @@ class Files:
         target = item.target_prefix + parts
         try:
             await item.target.set_attrs(target, Attrs(Kind.FILE, xattrs=xattrs))
-        except NetworkError:
-            raise
         except FsmuxError as exc:
-            if self._attempt.client.connection.failure is not None:
-                raise
+            raise_if_lost(self._attempt.client, exc)
             message = str(exc).removeprefix(f"{printable(target)}: ")
             self._attempt.report.warn_once(message, name_of(parts, item.label))
 
