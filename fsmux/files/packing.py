@@ -18,7 +18,7 @@ from fsmux.columns import KIND_BITS, MODE_BITS, REGULAR, Act, Group
 from fsmux.errors import FsmuxError, NotRegular, SourceChanged, from_os_error
 from fsmux.files import names
 from fsmux.files.syscalls import OPEN_READ
-from fsmux.limits import MAX_PACK_BYTES, SMALL_FILE
+from fsmux.limits import MAX_PACK_BYTES, MEDIUM_FILE
 from fsmux.records import printable
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _read_anew(sys: Syscalls, directory: int, parts: Parts) -> _Version:
             before = sys.fstat(file)
             if not stat.S_ISREG(before.st_mode):
                 raise NotRegular(f"{printable(parts)}: it is not a regular file any more")
-            if before.st_size > SMALL_FILE:
+            if before.st_size > MEDIUM_FILE:
                 raise SourceChanged(f"{printable(parts)}: it grew while the tree was read; run it again")
             data = _read_whole(sys, file, before.st_size)
             after = sys.fstat(file)

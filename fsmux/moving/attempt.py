@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported
+from fsmux.limits import MEDIUM_FILE, SMALL_FILE
 from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload, carry_all
 from fsmux.moving.comparing import Comparer
 from fsmux.moving.report import name_of
@@ -110,6 +111,18 @@ class Attempt:
         self.asked: Stream | None = None
         """On which the first source comes already, if that was asked for early."""
         self.ledger = None if options.dry_run else options.manifest
+
+    @property
+    def medium(self) -> int:
+        """Bytes of a file up to which it goes in a pack if nothing stands in its place.
+
+        That is less where a session can do more: with further connections, over which files are spread; with a
+        manifest, which may know of a twin; and with chunks so short that it would keep some of the file when it ends.
+        """
+        options = self.options
+        if options.connections > 1 or options.manifest is not None:
+            return SMALL_FILE
+        return max(min(MEDIUM_FILE, options.chunk_size), SMALL_FILE)
 
     def has(self, feature: str) -> bool:
         """Whether the server speaks it."""

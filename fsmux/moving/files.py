@@ -124,7 +124,7 @@ class Files:
         if not self._attempt.has(PACKS_FEATURE):
             return waiting
         moved: set[int] = set()
-        for batch in batched(item for item, _ in waiting):
+        for batch in batched(waiting, self._attempt.medium):
             if not await has_place(batch[0]):
                 continue  # which a file that comes by a session makes
             account = Batch(self._attempt.report, batch)

@@ -40,11 +40,15 @@ class _Waiting(NamedTuple):
 
 
 class Sharing:
-    """The further names of one tree.  ``send`` moves a large file by a session, and says whether it stands."""
+    """The further names of one tree.  ``send`` moves a large file by a session, and says whether it stands.
 
-    def __init__(self, carrier: Carrier, send: Callable[[Parts, Large], Awaitable[bool]]) -> None:
+    Files of up to ``medium`` bytes are small where nothing stands in their place.
+    """
+
+    def __init__(self, carrier: Carrier, send: Callable[[Parts, Large], Awaitable[bool]], medium: int) -> None:
         self.shared: Shared = {}
         self._carrier = carrier
+        self._medium = medium
         self._send = send
         self._left = 0
         self._waiting: dict[bytes, list[_Waiting]] = {}  # for first names that do not stand yet, by their keys
@@ -175,7 +179,7 @@ class Sharing:
 
     async def _make(self, waiting: _Waiting) -> None:
         name, _, size, mtime, mode, fresh, owner, xattrs = waiting.further
-        if size > SMALL_FILE:
+        if size > (self._medium if fresh else SMALL_FILE):
             self.ended(waiting.parts, await self._send(waiting.parts, Large(name, size, fresh, owner, xattrs)))
         else:
             group = Group(waiting.directory, [name], [size], [mtime], [mode], xattrs=sparse([xattrs]))

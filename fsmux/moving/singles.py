@@ -27,12 +27,14 @@ FEW: Final = 8
 """Files that go by sessions, side by side, at least as soon as a pack of them would."""
 
 
-def batched(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Those of ``items`` that should go in packs, by where they come from and go to."""
+def batched(waiting: Iterable[tuple[Item, bool]], medium: int) -> Iterator[list[Item]]:
+    """Those that should go in packs, by where they come from and go to; the fresh ones up to ``medium`` bytes."""
     batches: dict[tuple[object, ...], dict[bytes, Item]] = {}
-    for item in items:
+    for item, fresh in waiting:
         source, target = item.source_prefix, item.target_prefix
-        if item.top.kind is not Kind.FILE or item.top.size > SMALL_FILE or not source or source[-1:] != target[-1:]:
+        if item.top.kind is not Kind.FILE or not source or source[-1:] != target[-1:]:
+            continue
+        if item.top.size > (medium if fresh else SMALL_FILE):
             continue
         site, _ = item.local
         batches.setdefault((id(site), source[:-1], target[:-1]), {}).setdefault(source[-1], item)

@@ -159,6 +159,7 @@ class Transfer:
                 comparer=comparer,
                 update=options.update,
                 account=item.account,
+                medium=self._attempt.medium,
                 claimed=claimed,
                 later=later,
                 last=last,

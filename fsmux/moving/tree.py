@@ -88,6 +88,8 @@ class Tree(Struct):
     update: bool
     """Whether files that are newer at the destination are left alone."""
     account: Account
+    medium: int
+    """Bytes of a file up to which it goes in a pack if nothing stands in its place."""
     last: bool
     """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
     claimed: dict[Parts, bool] | None = None
@@ -137,7 +139,7 @@ class _Moving:
         top = tree.top
         self._top = _Open((), top, None)
         self._existing = Existing(tree.looker)
-        self._sharing = Sharing(tree.carrier, tree.transfer)
+        self._sharing = Sharing(tree.carrier, tree.transfer, tree.medium)
         tree.carrier.watch = self._sharing.told
 
     async def run(self) -> None:
@@ -266,7 +268,7 @@ class _Moving:
         tree, owed = self._tree, self._account.owed(group.directory)
         shared = self._sharing.shared if tree.links else None
         found = plan(
-            group, existing, small=SMALL_FILE, update=tree.update, equal=equal,
+            group, existing, small=SMALL_FILE, medium=tree.medium, update=tree.update, equal=equal,
             claimed=tree.claimed, again=owed, shared=shared, kept=tree.kept,
         )  # fmt: skip
         self._account.take(group, found)

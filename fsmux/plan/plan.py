@@ -193,6 +193,7 @@ def plan(
     existing: Group | None,
     *,
     small: int,
+    medium: int = 0,
     update: bool = False,
     equal: Collection[bytes] | None = None,
     claimed: dict[Parts, bool] | None = None,
@@ -204,19 +205,20 @@ def plan(
 
     A file is up to date if it has the same size and time, or, if they are known, is among those with ``equal`` bytes;
     with ``update`` it is left alone, too, if it is newer at the destination.  Files of more than ``small`` bytes are
-    large.  ``claimed`` (whether each name is a directory) is shared between the plans of sources that go to the same
-    place: what one of them took is refused to the others, unless both are directories.  Files named in ``again`` are to
-    be sent even if they are up to date: an attempt that was cut short had them on their way, and whether the
-    destination has made sure of them nobody has heard.  ``shared`` is what was met of files with several names in the
-    same tree; without it each of their names is a file.
+    large, but where nothing stands those up to ``medium`` are not.  ``claimed`` (whether each name is a directory) is
+    shared between the plans of sources that go to the same place: what one of them took is refused to the others,
+    unless both are directories.  Files named in ``again`` are to be sent even if they are up to date: an attempt that
+    was cut short had them on their way, and whether the destination has made sure of them nobody has heard.  ``shared``
+    is what was met of files with several names in the same tree; without it each of their names is a file.
     """
+    medium = max(small, medium)
     if claimed is None and source.names and not (source.shared and shared is not None):
         kinds = source.kinds
-        if not existing and kinds <= _KIND_OF.keys() and max(source.sizes) <= small:
+        if not existing and kinds <= _KIND_OF.keys() and max(source.sizes) <= medium:
             return _all_new(source, kinds)
         if existing and kinds <= {REGULAR} and _same(source, existing) and equal is None and not again:
             return Plan(current=source)
-    return _one_by_one(source, existing, small, update, equal, claimed, again, shared, kept)
+    return _one_by_one(source, existing, small, medium, update, equal, claimed, again, shared, kept)
 
 
 def conflicts(source: Group, existing: Group) -> list[tuple[int, bool]]:
@@ -261,6 +263,7 @@ def _one_by_one(
     source: Group,
     existing: Group | None,
     small: int,
+    medium: int,
     update: bool,
     equal: Collection[bytes] | None,
     claimed: dict[Parts, bool] | None,
@@ -324,7 +327,7 @@ def _one_by_one(
             found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner, xattrs)
             if made:
                 make.append(index)
-        elif verdict is Verdict.SEND and size > small:
+        elif verdict is Verdict.SEND and size > (medium if before is None else small):
             found.large.append(Large(name, size, before is None, owner, xattrs))
         elif verdict is Verdict.SEND or verdict is Verdict.MAKE:
             found.files += verdict is Verdict.SEND

@@ -29,7 +29,7 @@ from fsmux.files.packing import read_pack
 from fsmux.files.root import Root
 from fsmux.files.syscalls import OPEN_READ, Syscalls
 from fsmux.files.unpacking import WORTH_A_THREAD, Unpacker, _deal
-from fsmux.limits import SMALL_FILE
+from fsmux.limits import MEDIUM_FILE
 from fsmux.records import Durability
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def test_what_cannot_be_read_is_lost_alone(source: Path) -> None:
     (source / "b").symlink_to("c")
     (source / "d").unlink()
     os.mkfifo(source / "d")
-    (source / "e").write_bytes(bytes(SMALL_FILE + 1))
+    (source / "e").write_bytes(bytes(MEDIUM_FILE + 1))
     assert read(source, group) == b"c"
     assert [(index, type(error)) for index, error in group.lost] == [
         (0, NotFound), (1, BadName), (3, NotRegular), (4, SourceChanged),

@@ -93,6 +93,16 @@ def test_large_files_are_apart_and_it_is_known_whether_they_are_fresh() -> None:
     assert found.files == 1
 
 
+def test_where_nothing_stands_medium_files_are_not_large() -> None:
+    medium, big = replace(FILE, size=2 * SMALL), replace(FILE, size=2 * SMALL + 1)
+    alone = plan(group(a=medium), None, small=SMALL, medium=2 * SMALL)
+    assert (alone.large, alone.files) == ([], 1)
+    found = plan(group(a=big, b=medium, c=medium), group(c=OTHER), small=SMALL, medium=2 * SMALL)
+    assert found.large == [Large(b"a", 2 * SMALL + 1, True), Large(b"c", 2 * SMALL, False)]
+    assert found.make is not None
+    assert found.make.names == [b"b"]
+
+
 def test_a_directory_that_is_there_is_entered_and_differs_or_not() -> None:
     same = plan(group(d=DIRECTORY), group(d=DIRECTORY), small=SMALL)
     assert same.enter == {b"d": Entered(7, DIR | 0o755, False, False)}

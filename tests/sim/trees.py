@@ -49,13 +49,16 @@ if TYPE_CHECKING:
 SMALL: Final = 16 * 1024
 """In place of the 256 KiB up to which files travel in packs."""
 
+MEDIUM: Final = 24 * 1024
+"""In place of the 1 MiB up to which they do where nothing stands in their place."""
+
 PACK: Final = 32 * 1024
 """In place of the 1 MiB of a pack: a tree takes several."""
 
 COUNTS: Final = (1, 1, 4, 4, 4, 4, 15, 15, 15, 15, 40, 200)
 """Files of a tree."""
 
-SIZES: Final = (0, 1, 300, 300, 5_000, 15_000, 30_000)
+SIZES: Final = (0, 1, 300, 300, 5_000, 15_000, 20_000, 30_000)
 SPARE: Final = Filters([Rule(False, "spared")])
 MANY: Final = 20
 """Files of a tree from which on all are tiny."""

@@ -47,7 +47,7 @@ from tests.sim.machine import Machine, Mix
 from tests.sim.network import Link, Weather
 from tests.sim.scheduler import Scheduler, simulate
 from tests.sim.syscalls import FIRST_FD
-from tests.sim.trees import PACK, SMALL, Grove, move
+from tests.sim.trees import MEDIUM, PACK, SMALL, Grove, move
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -402,6 +402,8 @@ def episode(seed: int, prepare: Callable[[World], None] = World.draw_tasks) -> R
             patch("fsmux.sites.SPREAD_BYTES", SPREAD_BYTES),
             patch("fsmux.lanes.Backoff", lambda: Backoff(chance=world.rng.random)),
             patch("fsmux.moving.tree.SMALL_FILE", SMALL),
+            patch("fsmux.moving.attempt.SMALL_FILE", SMALL),
+            patch("fsmux.moving.attempt.MEDIUM_FILE", MEDIUM),
             patch("fsmux.moving.carriers.PACK_BYTES", PACK),
         ):
             return await world.run()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsmux.events import FileDone, FileFailed, FilesDone, FileSkipped, FilesSkipped, WouldDo
-from fsmux.limits import SMALL_FILE
+from fsmux.limits import MEDIUM_FILE
 from fsmux.plan.filters import Filters, Rule
 
 from .test_delete import Mirror
@@ -45,7 +45,7 @@ def grow(chance: random.Random, root: Path, depth: int = 0) -> None:
         elif kind < 0.45:
             path.symlink_to(chance.choice(NAMES))
         else:
-            size = SMALL_FILE + 1 if kind > 0.97 else chance.randint(0, 2)
+            size = MEDIUM_FILE + 1 if kind > 0.97 else chance.randint(0, 2)
             path.write_bytes(bytes([chance.randint(0, 1)]) * size)
             path.chmod(chance.choice((0o644, 0o600)))
             os.utime(path, ns=(1, 10**9 * chance.randint(10**9, 10**9 + 2)))

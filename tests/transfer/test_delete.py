@@ -16,7 +16,7 @@ from fsmux.files import listing, packing
 from fsmux.files.root import Root
 from fsmux.files.unpacking import Unpacker
 from fsmux.job import Options
-from fsmux.limits import SMALL_FILE
+from fsmux.limits import MEDIUM_FILE
 from fsmux.moving.report import Report
 from fsmux.moving.transfer import Transfer
 from fsmux.plan.filters import Filters, Rule
@@ -138,7 +138,7 @@ async def test_a_dry_run_tells_what_a_real_one_does(mirror: Mirror, rules: tuple
 async def test_the_order_is_everything_else_first(mirror: Mirror) -> None:
     fill(mirror.source / "s", *(f"d{number}/f" for number in range(50)))
     fill(mirror.target, *(f"d{number}/x" for number in range(50)))
-    (mirror.source / "s/large").write_bytes(content(SMALL_FILE + 1))
+    (mirror.source / "s/large").write_bytes(content(MEDIUM_FILE + 1))
     await mirror("s/")
     kinds = [type(event).__name__ for event in mirror.side.events]
     actions = [getattr(event, "action", "") for event in mirror.side.events]
@@ -264,7 +264,7 @@ async def test_a_name_stays_if_any_source_has_it(mirror: Mirror) -> None:
 
 async def test_what_is_in_the_way_is_replaced(mirror: Mirror) -> None:
     fill(mirror.source / "s", "file", "dir/inside", "link-was-dir/f")
-    (mirror.source / "s/large").write_bytes(content(SMALL_FILE + 1))
+    (mirror.source / "s/large").write_bytes(content(MEDIUM_FILE + 1))
     (mirror.source / "s/link").symlink_to("file")
     target = fill(mirror.target, "file/deep/x", "dir", "large/x", "link/x")
     (target / "link-was-dir").symlink_to("/etc")

@@ -13,7 +13,7 @@ import pytest
 from fsmux.events import FileDone, Warned
 from fsmux.files.root import Root
 from fsmux.files.syscalls import Syscalls
-from fsmux.limits import SMALL_FILE
+from fsmux.limits import MEDIUM_FILE
 from fsmux.records import Durability, Kept, Namespaces
 from fsmux.wire.frames import GIVEN_FEATURE
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may set owners")
 
 ALL = Kept(owner=True, xattrs=Namespaces.ALL)
-LARGE = SMALL_FILE + 5
+LARGE = MEDIUM_FILE + 5
 OWNER = (1234, 2345)
 
 

@@ -13,7 +13,7 @@ import pytest
 from fsmux.columns import REGULAR, Act, Group
 from fsmux.errors import ErrorCode
 from fsmux.events import FileDone, FileFailed, FilesDone, FilesLinked, Scanning
-from fsmux.limits import SMALL_FILE
+from fsmux.limits import MEDIUM_FILE
 from fsmux.records import Durability
 from fsmux.wire.frames import LINKS_FEATURE
 from fsmux.wire.messages import Listed, Pack, Packed, Store, Walk
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .kit import Move
 
-LARGE = SMALL_FILE + 5
+LARGE = MEDIUM_FILE + 5
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from fsmux import handlers, limits, tree_handlers
 from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
 from fsmux.errors import FsmuxError, ProtocolError, StreamReset, Unsupported
 from fsmux.events import FileDone, FileFailed, FilesDone, FilesSkipped, Planned, Scanning, WouldDo
-from fsmux.limits import SMALL_FILE
+from fsmux.limits import MEDIUM_FILE
 from fsmux.mux.service import all_of
 from fsmux.records import Durability
 from fsmux.wire.messages import Ask, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
@@ -35,7 +35,7 @@ def make(root: Path) -> Path:
     (root / "empty").mkdir(mode=0o711)
     for number in range(40):
         (root / f"d/{number:02d}").write_bytes(content(number * 37, number))
-    (root / "d/deep/er/large").write_bytes(content(SMALL_FILE + 5, 99))
+    (root / "d/deep/er/large").write_bytes(content(MEDIUM_FILE + 5, 99))
     (root / "d/deep/er/small").write_bytes(b"")
     (root / "d/link").symlink_to("../empty")
     (root / "d/deep").chmod(0o750)
@@ -427,5 +427,5 @@ async def test_a_directory_that_was_never_listed_is_not_entered(side: Side, monk
 
 
 def test_the_limits_leave_room_for_what_grows() -> None:
-    assert limits.PACK_BYTES + limits.SMALL_FILE < limits.MAX_PACK_BYTES
+    assert limits.PACK_BYTES + limits.MEDIUM_FILE < limits.MAX_PACK_BYTES
     assert limits.PACK_BYTES < limits.INITIAL_WINDOW
