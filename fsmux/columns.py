@@ -59,8 +59,8 @@ class Group(Struct):
     ``xattrs``, if they are kept, has the extended attributes of entries that have any, and None if they are not known.
 
     A group without names and with one mode and time is about the directory itself.  ``crcs`` and ``lost`` (index and
-    error of what could not be read) belong to groups whose contents travel.  ``more``: the next group goes on with the
-    same directory.  ``error``: it, or the rest of it, cannot be read.
+    error of what could not be read) and ``holed`` (indexes of files with holes) belong to groups whose contents travel.
+    ``more``: the next group goes on with the same directory.  ``error``: it, or the rest of it, cannot be read.
     """
 
     directory: Parts
@@ -72,6 +72,7 @@ class Group(Struct):
     act: Act = Act.MAKE
     crcs: list[int] = []
     lost: list[tuple[int, FsmuxError]] = []
+    holed: list[int] = []
     more: bool = False
     error: FsmuxError | None = None
     shared: dict[int, bytes] = field(default_factory=dict)
@@ -174,9 +175,9 @@ OWNER_COST: Final = 10
 """Bytes of that number, at most."""
 
 
-ENTRY_COST: Final = 16
+ENTRY_COST: Final = 18
 """Bytes that an entry takes in a message beside its name, its size and its link's text: eight for the time, three for
-the mode, four for the checksum, and what joins the names."""
+the mode, four for the checksum, two to say that it has holes, and what joins the names."""
 
 KEY_SIZE: Final = 16
 """Bytes of a key in ``Group.shared``."""

@@ -5,7 +5,19 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsmux.columns import DIRECTORY, INDEX_BYTES, REGULAR, SYMLINK, Act, Group, Packer, itself, sparse, weight
+from fsmux.columns import (
+    DIRECTORY,
+    INDEX_BYTES,
+    KIND_BITS,
+    REGULAR,
+    SYMLINK,
+    Act,
+    Group,
+    Packer,
+    itself,
+    sparse,
+    weight,
+)
 from fsmux.errors import AccessError, ErrorCode, FileError
 from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_XATTRS, XATTR_COST
 from fsmux.wire.frames import Cmd
@@ -100,6 +112,7 @@ def test_nothing_is_lost_or_moved_and_every_batch_fits(found: list[Group], most_
         assert entries <= 1 or sum(map(weight, batch)) <= INDEX_BYTES
         for group in batch:
             group.crcs = [2**32 - 1] * len(group) if group.act is Act.MAKE else []
+            group.holed = [index for index, mode in enumerate(group.modes[: len(group)]) if mode & KIND_BITS == REGULAR]
         assert len(encode(Pack(2**63, tuple(batch)))) <= min(sum(map(weight, batch)) + 32, MAX_CONTROL_PAYLOAD)
 
 
@@ -115,6 +128,7 @@ def test_all_that_can_be_wrong_with_a_full_message_fits_too(width: int, size: in
         for place, part in enumerate(batch):
             part.crcs = [2**32 - 1] * len(part)
             part.lost = [(index, FileError(text)) for index in range(len(part))]
+            part.holed = list(range(len(part)))
             failed += [Failed(place, index, Fault(ErrorCode.DAMAGED, text), True) for index in range(len(part))]
         assert len(encode(Pack(2**63, tuple(batch)))) <= MAX_CONTROL_PAYLOAD
         assert len(encode(Packed(2**63, tuple(failed), True))) <= MAX_CONTROL_PAYLOAD

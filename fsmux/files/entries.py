@@ -56,6 +56,7 @@ class Writer:
         assert staged.state is not None
         unique = staged.state.unique
         lost = {index for index, _ in group.lost}
+        holed = set(group.holed)
         texts = group.link_targets()
         owners = group.owners if terms.owners else None
         xattrs = group.xattrs if terms.namespaces else None
@@ -80,7 +81,7 @@ class Writer:
                     if crc32(data) != crc:
                         raise IntegrityError(f"{terms.name_of(group, index)}: it arrived damaged")
                     usual = mode & 0o777 if perms else kept_mode(sys, directory, name)
-                    refused = write_file(here, temporary, data, mtime, usual, owner, values)
+                    refused = write_file(here, temporary, data, mtime, usual, owner, values, index in holed)
                     if self._reads_back:
                         read_back(terms, here, temporary, group, index)
                 else:
@@ -101,7 +102,7 @@ class Writer:
 
     def _write_file(
         self, here: int, temporary: bytes, data: memoryview, mtime: int, mode: int | None,
-        owner: int | None, xattrs: Xattrs | None,
+        owner: int | None, xattrs: Xattrs | None, holed: bool,
     ) -> FsmuxError | None:  # fmt: skip
         """Without a ``mode`` it has the one of any new file.  Why it has not all of its extended attributes, if so."""
         refused = None
@@ -110,7 +111,9 @@ class Writer:
             mode |= self._more
         fd = sys.openat(here, temporary, OPEN_EXCLUSIVE, NEW_FILE if mode is None else mode)
         try:
-            if data and sys.pwrite(fd, data, 0) != len(data):
+            if holed:
+                ranges.write_around_zeros(sys, fd, data)
+            elif data and sys.pwrite(fd, data, 0) != len(data):
                 ranges.write_all(sys, fd, [data], 0)
             if owner is not None:
                 sys.fchown(fd, *user_and_group(owner))

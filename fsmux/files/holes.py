@@ -32,6 +32,10 @@ BLOCK: Final = 512
 MIN_HOLES: Final = 4 * KIB
 """Bytes. With fewer missing on the disk a file has no hole, but perhaps its contents beside its name."""
 
+HOLE_UNIT: Final = 4 * KIB
+"""Bytes, aligned, that are left out together of a small file with holes if all of them are zeros: a block of most file
+systems."""
+
 ZEROS: Final = memoryview(bytes(256 * KIB))
 
 

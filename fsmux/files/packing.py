@@ -17,6 +17,7 @@ from zlib_ng.zlib_ng import crc32
 from fsmux.columns import KIND_BITS, MODE_BITS, REGULAR, Act, Group
 from fsmux.errors import FsmuxError, NotRegular, SourceChanged, from_os_error
 from fsmux.files import names
+from fsmux.files.holes import BLOCK
 from fsmux.files.syscalls import OPEN_READ
 from fsmux.limits import MAX_PACK_BYTES, MEDIUM_FILE
 from fsmux.records import printable
@@ -36,12 +37,14 @@ class _Version(NamedTuple):
     data: bytes
     mtime: int
     mode: int
+    holed: bool
 
 
 def read_pack(root: Root, base: Parts, groups: Sequence[Group]) -> bytes:
     """Read the regular files in ``groups``, whose directories are below ``base``; their contents, joined.
 
-    Every group gets its checksums, its sizes and times as they are now, and what of it is lost.  Blocking.
+    Every group gets its checksums, its sizes and times as they are now, what of it has holes, and what
+    of it is lost.  Blocking.
     """
     contents: list[bytes] = []
     room = MAX_PACK_BYTES
@@ -69,6 +72,7 @@ def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], ro
     sys = root.sys
     openat, pread, fstat, close = sys.openat, sys.pread, sys.fstat, sys.close
     crcs: list[int] = []
+    group.holed = []
     with closing(lease), lease as fd:
         for index, (name, size, mtime, mode) in enumerate(
             zip(group.names, group.sizes, group.mtimes, group.modes, strict=True)
@@ -89,8 +93,10 @@ def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], ro
                     or facts.st_mtime_ns != mtime
                     or facts.st_mode & MODE_BITS != mode
                 ):
-                    data, group.mtimes[index], group.modes[index] = _read_anew(sys, fd, (*where, name))
+                    data, group.mtimes[index], group.modes[index], holed = _read_anew(sys, fd, (*where, name))
                     group.sizes[index] = len(data)
+                else:
+                    holed = facts.st_blocks * BLOCK < size
                 if len(data) > room:
                     raise SourceChanged(f"{printable(where)}: it grew while the tree was read; run it again")
             except (OSError, FsmuxError) as error:
@@ -100,6 +106,8 @@ def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], ro
             room -= len(data)
             contents.append(data)
             crcs.append(crc32(data))
+            if holed:
+                group.holed.append(index)
     group.crcs = crcs
 
 
@@ -121,7 +129,8 @@ def _read_anew(sys: Syscalls, directory: int, parts: Parts) -> _Version:
         if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
             len(data), after.st_mtime_ns, after.st_ctime_ns,
         ):  # fmt: skip
-            return _Version(data, after.st_mtime_ns, after.st_mode & MODE_BITS)
+            holed = after.st_blocks * BLOCK < len(data)
+            return _Version(data, after.st_mtime_ns, after.st_mode & MODE_BITS, holed)
     raise SourceChanged(f"{printable(parts)}: it keeps changing while it is being read")
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import xxhash
 from zlib_ng import zlib_ng
 
-from fsmux.files.holes import clear, is_hole, zero_views, zeros_crc, zeros_digest
+from fsmux.files.holes import HOLE_UNIT, clear, is_hole, zero_views, zeros_crc, zeros_digest
 from fsmux.files.syscalls import IOV_MAX
 from fsmux.limits import KIB
 
@@ -66,6 +67,18 @@ def write_all(sys: Syscalls, fd: int, views: Sequence[memoryview], offset: int) 
         offset += written
         rest = _after(rest, written)
     return total
+
+
+def write_around_zeros(sys: Syscalls, fd: int, data: memoryview) -> None:
+    """Write a new file whole.  Blocks of zeros are not written, so that they become holes."""
+    sys.ftruncate(fd, len(data))
+    blocks = [data[start : start + HOLE_UNIT] for start in range(0, len(data), HOLE_UNIT)]
+    offset = 0
+    for zeros, run in groupby(blocks, lambda block: bytes(block) == bytes(len(block))):
+        length = sum(map(len, run))
+        if not zeros:
+            write_all(sys, fd, [data[offset : offset + length]], offset)
+        offset += length
 
 
 def _after(views: Sequence[memoryview], done: int) -> list[memoryview]:

@@ -121,6 +121,39 @@ def test_holes_stay_holes_and_are_not_sent(
     assert done["bytes_sent"] == sizes(runs_of(original))
 
 
+SMALL_SHAPES: dict[str, tuple[int, Runs]] = {
+    "all hole": (64 * KIB, []),
+    "few bytes of a hole": (100, []),
+    "at the start": (200 * KIB + 1, [(196 * KIB, 4 * KIB + 1)]),
+    "in the middle": (40_000, [(0, 100), (36 * KIB, 3_136)]),
+    "at the end": (256 * KIB, [(0, 4 * KIB)]),
+    "less than a block at the end": (5_000, [(0, 4 * KIB)]),
+    "by turns": (130_001, [(at, 4 * KIB) for at in range(0, 128 * KIB, 8 * KIB)]),
+    "none": (30_000, [(0, 30_000)]),
+}
+
+
+@pytest.mark.parametrize("durability", ["none", "batch", "file"])
+def test_small_files_keep_their_holes_in_packs(
+    durability: str, tmp_path: Path, there: Path, target: Path, url: Url, words: Callable[[Url, str], list[str]]
+) -> None:
+    (there / "tree").mkdir()
+    for name, (size, runs) in SMALL_SHAPES.items():
+        make(there / "tree" / name, size, runs)
+    (there / "tree" / "zeros").write_bytes(bytes(50_000))
+    dry = good(*words(url, "tree"), "--dry-run").summary
+    assert dry["bytes"] == 50_000 + sum(size for size, _ in SMALL_SHAPES.values())
+    command = [*words(url, "tree"), "--durability", durability, "--manifest", str(tmp_path / "sums")]
+    done = good(*command).summary
+    assert done["bytes"] == dry["bytes"]
+    for original in (there / "tree").iterdir():
+        copy = target / "tree" / original.name
+        assert_alike(copy, original)
+        assert copy.stat().st_blocks <= original.stat().st_blocks, original.name
+    good("verify", str(target), "--manifest", str(tmp_path / "sums"))
+    assert good(*command).summary["skipped"] == len(SMALL_SHAPES) + 1
+
+
 def test_a_terabyte_of_nothing_takes_a_moment(
     there: Path, target: Path, url: Url, words: Callable[[Url, str], list[str]]
 ) -> None:

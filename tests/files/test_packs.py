@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from zlib_ng.zlib_ng import crc32
 
@@ -168,6 +168,68 @@ def test_contents_find_their_files_however_they_are_shared(
                     found[index] = sent[offset : offset + group.sizes[index]]
                     offset += group.sizes[index]
     assert found == {index: one for index, one in enumerate(contents) if index not in lost}
+
+
+KIB = 1024
+
+layouts = st.tuples(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([1, 511, 4 * KIB, 12 * KIB, 20 * KIB])), max_size=8),
+    st.integers(0, 5000),
+).map(lambda found: b"".join((b"x" if data else b"\0") * length for data, length in found[0]) + bytes(found[1]))
+
+
+def make_sparse(path: Path, content: bytes) -> None:
+    """A file of these contents, of which no block is written that is all zeros."""
+    with path.open("wb") as file:
+        file.truncate(len(content))
+        for start in range(0, len(content), 4 * KIB):
+            if any(block := content[start : start + 4 * KIB]):
+                os.pwrite(file.fileno(), block, start)
+        os.fsync(file.fileno())
+
+
+@given(st.lists(layouts, max_size=4), st.sampled_from([Durability.NONE, Durability.BATCH]))
+@settings(max_examples=40, deadline=None)
+def test_holes_stay_holes(tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], level: Durability) -> None:
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
+    for number, content in enumerate(contents):
+        make_sparse(source / str(number), content)
+        (source / f"{number} in full").write_bytes(content)
+    move(source, target, level)
+    assert facts(target) == facts(source)
+    for one in target.iterdir():
+        assert one.stat().st_blocks <= (source / one.name).stat().st_blocks, one
+
+
+def test_files_with_holes_are_told_apart(source: Path) -> None:
+    (source / "data").write_bytes(bytes(9 * KIB))
+    (source / "empty").touch()
+    make_sparse(source / "few", bytes(100))
+    make_sparse(source / "hole", bytes(10 * KIB))
+    (source / "link").symlink_to("data")
+    group = listed(source)
+    read(source, group)
+    assert [group.names[index] for index in group.holed] == [b"few", b"hole"]
+    make_sparse(source / "data", b"x" + bytes(20 * KIB))  # another version than the one that was listed
+    (source / "hole").write_bytes(b"short")
+    read(source, group)
+    assert [group.names[index] for index in group.holed] == [b"data", b"few"]
+
+
+def test_who_says_holes_where_there_are_none_does_no_harm(target: Path) -> None:
+    contents = [b"", b"x", os.urandom(10_001), bytes(5), b"\0" * 4096 + b"x"]
+    group = Group((), [b"%d" % number for number in range(5)], list(map(len, contents)), [0] * 5, [REGULAR | 0o644] * 5)
+    group.crcs = list(map(crc32, contents))
+    group.holed = list(range(5))
+    assert not write(target, [group], b"".join(contents), sys=Halves())
+    assert [(target / str(number)).read_bytes() for number in range(5)] == contents
+
+
+class Halves(Syscalls):
+    """Writes half of what it is given."""
+
+    def pwritev(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        return super().pwrite(fd, buffers[0][: -(-len(buffers[0]) // 2)], offset)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

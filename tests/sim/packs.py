@@ -16,7 +16,7 @@ from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Pa
 from fsmux.files.unpacking import Unpacker
 from fsmux.moving.extras import removal
 from fsmux.transfer.packs import WRITERS
-from tests.sim.device import FOLDER, LINK, START_NS
+from tests.sim.device import BLOCK, FOLDER, LINK, START_NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 _RNG: Final = random.Random(17)
 PACK: Final = 40_000
 """Bytes of a pack: a tree of a test takes several."""
+
+
+_HOLE: Final = bytes(4096)
+"""What files with holes have, and no others."""
 
 
 def _content(size: int) -> bytes:
@@ -65,6 +69,15 @@ OTHER_TREE: Final = {
 }
 GOING: Final = ((b"b",), (b"dir", b"two"), (b"dir", b"same"), (b"empty",), (b"z",))
 """What the first has and the other one has not."""
+
+HOLED_TREE: Final = {
+    (b"a",): bytes(20_000),
+    (b"b",): b"",
+    (b"dir", b"one"): bytes(2 * BLOCK) + _content(3_000),
+    (b"dir", b"two"): _content(BLOCK) + bytes(5_000),
+    (b"dir", b"link"): _content(100) + bytes(BLOCK) + _content(BLOCK),
+}
+"""Some files with holes, under names that stand for others in the first."""
 
 HUNDREDS: Final = {(b"d%d" % (number % 7), b"%03d" % number): _content(number % 90) for number in range(300)}
 
@@ -128,6 +141,7 @@ def _contents(groups: Sequence[Group], tree: Tree, *, crcs: bool = True) -> byte
         ]
         if crcs:
             group.crcs = list(map(crc32, found))
+            group.holed = [index for index, data in enumerate(found) if _HOLE in data]
         joined += b"".join(found)
     return joined
 

@@ -15,7 +15,7 @@ from fsmux.files.commit import commit_all
 from fsmux.records import Durability
 from tests.sim.crash import CHUNK, Explorer, fill
 from tests.sim.device import FOLDER, QUIET_LINUX, TELLING_LINUX
-from tests.sim.packs import GOING, HUNDREDS, LINKED, OTHER_TREE, TREE, unpack
+from tests.sim.packs import GOING, HOLED_TREE, HUNDREDS, LINKED, OTHER_TREE, TREE, unpack
 from tests.sim.syscalls import no_fault
 from tests.sim.teller import DEEP, FIRST, HOLED, NAME, OTHER_SMALL, SECOND, SHORTER, SMALL, VERSIONS, Teller
 
@@ -125,6 +125,15 @@ def a_tree(told: Teller) -> None:
         told.unpack(TREE, Durability.FILE)
 
 
+def a_tree_of_files_with_holes(told: Teller) -> None:
+    """They come where nothing was, and in place of others, which come back."""
+    for linux in (TELLING_LINUX, QUIET_LINUX):
+        told.device.linux = linux
+        told.unpack(HOLED_TREE)
+        told.unpack(TREE, together=9)
+        told.unpack(HOLED_TREE, Durability.FILE)
+
+
 def a_tree_without_durability(told: Teller) -> None:
     told.device.linux = TELLING_LINUX
     told.unpack(TREE, Durability.NONE)
@@ -204,8 +213,8 @@ STORIES: Final = (
     small_files, a_big_file, a_big_file_in_new_directories, killed_and_resumed, checkpointed_and_resumed,
     another_version, over_an_earlier_version, without_resuming, thrown_away, not_durable, together, writes_lost_unseen,
     tampered_with, a_file_with_holes,
-    a_tree, a_tree_of_which_some_goes, a_link_to_what_stands_there, a_tree_without_durability,
-    a_tree_without_files,
+    a_tree, a_tree_of_files_with_holes, a_tree_of_which_some_goes, a_link_to_what_stands_there,
+    a_tree_without_durability, a_tree_without_files,
     hundreds_of_files, a_tree_of_which_writes_are_lost,
     a_tree_beside_a_big_file,
 )  # fmt: skip
@@ -236,8 +245,8 @@ def drawn(told: Teller, rng: random.Random) -> None:
 
 
 def _draw_tree(told: Teller, rng: random.Random) -> None:
-    """One of two trees, or a part of one; it may fail if a sync does, or if writes are lost or were before."""
-    tree = rng.choice([TREE, OTHER_TREE])
+    """One of three trees, or a part of one; it may fail if a sync does, or if writes are lost or were before."""
+    tree = rng.choice([TREE, OTHER_TREE, HOLED_TREE])
     names = rng.sample(sorted(tree), rng.randint(1, len(tree)))
     failing = rng.randrange(4) if rng.random() < 0.3 else -1
     losing = rng.random() < 0.2

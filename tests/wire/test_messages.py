@@ -94,6 +94,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
         [draw(targets) for _ in links or ()],
         act,
         [draw(u32) for _ in found] if packed and act is Act.MAKE else [],
+        holed=[index for index, one in enumerate(regular) if one and packed and draw(st.booleans())],
         more=listed and draw(st.booleans()),
         owners=[draw(u64) for _ in found] if draw(st.booleans()) else [],
         xattrs=sparse(draw(st.one_of(st.none(), xattrs)) for _ in found) if draw(st.booleans()) else {},

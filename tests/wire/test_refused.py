@@ -144,6 +144,18 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
     (Cmd.LISTED, pb.Listed(groups=with_xattrs(pb.Xattrs())), "LISTED"),
     (Cmd.LISTED, pb.Listed(groups=with_xattrs(pb.Xattrs(index=1, unknown=True))), "LISTED"),
     (Cmd.LISTED, pb.Listed(groups=with_xattrs(*[pb.Xattrs(unknown=True)] * 2)), "LISTED"),
+    *[
+        (Cmd.PACK, pb.Pack(groups=[pb.Group(
+            names=b"a/b/d", sizes=[9, 9, 0], mtimes_ns=[0] * 3, modes=[0o100644, 0o100644, 0o040755], crcs=[0] * 3,
+            holed=bad,
+        )]), "PACK")
+        for bad in ([3], [2], [0, 0], [1, 0], [2**32 - 1])
+    ],
+    (Cmd.PACK, pb.Pack(groups=[pb.Group(sizes=[0], mtimes_ns=[0], modes=[0o040755], holed=[0])]), "PACK"),
+    *[
+        (cmd, cls(groups=[pb.Group(names=b"a", sizes=[9], mtimes_ns=[0], modes=[0o100644], holed=[0])]), cmd.name)
+        for cmd, cls in ((Cmd.LISTED, pb.Listed), (Cmd.DIGEST, pb.Digest))
+    ],
     (Cmd.CHUNK, pb.Chunk(index=MAX_CHUNKS), "CHUNK index"),
     (Cmd.CHUNK, pb.Chunk(index=2**32 - 1), "CHUNK index"),
     (Cmd.AGAIN, pb.Again(index=MAX_CHUNKS), "AGAIN index"),

@@ -166,6 +166,7 @@ def _group(m: Group, room: int) -> pb.Group:
         act=m.act,  # type: ignore[arg-type]  # an IntEnum of the same numbers
         more=m.more,
         owners=m.owners,
+        holed=m.holed,
     )
     if m.directory:
         raw.directory.CopyFrom(_path(m.directory))

@@ -29,7 +29,7 @@ def listed(raw: Collection[pb.Group]) -> tuple[Group, ...]:
     """Of LISTED: what stands in directories."""
     groups = _groups(raw, "LISTED")
     for group in groups:
-        if group.itself or group.crcs or group.lost or group.act is not Act.MAKE:
+        if group.itself or group.crcs or group.lost or group.holed or group.act is not Act.MAKE:
             raise ProtocolError("LISTED: a group says what is to be done")
     return groups
 
@@ -55,7 +55,7 @@ def to_digest(raw: Collection[pb.Group]) -> tuple[Group, ...]:
     """Of DIGEST: what is to be read."""
     groups = _groups(raw, "DIGEST")
     for group in groups:
-        strange = group.act is not Act.MAKE or group.crcs or group.lost or group.error is not None
+        strange = group.act is not Act.MAKE or group.crcs or group.lost or group.holed or group.error is not None
         if strange or not group.names or group.kinds != {REGULAR}:
             raise ProtocolError("DIGEST: something else than names of regular files")
     return groups
@@ -114,6 +114,9 @@ def _group(raw: pb.Group, field: str) -> Group:
         group.xattrs = _xattrs(raw, count, field)
     if raw.lost:
         group.lost = _lost(raw.lost, len(names), field)
+    if raw.holed:
+        group.holed = list(raw.holed)
+        _check_files(group.holed, group, field, "has holes")
     if raw.HasField("fault"):
         group.error = _error(raw.fault, field)
     return group
@@ -159,13 +162,17 @@ def _shared(raw: pb.Group, group: Group, field: str) -> dict[int, bytes]:
     indexes, keys = list(raw.shared), raw.shared_keys
     if len(keys) != KEY_SIZE * len(indexes):
         raise ProtocolError(f"{field}: {len(keys)} bytes of keys for {len(indexes)} files")
-    found = {index: keys[KEY_SIZE * place : KEY_SIZE * (place + 1)] for place, index in enumerate(indexes)}
+    _check_files(indexes, group, field, "has several names")
+    return {index: keys[KEY_SIZE * place : KEY_SIZE * (place + 1)] for place, index in enumerate(indexes)}
+
+
+def _check_files(indexes: list[int], group: Group, field: str, what: str) -> None:
+    """That these are regular files of the group, each once and in its order."""
     last = -1
     for index in indexes:
         if not last < index < len(group.names) or group.modes[index] & KIND_BITS != REGULAR:
-            raise ProtocolError(f"{field}: entry {index} has several names")
+            raise ProtocolError(f"{field}: entry {index} {what}")
         last = index
-    return found
 
 
 def _xattrs(raw: pb.Group, count: int, field: str) -> dict[int, Xattrs | None]:
