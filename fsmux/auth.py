@@ -27,8 +27,9 @@ import os
 import secrets
 import stat
 import tomllib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from fsmux.errors import AuthError
 from fsmux.records import printable
@@ -59,13 +60,12 @@ _SALT: Final = 16
 _REFUSED: Final = "the user name or the token is not the one that this server knows; check FSMUX_TOKEN or --token-file"
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(Struct, frozen=True):
     """What a server stores of a token.  ``str()`` is the form of the users file, the one that PostgreSQL uses, too."""
 
     salt: bytes
-    stored_key: bytes = field(repr=False)
-    server_key: bytes = field(repr=False)
+    stored_key: bytes
+    server_key: bytes
 
     @classmethod
     def from_token(cls, name: str, token: str) -> Keys:
@@ -90,13 +90,15 @@ class Keys:
             raise ValueError("not a stored key of this mechanism and iteration count")
         return found
 
+    def __repr__(self) -> str:
+        return f"Keys(salt={self.salt!r})"  # and not the keys
+
     def __str__(self) -> str:
         salt, stored, server = (base64.b64encode(b).decode() for b in (self.salt, self.stored_key, self.server_key))
         return f"{MECHANISM}${ITERATIONS}:{salt}${stored}:{server}"
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(Struct, frozen=True):
     """Somebody that a server knows.  ``root`` takes the place of the server's own root, if it is given."""
 
     name: str

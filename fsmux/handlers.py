@@ -11,10 +11,10 @@ import logging
 import threading
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec import Struct
 
 from fsmux.errors import AccessError, ErrorCode, FsmuxError, IntegrityError, ProtocolError, Unsupported
 from fsmux.events import Observer, RequestFailed
@@ -104,8 +104,7 @@ class StateKeeper:
         self._stack.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """What handlers of one connection work with."""
 
     root: Root

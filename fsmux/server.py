@@ -11,10 +11,10 @@ import os
 import socket
 import stat
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import Struct
 
 from fsmux import events
 from fsmux.auth import ServerAuth, User, single_user
@@ -45,8 +45,7 @@ BACKLOG = 512
 """Connections that the kernel may hold before they are accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(Struct, frozen=True):
     """Where a server accepts connections: texts that ``fsmux`` takes after ``fsmux://``, or ``unix:PATH``."""
 
     addresses: tuple[str, ...]

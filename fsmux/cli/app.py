@@ -4,10 +4,11 @@ Exit codes: 0 all done · 1 unexpected · 2 usage · 3 some files failed · 4 so
 6 authentication or permission · 7 integrity · 8 no space · 9 refused by the peer · 130 SIGINT · 143 SIGTERM.
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations" here: Typer would compile and evaluate the text of each annotation four times.
 
 import os
 import sys
+from copy import copy
 from typing import Annotated, Any
 
 import typer
@@ -54,7 +55,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Show the versi
         raise typer.Exit
 
 
-@app.command()
+@app.command("serve")
 def serve(
     ctx: typer.Context,
     directory: Annotated[str, typer.Argument(metavar="ROOT", help="The directory to serve.")],
@@ -89,7 +90,7 @@ def serve(
     raise typer.Exit(guard(lambda: command.run(ctx, options), level))
 
 
-@app.command(cls=OrderedFilters)
+@app.command("transfer", cls=OrderedFilters)
 def transfer(
     ctx: typer.Context,
     paths: Annotated[
@@ -278,7 +279,7 @@ def mv(
     raise typer.Exit(guard(lambda: files.mv(files.target(ctx, url, timeout, token_file, verbose), new, force), verbose))
 
 
-@app.command()
+@app.command("clean")
 def clean(
     directory: Annotated[
         str, typer.Argument(metavar="PATH", show_default=False, help="A directory that is served, or was copied into.")
@@ -299,7 +300,7 @@ def clean(
     raise typer.Exit(guard(lambda: command.run(options), options.verbosity))
 
 
-@app.command()
+@app.command("verify")
 def verify(
     path: Annotated[
         str, typer.Argument(metavar="PATH", show_default=False, help="A file or directory on this machine.")
@@ -337,7 +338,7 @@ def verify(
     raise typer.Exit(guard(lambda: command.run(options), level))
 
 
-@app.command()
+@app.command("demo")
 def demo(
     directory: Annotated[
         str | None,
@@ -352,7 +353,7 @@ def demo(
     raise typer.Exit(command.run(None if directory is None else Path(directory)))
 
 
-@app.command()
+@app.command("bench")
 def bench(
     directory: Annotated[
         str | None,
@@ -386,15 +387,31 @@ def token_new(
 
 def main(args: list[str]) -> None:
     """Run a command line; leaves by SystemExit."""
+    try:
+        asks_for_help = not args or any(arg in ("-h", "--help") for arg in args)
+        config = Config() if asks_for_help else load_config(config_path(os.environ), option_names)
+    except FsmuxError as error:
+        sys.exit(report(error, 0))
+    command = typer.main.get_command(part_for(args))
+    command.main(args=args, prog_name="fsmux", default_map=config.defaults, obj={"token": config.token, "args": args})
+
+
+def option_names() -> dict[str, frozenset[str]]:
+    """The options of each command, by their Python names."""
     command: Any = typer.main.get_command(app)
-    names = {
+    return {
         name: frozenset(param.name for param in sub.params if param.param_type_name == "option")
         for name, sub in command.commands.items()
         if name != "token"
     }
-    try:
-        asks_for_help = not args or any(arg in ("-h", "--help") for arg in args)
-        config = Config() if asks_for_help else load_config(config_path(os.environ), names)
-    except FsmuxError as error:
-        sys.exit(report(error, 0))
-    command.main(args=args, prog_name="fsmux", default_map=config.defaults, obj={"token": config.token, "args": args})
+
+
+def part_for(args: list[str]) -> typer.Typer:
+    """The application with no other command than the one that ``args`` begin with, if they do, and the whole otherwise.
+
+    What Typer makes of all the options takes 12 ms, and 4 of that for the command that has the most (measured).
+    """
+    part = copy(app)
+    part.registered_commands = [info for info in app.registered_commands if info.name in args[:1]]
+    part.registered_groups = [info for info in app.registered_groups if info.name in args[:1]]
+    return part if part.registered_commands or part.registered_groups else app

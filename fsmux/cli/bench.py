@@ -15,9 +15,10 @@ import signal
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from fsmux._version import __version__
 from fsmux.cli.measure.movers import Fsmux, RawLoop
@@ -40,8 +41,7 @@ BASELINE: Final = "raw loop"
 SPARE_BYTES: Final = 16 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class BenchOptions:
+class BenchOptions(Struct, frozen=True):
     """What was typed."""
 
     directory: str | None

@@ -18,51 +18,57 @@ A name that no option has is an error: a misspelt option that is silently withou
 from __future__ import annotations
 
 import os
-import tomllib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from fsmux.errors import UsageError
 from fsmux.records import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _MAX_CONFIG = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """``defaults`` maps a command to its options' values, by the options' Python names."""
 
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
-    token: str | None = field(default=None, repr=False)
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Config({self.defaults!r})"  # and not the token
 
 
 def config_path(environ: Mapping[str, str]) -> str:
-    """``FSMUX_CONFIG``, or the place where this system keeps such files."""
+    """``FSMUX_CONFIG``, or the place that the XDG Base Directory Specification has for such files."""
     if path := environ.get("FSMUX_CONFIG"):
         return path
-    from platformdirs import user_config_path
+    base = environ.get("XDG_CONFIG_HOME", "")
+    return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.config"), "fsmux", "config.toml")
 
-    return str(user_config_path("fsmux") / "config.toml")
 
-
-def load_config(path: str, commands: Mapping[str, frozenset[str]]) -> Config:
+def load_config(path: str, option_names: Callable[[], Mapping[str, frozenset[str]]]) -> Config:
     """The file at ``path``, none being the same as an empty one.  Raises :class:`UsageError` or AuthError.
 
-    ``commands`` has the options' Python names of each command.
+    ``option_names``, which is called if there is a file, has the options' Python names of each command.
     """
     try:
         with open(path, "rb") as file:
-            document = tomllib.loads(file.read(_MAX_CONFIG).decode())
+            content = file.read(_MAX_CONFIG)
     except FileNotFoundError:
         return Config()
     except OSError as error:
         raise UsageError(f"{printable(path)} cannot be read: {(error.strerror or 'unknown error').lower()}") from None
+    import tomllib
+
+    try:
+        document = tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{printable(path)} is not TOML: {printable(str(error))}") from None
 
+    commands = option_names()
     tables = {name: table for name, table in document.items() if isinstance(table, dict)}
     common = {name: value for name, value in document.items() if name not in tables}
     token = common.pop("token", None)

@@ -8,9 +8,10 @@ import shlex
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fsmux.cli.log import Log
 from fsmux.cli.options import find_token
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from fsmux.server import Listening
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
+class ServeOptions(Struct, frozen=True):
     """What was typed, in the order of the command's options."""
 
     directory: str
@@ -43,8 +43,7 @@ class ServeOptions:
     verbosity: int
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(Struct, frozen=True):
     """Who is let in.  ``made`` if the token was made for this run, and has to be told to somebody."""
 
     token: str | None = None

@@ -6,8 +6,9 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from fsmux.cli.options import chunk_size, filter_rules, find_token
 from fsmux.cli.render import Reporter, choose_painter
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from fsmux.plan.selection import Selection
 
 
-@dataclass(frozen=True, slots=True)
-class TransferOptions:
+class TransferOptions(Struct, frozen=True):
     """What was typed, in the order of the command's options."""
 
     paths: tuple[str, ...]

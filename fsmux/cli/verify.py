@@ -6,8 +6,9 @@ import os
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from fsmux import events
 from fsmux.cli import manifests
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from fsmux.records import Parts
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyOptions:
+class VerifyOptions(Struct, frozen=True):
     """What was typed, in the order of the command's options."""
 
     path: str

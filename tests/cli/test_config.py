@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,11 +24,11 @@ def load(tmp_path: Path, text: str, mode: int = 0o644) -> Config:
     path = tmp_path / "config.toml"
     path.write_text(text)
     path.chmod(mode)
-    return load_config(str(path), COMMANDS)
+    return load_config(str(path), lambda: COMMANDS)
 
 
 def test_no_file_is_an_empty_file(tmp_path: Path) -> None:
-    assert load_config(str(tmp_path / "missing"), COMMANDS) == Config()
+    assert load_config(str(tmp_path / "missing"), lambda: COMMANDS) == Config()
     assert load(tmp_path, "").token is None
 
 
@@ -69,4 +70,6 @@ def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:
 
 def test_where_it_is() -> None:
     assert config_path({"FSMUX_CONFIG": "/x"}) == "/x"
-    assert config_path({}).endswith("fsmux/config.toml")
+    assert config_path({}) == os.path.expanduser("~/.config/fsmux/config.toml")
+    assert config_path({"XDG_CONFIG_HOME": "/x"}) == "/x/fsmux/config.toml"
+    assert config_path({"XDG_CONFIG_HOME": "x"}) == config_path({}), "as the specification wants it"

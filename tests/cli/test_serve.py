@@ -25,7 +25,7 @@ OPTIONS = ServeOptions("/srv", "127.0.0.1:0", None, False, None, None, False, Fa
 
 
 def options(**changes: Any) -> ServeOptions:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     return replace(OPTIONS, **changes)
 
