@@ -43,6 +43,7 @@ from benchmarks.plot import Bars, Line, Point, bar_chart, line_chart
 from benchmarks.processes import Failed, file_system, scratch
 from benchmarks.streams import waits_under_load
 from benchmarks.wan import percentile
+from fsmux.limits import MEDIUM_FILE
 from fsmux.units import format_exact
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ SHOWN = ("raw loop crc", "raw loop overlap crc", "rsync daemon", "nginx + curl",
 
 FEW_STREAMS = "16"
 """Where streams are not what is varied: the default of fsmux."""
+
+LEAST_SIZE = MEDIUM_FILE + 256 * KIB
+"""Bytes of a file for a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +166,9 @@ class Matrix:
         self._out.print(made)
 
     def _many(self) -> Path:
-        """A tree with a file for each stream."""
+        """A tree with a file for each stream, none of them so small that it would travel in a pack."""
         files = max(self._streams)
-        return random_tree(self._data / "many", files, self._scale.total // files)
+        return random_tree(self._data / "many", files, max(self._scale.total // files, LEAST_SIZE))
 
     def _of_size(self, size: int) -> Path:
         files = max(1, min(self._scale.total // size, self._scale.most_files))
@@ -275,7 +279,7 @@ def main() -> int:
     )
     out = console()
     started = time.monotonic()
-    needed = 2 * max(*scale.sizes, 2 * scale.total) + GIB // 4
+    needed = 2 * max(*scale.sizes, 2 * scale.total, LEAST_SIZE * max(given.streams)) + GIB // 4
     try:
         with scratch(needed) as place:
             surroundings = conditions(place, file_system(place))
