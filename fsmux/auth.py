@@ -26,23 +26,23 @@ import hmac
 import os
 import secrets
 import stat
-from typing import TYPE_CHECKING, Final
+import tomllib
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from fsmux import scram
 from fsmux.errors import AuthError
 from fsmux.records import printable
-from fsmux.scram import MECHANISM
 from fsmux.wire.messages import Auth
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-ITERATIONS: Final = scram.MIN_ITERATIONS
+MECHANISM: Final = "SCRAM-SHA-256"
+ITERATIONS: Final = 4096
 
 MAX_ITERATIONS: Final = 100_000
-"""What a client lets a server make it compute: some 25 ms."""
+"""What a client lets a server make it compute: some 25 ms; scramp alone would allow ten million (seconds)."""
 
 DEFAULT_USER: Final = "fsmux"
 """The name of the only user of a server that was given one token, and of a client that named nobody."""
@@ -72,9 +72,10 @@ class Keys(Struct, frozen=True):
         """The same token gives the same keys, so that a restarted server does not tell real users by new salts."""
         salt = hashlib.pbkdf2_hmac("sha256", token.encode(), b"fsmux salt " + name.encode(), ITERATIONS)[:_SALT]
         try:
-            return cls(salt, *scram.stored(token, salt, ITERATIONS))
-        except ValueError:
+            info = _scramp().ScramMechanism(MECHANISM).make_auth_info(token, iteration_count=ITERATIONS, salt=salt)
+        except _scramp().ScramException:
             raise AuthError("the token holds characters that SCRAM does not allow") from None
+        return cls(salt, info[1], info[2])
 
     @classmethod
     def parse(cls, text: str) -> Keys:
@@ -111,6 +112,13 @@ def single_user(token: str) -> dict[str, User]:
     return {DEFAULT_USER: User(DEFAULT_USER, Keys.from_token(DEFAULT_USER, token))}
 
 
+def _scramp() -> Any:
+    """The library, when the first exchange begins: it costs 20 ms, and a client without a token never needs it."""
+    import scramp
+
+    return scramp
+
+
 # ---- the exchange -------------------------------------------------------------------------------------------------
 
 
@@ -144,12 +152,12 @@ class ServerExchange:
     def __init__(self, auth: ServerAuth) -> None:
         self._auth = auth
         self._user: User | None = None
-        self._scram = scram.Server(self._keys, ITERATIONS)
+        self._scram = _scramp().ScramMechanism(MECHANISM).make_server(self._keys)
         self._steps = 0
 
-    def _keys(self, name: str) -> tuple[bytes, bytes, bytes]:
+    def _keys(self, name: str) -> tuple[bytes, bytes, bytes, int]:
         self._user, keys = self._auth.lookup(name)
-        return keys.salt, keys.stored_key, keys.server_key
+        return keys.salt, keys.stored_key, keys.server_key, ITERATIONS
 
     def step(self, message: Auth) -> tuple[Auth, User | None]:
         """The answer to ``message``, and who the peer is once that is proved.  Raises :class:`AuthError`, for good."""
@@ -158,17 +166,19 @@ class ServerExchange:
             if self._steps == 1:
                 if message.mechanism != MECHANISM:
                     raise AuthError(f"this server authenticates by {MECHANISM} only")
-                return _auth(self._scram.first(_text(message.data))), None
-            if self._steps == 2:
-                final = self._scram.final(_text(message.data))
-                if self._user is not None:
-                    return _auth(final, done=True), self._user
+                self._scram.set_client_first(_text(message.data))
+                return _auth(self._scram.get_server_first()), None
+            self._scram.set_client_final(_text(message.data))
+            final = self._scram.get_server_final()
         except AuthError:
             self._steps = 9  # past every legal step: an exchange that failed stays failed
             raise
-        except ValueError:
+        except _scramp().ScramException:
             self._steps = 9
-        raise AuthError(_REFUSED)
+            raise AuthError(_REFUSED) from None
+        if self._user is None or self._steps != 2:
+            raise AuthError(_REFUSED)
+        return _auth(final, done=True), self._user
 
 
 class ClientAuth:
@@ -177,18 +187,18 @@ class ClientAuth:
     def __init__(self, user: str, token: str | None) -> None:
         self._name = user or DEFAULT_USER
         self._token = token
-        self._scram: scram.Client | None = None
-        self._proved = False
+        self._scram: Any = None
+        self._final = False
 
     def first(self) -> Auth | None:
         """The first message, which is good whatever the server says; None without a token."""
         if self._token is None:
             return None
         try:
-            self._scram = scram.Client(self._name, self._token)
-        except ValueError:
+            self._scram = _scramp().ScramClient([MECHANISM], self._name, self._token)
+            return _auth(self._scram.get_client_first(), mechanism=MECHANISM)
+        except _scramp().ScramException:
             raise AuthError("the user name or the token holds characters that SCRAM does not allow") from None
-        return _auth(self._scram.first(), mechanism=MECHANISM)
 
     def wanted(self, mechanisms: Sequence[str]) -> bool:
         """Whether the server asks for authentication, given what its HELLO offers.
@@ -214,20 +224,19 @@ class ClientAuth:
 
         Raises :class:`AuthError` if it has not.
         """
-        exchange, self._scram = self._scram, None  # one that fails stays failed
-        if exchange is None:
+        if self._scram is None:
             raise AuthError("the server answered before it was asked")
         try:
-            if not self._proved:
+            if not self._final:
                 if message.done:
                     raise AuthError("the server ended the authentication without proving that it knows the token")
-                proof = exchange.final(_text(message.data), MAX_ITERATIONS)
-                self._scram, self._proved = exchange, True
-                return _auth(proof)
-            exchange.check(_text(message.data))
-        except OverflowError:
-            raise AuthError("the server asks for more computation than a token needs") from None
-        except ValueError:
+                self._scram.set_server_first(_text(message.data))
+                if int(self._scram.iterations) > MAX_ITERATIONS:
+                    raise AuthError("the server asks for more computation than a token needs")
+                self._final = True
+                return _auth(self._scram.get_client_final())
+            self._scram.set_server_final(_text(message.data))
+        except _scramp().ScramException:
             raise AuthError("the server could not prove that it knows the token") from None
         if not message.done:
             raise AuthError("the server did not end the authentication where it has to end")
@@ -315,8 +324,6 @@ def read_users_file(path: str) -> dict[str, User]:
         [users.bob]
         token_file = "bob.token"         # instead of key; relative to this file
     """
-    import tomllib
-
     try:
         document = tomllib.loads(read_private_file(path, "users file", _MAX_USERS_FILE).decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

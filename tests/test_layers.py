@@ -14,7 +14,7 @@ ROOT = Path(fsmux.__file__).parent
 LAYERS: dict[str, int] = {
     "errors": 1,
     "_version": 1,
-    **dict.fromkeys(("backoff", "scram", "events", "limits", "records", "columns", "urls", "units"), 2),
+    **dict.fromkeys(("backoff", "events", "limits", "records", "columns", "urls", "units"), 2),
     **dict.fromkeys(("wire", "files", "plan"), 3),
     "mux": 4,
     "transfer": 5,
@@ -44,6 +44,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "fcntl": ("files/syscalls.py",),
     "mmap": ("mux/buffers.py",),
     "google": ("wire/messages", "wire/_pb2"),
+    "scramp": ("auth.py",),
     "subprocess": ("cli",),
 }  # fmt: skip
 """Modules from outside, and where alone they may be imported."""
