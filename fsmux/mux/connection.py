@@ -85,7 +85,7 @@ class Connection:
         self._phase = ConnectionPhase.GREETING
         self._greeted = trio.Event()
         self._opened = trio.Event()
-        self._table = StreamTable(role, self.outbox, hello.max_streams)
+        self._table = StreamTable(role, self.outbox, hello.max_streams, lambda: transport.near)
         self._reader = Reader(transport, self._table, self._max_payload, self._dispatch, self._on_heard)
         self._writer = Writer(transport, self.outbox, self._table.file_was_short)
         self._peer_leaving = False

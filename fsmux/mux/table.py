@@ -10,6 +10,7 @@ A stream counts as open until it is over in both directions, all of it was sent,
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,6 +20,7 @@ from fsmux.errors import ErrorCode, FlowControlError, FsmuxError, ProtocolError,
 from fsmux.mux.buffers import BufferPool, Data
 from fsmux.mux.outbox import Outbox, SendQueue
 from fsmux.mux.pour import POUR_MIN, Pour
+from fsmux.mux.standing import ASKED_SECONDS
 from fsmux.mux.stream import Charged, Stream, Waiting
 from fsmux.records import Extent
 from fsmux.wire.credit import CreditBudget, EagerBudget, SendCredit
@@ -40,7 +42,7 @@ STRAY_FRAMES_PER_SECOND = 2_000
 class StreamTable:
     """For the event loop only, but for :meth:`run_soon` and :meth:`file_was_short`."""
 
-    def __init__(self, role: Role, outbox: Outbox, max_streams: int) -> None:
+    def __init__(self, role: Role, outbox: Outbox, max_streams: int, is_near: Callable[[], bool]) -> None:
         self.outbox = outbox
         self.rtt: float | None = None
         self.refusing = False
@@ -62,6 +64,8 @@ class StreamTable:
         self._unread = 0
         self._pool = BufferPool()
         self._placed: Data | None = None
+        self._is_near = is_near
+        self._narrow_until = -math.inf
         self._budget = CreditBudget(limits.RECEIVE_BUDGET, limits.MIN_WINDOW, limits.MAX_WINDOW)
         self._eager = EagerBudget(limits.EAGER_CREDIT)
         self._eager_taken: dict[int, int] = {}
@@ -132,7 +136,9 @@ class StreamTable:
             self.consumed_bytes(stream, length)
 
     def consumed_bytes(self, stream: Stream, count: int) -> None:
-        stream.receive_credit.on_consumed(count, trio.current_time(), self.rtt)
+        now = trio.current_time()
+        self._budget.widest = limits.ASKED_WINDOW if now < self._narrow_until else limits.MAX_WINDOW
+        stream.receive_credit.on_consumed(count, now, self.rtt)
         if stream.in_budget:
             self._grant()
 
@@ -278,6 +284,9 @@ class StreamTable:
             stream.deliver_end()
 
     def _on_message(self, stream: Stream, frame: Frame) -> None:
+        if self._budget.outstanding and not stream.in_budget and self._is_near():
+            # A request or an answer beside what is received in bulk, and the next one would wait behind that.
+            self._narrow_until = trio.current_time() + ASKED_SECONDS
         try:
             message = decode(frame.cmd, _bytes(frame))
             if frame.cmd in CREDITED:

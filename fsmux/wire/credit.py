@@ -13,6 +13,8 @@ Rule 1: the sum of what is owed to streams that have heard of credit never excee
 Rule 2: a stream that is owed less than ``min_window`` goes before one that would merely like more, and a quarter of
 the budget is kept for such.  So a few streams that stopped reading cannot hold all of it.
 Rule 3: streams that cannot be served wait in a ring, in the order in which they began to wait.
+Rule 4: a budget may be *narrowed* for a while: then no window counts as more than so many bytes.  What was granted
+stays granted, and the next grant comes when so much of it has been consumed.
 """
 
 from __future__ import annotations
@@ -92,6 +94,10 @@ class ReceiveCredit:
         """Bytes granted and not consumed: what memory this stream may come to need."""
         return self.granted - self.consumed
 
+    @property
+    def _width(self) -> int:
+        return self.window if self._budget is None else min(self.window, self._budget.widest)
+
     def expect(self, remaining: int | None) -> None:
         """``remaining`` more bytes will come, counted from what was received; None: some, who knows how many.
 
@@ -123,7 +129,7 @@ class ReceiveCredit:
 
     def target(self) -> int:
         """The limit that would give this stream its whole window, or all that it still expects."""
-        full = min(self.consumed + self.window, MAX_LIMIT)
+        full = min(self.consumed + self._width, MAX_LIMIT)
         return full if self._end is None else min(full, self._end)
 
     def needs(self, min_window: int) -> bool:
@@ -134,7 +140,7 @@ class ReceiveCredit:
         gain = target - self.granted
         if gain <= 0 or not (self._expects or self.consumed):  # a stream without a use yet is not given any
             return False
-        if 4 * gain >= self.window:
+        if 4 * gain >= self._width:
             return True
         return self.outstanding < min_window and (4 * gain >= min_window or target == self._end)
 
@@ -166,6 +172,8 @@ class CreditBudget:
         self.max_window = max_window
         self.outstanding = 0
         """Bytes owed to the streams that have heard of credit."""
+        self.widest = max_window
+        """Bytes that a window counts as at most for now. Who raises it grants more as soon as something is consumed."""
         self._streams: dict[int, ReceiveCredit] = {}
         self._ring: OrderedDict[int, ReceiveCredit] = OrderedDict()
 

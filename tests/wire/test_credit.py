@@ -177,6 +177,22 @@ def test_grants_come_in_quarters_of_the_window() -> None:
     assert budget.pump() == [(1, 125)]
 
 
+def test_a_narrowed_budget_grants_less_ahead_and_takes_nothing_back() -> None:
+    budget = CreditBudget(1000, 10, 100)
+    credit = new(budget, 1)
+    credit.expect(None)
+    assert budget.pump() == [(1, 100)]
+    budget.widest = 40
+    credit.on_received(100)
+    credit.on_consumed(69, 0.0, None)
+    assert budget.pump() == []
+    credit.on_consumed(1, 0.0, None)
+    assert budget.pump() == [(1, 110)]
+    budget.widest = 100
+    credit.on_consumed(30, 0.0, None)
+    assert budget.pump() == [(1, 200)]
+
+
 def test_grants_end_where_the_file_ends() -> None:
     budget = CreditBudget(1000, 10, 100)
     credit = new(budget, 1)

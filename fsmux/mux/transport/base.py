@@ -30,6 +30,11 @@ class Transport(ABC):
     """Whether there is a reader's thread."""
     _broken = False
 
+    @property
+    def near(self) -> bool:
+        """Whether the peer is known to be so near that little has to be under way for the link to be busy."""
+        return False
+
     @abstractmethod
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:
         """Fill the buffers in order with whatever is there, at least one byte; 0 at the end of the connection.

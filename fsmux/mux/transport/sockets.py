@@ -83,6 +83,10 @@ class SocketTransport(Transport):
         self._tuning = Tuning(sock)
         sock.setblocking(False)
 
+    @property
+    def near(self) -> bool:
+        return self._tuning.near
+
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:
         while (count := self._receive(buffers)) is None:
             self._tuning.reading(sum(map(len, buffers[:-1])))

@@ -31,6 +31,10 @@ take every lost packet for a full link, so that at 100 ms and 0.1 % loss they ar
 holds for what it sends. Where the kernel lacks BBR or does not allow it, its own choice stays. The sizes of the
 socket's buffers are the kernel's choice always: naming one (SO_SNDBUF, SO_RCVBUF) would stop it from growing them."""
 
+NEAR_SECONDS: Final = 0.001
+"""Seconds of a round trip, as TCP measures it, below which a peer is near: 2 GB/s, which is more than one connection
+moves, have 2 MB under way in it."""
+
 LOOK_SECONDS: Final = 0.01
 """Seconds between two looks of a sending thread at how TCP is doing; one costs 3 µs."""
 
@@ -66,17 +70,31 @@ class Tuning:
         if now - self._looked <= LOOK_SECONDS:
             return
         self._looked = now
-        if not self.tcp or sys.platform != "linux":
+        if (info := self._info()) is None:
             return
-        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        if len(info) < _TCP_INFO.size:  # a kernel before 4.9
-            return
-        rtt, least, rate = _TCP_INFO.unpack(info)
-        pace = self._standing.pace(now, messages, rtt / 1e6, least / 1e6, rate)
+        pace = self._standing.pace(now, messages, *info)
         if pace != self._pace:
             self._pace = pace
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", pace or _UNPACED))
+
+    @property
+    def near(self) -> bool:
+        """Whether the shortest round trip of late was below ``NEAR_SECONDS``."""
+        with contextlib.suppress(OSError):  # it was closed
+            info = self._info()
+            return info is not None and info[1] < NEAR_SECONDS
+        return False
+
+    def _info(self) -> tuple[float, float, int] | None:
+        """Seconds of a round trip now and without a queue, and at how many bytes per second data arrives."""
+        if not self.tcp or sys.platform != "linux":
+            return None
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        if len(info) < _TCP_INFO.size:  # a kernel before 4.9
+            return None
+        rtt, least, rate = _TCP_INFO.unpack(info)
+        return rtt / 1e6, least / 1e6, rate
 
     def _set_lowat(self, size: int) -> None:
         if self.tcp and sys.platform == "linux":
