@@ -1,8 +1,9 @@
-"""Reserved directories that a stream of packs keeps, and the syncs that all that was written there shares.
+"""Reserved directories that a stream of packs keeps, and the syncs that all that was written shares.
 
 Theory: ``syncfs`` tells of every write that failed since its descriptor was opened (Linux 5.8), so that descriptor is
 opened before the first file is written, and belongs to one stream of packs alone.  It is needed longer than the
 directory it is of: finishing the top of a tree lets that be removed, and what was renamed is still to be synced.
+Where names are only removed or adjusted no reserved directory is made for it: the directory itself is as good to sync.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class _Held(NamedTuple):
 
     pin: Pin
     fd: int
+    device: int
 
 
 class Holding:
@@ -38,12 +40,9 @@ class Holding:
     def __init__(self, sys: Syscalls) -> None:
         self._sys = sys
         self._held: dict[StateDir, _Held] = {}
-        self._left: dict[StateDir, int] = {}
+        self._left: dict[StateDir | int, int] = {}  # an int is the device of a directory that was noted
+        self._devices: set[int] = set()
         self._mutex = threading.Lock()
-
-    @property
-    def empty(self) -> bool:
-        return not self._held and not self._left
 
     def hold(self, state: StateDir) -> int:
         """Keep a reserved directory until :meth:`let_go`: our descriptor of it."""
@@ -60,16 +59,25 @@ class Holding:
         try:
             state.guard()
             with state.hold() as here:
-                return _Held(pin, self._sys.openat(here, b".", OPEN_DIRECTORY))
+                device = self._sys.fstat(here).st_dev
+                fd = self._sys.openat(here, b".", OPEN_DIRECTORY)
+            self._devices.add(device)
+            return _Held(pin, fd, device)
         except BaseException:
             pin.release()
             raise
 
-    def sync(self) -> dict[StateDir, FsmuxError]:
-        """Sync the file systems of all of them; the errors of those that failed."""
-        errors: dict[StateDir, FsmuxError] = {}
-        written = {state: held.fd for state, held in self._held.items()} | self._left
-        for state, fd in written.items():
+    def note(self, directory: int) -> None:
+        """Have the file system of an open directory, in which something is to change, synced next time."""
+        device = self._sys.fstat(directory).st_dev
+        if device not in self._devices:
+            self._left[device] = self._sys.dup(directory)
+            self._devices.add(device)
+
+    def sync(self) -> dict[StateDir | int, FsmuxError]:
+        """Sync the file systems of all that is held or was noted; the errors of those that failed."""
+        errors: dict[StateDir | int, FsmuxError] = {}
+        for state, fd in [*[(state, held.fd) for state, held in self._held.items()], *self._left.items()]:
             try:
                 self._sys.syncfs(fd)
             except OSError as error:
@@ -79,13 +87,14 @@ class Holding:
     def let_go(self) -> None:
         """Let the reserved directories be removed. Their descriptors stay: what was written is still to be synced."""
         held, self._held = self._held, {}
-        for state, (pin, fd) in held.items():
+        for state, (pin, fd, _) in held.items():
             self._left[state] = fd
             pin.release()
 
     def close_left(self) -> None:
-        """Close the descriptors of those that were let go."""
+        """Close the descriptors of those that were let go or noted."""
         left, self._left = self._left, {}
+        self._devices = {held.device for held in self._held.values()}
         for fd in left.values():
             with suppress(OSError):
                 self._sys.close(fd)

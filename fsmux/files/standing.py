@@ -32,7 +32,6 @@ class Standing:
         self._root = terms.root
         self._sys = terms.sys
         self._holding = holding
-        self._removed = False
 
     def publish(self, one: Staged) -> None:
         """Rename what was written."""
@@ -98,6 +97,7 @@ class Standing:
         except NotFound:
             return
         with closing(lease), lease as directory:
+            self._note(directory)
             for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
                 try:
                     if mode & KIND_BITS == DIRECTORY:
@@ -112,19 +112,6 @@ class Standing:
                     poll()
             if terms.settles:
                 self._sys.fsync(directory)
-        self._removed = True
-
-    def sync_removed(self) -> None:
-        """Removals have no reserved directory that would be synced for them."""
-        removed, self._removed = self._removed, False
-        if not removed or not self._terms.together or not self._holding.empty:
-            return
-        with (
-            suppress(OSError, FsmuxError),  # what is lost of a removal comes back, and is removed by the next run
-            closing(self._root.directory(self._terms.base)) as lease,
-            lease as directory,
-        ):
-            self._sys.syncfs(directory)
 
     def adjust(self, one: Staged) -> None:
         """Set what is kept of a directory, or of files in it."""
@@ -132,6 +119,7 @@ class Standing:
         if group.itself and not group.directory:
             self._holding.let_go()  # or removing the reserved directory from it would be its last change
         with closing(self._root.directory(self._terms.base + group.directory)) as lease, lease as directory:
+            self._note(directory)
             if group.itself:
                 self._set(directory, one, 0)
             for index, name in enumerate(group.names):
@@ -156,3 +144,10 @@ class Standing:
             terms.note_refused(one, index, refused)
         if terms.kept.times:
             sys.futime(fd, group.mtimes[index])
+        if terms.settles:
+            sys.fsync(fd)
+
+    def _note(self, directory: int) -> None:
+        """What changes here by its names alone is to be synced with all else."""
+        if self._terms.durable and self._terms.together:
+            self._holding.note(directory)

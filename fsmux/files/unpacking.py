@@ -140,13 +140,12 @@ class Unpacker:
                         self._standing.publish(one)
             except FsmuxError as error:
                 self._terms.fail_group(one, error)
-        self._standing.sync_removed()
         unsafe = self._sync()
         self._holding.close_left()
         for one in staged:
             if one.state is not None and one.state in unsafe:
                 self._terms.fail_group(one, unsafe[one.state])
-            elif unsafe and one.group.act is Act.LINK:
+            elif unsafe and one.state is None:
                 self._terms.fail_group(one, next(iter(unsafe.values())))
         directories, self._made = self._made, []
         for state, made in directories:
@@ -166,7 +165,7 @@ class Unpacker:
         self._holding.let_go()
         self._holding.close_left()
 
-    def _sync(self) -> dict[StateDir, FsmuxError]:
+    def _sync(self) -> dict[StateDir | int, FsmuxError]:
         """Sync what is written to together; the errors of those file systems that failed."""
         return self._holding.sync() if self.commits_together else {}
 

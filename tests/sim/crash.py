@@ -240,9 +240,7 @@ class Explorer:
         with Root.open("", sys=process) as root:
             for _ in range(ATTEMPTS):
                 together = self.rng.choice([1, 9])
-                failures = unpack(
-                    root, ledger, ledger.trees, Durability.BATCH, together=together, doomed=ledger.doomed, sound=True
-                )
+                failures = unpack(root, ledger, ledger.trees, Durability.BATCH, together=together, doomed=ledger.doomed)
                 if not failures:
                     break
             if failures:

@@ -154,8 +154,8 @@ def receive(root: Root, ledger: Ledger) -> None:
     unpack(root, ledger, TREE, Durability.BATCH, together=9)
     _session(root, ledger, DEEP, SMALL, Durability.FILE, 0)
     _session(root, ledger, NAME, SECOND, Durability.BATCH, 1)
-    unpack(root, ledger, OTHER_TREE, Durability.BATCH, doomed=GOING, sound=True)
-    unpack(root, ledger, TREE, Durability.FILE, doomed=[(b"new", b"four")], sound=True)
+    unpack(root, ledger, OTHER_TREE, Durability.BATCH, doomed=GOING)
+    unpack(root, ledger, TREE, Durability.FILE, doomed=[(b"new", b"four")])
     _session(root, ledger, NAME, HOLED, Durability.BATCH, 1)
     with start(root, (b"part",), FIRST, Durability.BATCH) as sink:
         ledger.unfinished[b"part",] = FIRST

@@ -7,7 +7,7 @@ import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from fsmux.columns import Act
+from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
 from fsmux.errors import Busy, FsmuxError, IntegrityError
 from fsmux.files import leftovers, listing
 from fsmux.files.journal import RECORD, Header, Journal, Type, parse
@@ -17,10 +17,12 @@ from fsmux.files.packing import read_pack
 from fsmux.files.root import Root
 from fsmux.files.source import Source
 from fsmux.files.syscalls import OPEN_CREATE
+from fsmux.files.unpacking import Unpacker
+from fsmux.moving.extras import removal
 from fsmux.records import Durability, Extent
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Ledger, Wrong, check_held, files_of, fill, identity, start
-from tests.sim.device import QUIET_LINUX, TELLING_LINUX, Device
+from tests.sim.device import QUIET_LINUX, START_NS, TELLING_LINUX, Device
 from tests.sim.packs import TREE, packs_of, unpack
 from tests.sim.syscalls import SimSyscalls, no_fault
 from tests.sim.teller import FIRST, HOLED, NAME, SMALL
@@ -263,10 +265,38 @@ def names_of_a_pack_not_synced() -> None:
     device.linux = TELLING_LINUX
     with Root.open("", sys=SimSyscalls(device, fault=fault)) as root:
         failures = unpack(root, Ledger(), TREE, Durability.BATCH, together=99)
-    made = sum(len(group) for groups, _ in packs_of(TREE) for group in groups if group.act in (Act.MAKE, Act.LINK))
+    done = sum(len(group) or group.itself for groups, _ in packs_of(TREE) for group in groups)
     failed = len({failure[:3] for failure in failures})
-    if not renamed or failed != made:
-        raise Wrong(f"{made - failed} of {made} entries were called durable, whose names nobody could sync")
+    if not renamed or failed != done:
+        raise Wrong(f"{done - failed} of {done} entries were called durable, whose names nobody could sync")
+
+
+def changes_of_a_pack_not_synced() -> None:
+    """What only removes or adjusts writes no file that would be synced, and is no less durable for that."""
+    for linux in (TELLING_LINUX, QUIET_LINUX):
+        device = Device()
+        device.linux = linux
+        with Root.open("", sys=SimSyscalls(device)) as root:
+            unpack(root, Ledger(), TREE, Durability.BATCH)
+        for group in (
+            removal((b"dir",), [(b"one", False)]),
+            Group((b"dir",), [b"two"], [0], [START_NS], [REGULAR | 0o600], act=Act.ADJUST),
+            itself((b"dir",), START_NS, DIRECTORY | 0o700, Act.ADJUST),
+        ):
+            for number in (0, errno.EIO):
+                sys = SimSyscalls(
+                    device.fork(),
+                    fault=lambda name, n=number: n if name in ("fsync", "syncfs") else 0,  # type: ignore[misc]
+                )
+                with Root.open("", sys=sys) as root:
+                    unpacker = Unpacker(root, (), Durability.BATCH)
+                    unpacker.begin(1, [group], 1)
+                    failures = unpacker.commit()
+                    unpacker.close()
+                if len(failures) != bool(number):
+                    raise Wrong(
+                        f"{group.act.name}: {len(failures)} failures with {errno.errorcode.get(number, 'no fault')}"
+                    )
 
 
 def changed_while_packed() -> None:
@@ -306,6 +336,7 @@ GUARDS: Final = (
     damaged_in_a_pack,
     not_committed_in_a_pack,
     names_of_a_pack_not_synced,
+    changes_of_a_pack_not_synced,
     changed_while_packed,
     back_to_an_earlier_version,
     records_of_another_journal,

@@ -157,13 +157,12 @@ def unpack(
     sent: Tree | None = None,
     standing: bool = False,
     doomed: Collection[Parts] = (),
-    sound: bool = False,
 ) -> list[Failure]:
     """Receive a tree, so many packs to a commit, and write down what that promises; what failed of it.
 
     ``filled`` is called between the last pack of each commit and the commit; ``sent`` is what arrives instead.
     With ``standing`` all of it is there but the further names.  What is ``doomed`` is removed when all of the tree
-    stands; for good, if the disk is ``sound``.
+    stands.
     """
     packs = _links_of(tree, ()) if standing else packs_of(tree)
     if sent is not None:
@@ -198,7 +197,7 @@ def unpack(
                 for name in doomed:
                     removed |= ledger.removing(name)
                 batches.append([(_removals(doomed, removed), b"")])
-        if not failures and unpacker.durable and sound:
+        if not failures and unpacker.durable:
             ledger.removed(removed)
     finally:
         unpacker.close()

@@ -137,11 +137,10 @@ class Teller:
     ) -> None:
         """A process of its own receives a tree in packs; raises the first thing that failed."""
         self.ledger.trees, self.ledger.doomed = dict(tree), frozenset(doomed)
-        sound = self.fault is no_fault
         with self.process() as root:
             failures = unpack(
                 root, self.ledger, tree, durability, together=together, filled=filled,
-                standing=standing, doomed=doomed, sound=sound,
+                standing=standing, doomed=doomed,
             )  # fmt: skip
         if failures:
             raise failures[0].error
