@@ -8,6 +8,7 @@ is what a power cut would have left, which a later run can go on from as well.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from fsmux.cli.wording import DEBUG, NORMAL
 from fsmux.errors import ExitCode, FsmuxError
+from fsmux.limits import GC_RUNNING, GC_STARTING
 from fsmux.records import printable
 
 if TYPE_CHECKING:
@@ -107,6 +109,13 @@ def guard(command: Callable[[], int], verbosity: int) -> int:
         return report(error, verbosity)
 
 
+def settle() -> None:
+    """What has been imported stays, so no search for cycles shall look at it again."""
+    if gc.get_threshold()[0] == GC_STARTING:  # or the process is not this command's own: see fsmux.__main__
+        gc.freeze()
+        gc.set_threshold(GC_RUNNING)
+
+
 def execute(
     command: Callable[[], Awaitable[int]], verbosity: int, *, reporter: Reporter | None = None, resume: str = ""
 ) -> int:
@@ -145,6 +154,7 @@ def execute(
             outer.cancel_scope.cancel()
         return code
 
+    settle()
     try:
         code = trio.run(main)
     except (Exception, KeyboardInterrupt) as error:

@@ -220,7 +220,13 @@ def test_a_new_token_is_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> N
     assert Keys.from_token("alice", token) == Keys.parse(key)
 
 
-IMPORTED = "import sys; sys.argv = {argv!r}\nfrom fsmux.__main__ import main\ntry: main()\nexcept SystemExit: pass\n"
+IMPORTED = """
+import sys; sys.argv = {argv!r}
+from fsmux.__main__ import main
+sys.setprofile(lambda *_: None)  # who watches the interpreter gets to see its end
+try: main()
+except SystemExit: pass
+"""
 
 
 @pytest.mark.parametrize(
@@ -237,6 +243,24 @@ def test_a_command_does_not_import_what_it_does_not_need(args: list[str], absent
     script = IMPORTED.format(argv=["fsmux", *args]) + f"print('FOUND', sorted({absent!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "FOUND []"
+
+
+@pytest.mark.parametrize(("args", "code"), [(["--help"], 0), (["transfer", "a", "b"], ExitCode.USAGE)])
+def test_what_a_command_has_said_is_written_before_it_leaves_in_haste(args: list[str], code: int) -> None:
+    """The process ends without the interpreter's own end; output that is buffered for a pipe is not lost with that."""
+    done = subprocess.run([sys.executable, "-m", "fsmux", *args], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert ("Usage: fsmux" in done.stdout) == (code == 0)
+    assert ("one side must be remote" in done.stderr) == (code != 0)
+
+
+def test_output_that_cannot_be_written_is_no_success() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fsmux", "--help"], stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert done.returncode != 0
+    assert b"No space left" in done.stderr
 
 
 def test_the_version() -> None:
