@@ -50,8 +50,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 """Modules from outside, and where alone they may be imported."""
 
 HARMLESS = {
-    "DirEntry", "PathLike", "cpu_count", "environ", "fsdecode", "fsencode", "fspath", "geteuid", "path", "stat_result",
-    "strerror",
+    "DirEntry", "PathLike", "_exit", "cpu_count", "environ", "fsdecode", "fsencode", "fspath", "geteuid", "path",
+    "stat_result", "strerror",
 }  # fmt: skip
 """Names of ``os`` that touch no file."""
 
