@@ -21,7 +21,7 @@ from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_DATA_PAYLOAD, MIB
 from fsmux.mux.buffers import Data
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.transport import dial_tcp, dial_unix
-from fsmux.records import Attrs, Parts
+from fsmux.records import Attrs, Durability, Parts
 from fsmux.transfer.digests import DigestCache
 from fsmux.transfer.disk import Disk, open_disk
 from fsmux.urls import Remote, parse_remote
@@ -162,13 +162,16 @@ class Client:
         """Remove a file, a link or an empty directory; with ``recursive`` all that is in it."""
         await self._ask(Remove(parts_of(path), recursive), Ok)
 
-    async def symlink(self, path: str | Parts, target: bytes, attrs: Attrs | None = None) -> None:
+    async def symlink(
+        self, path: str | Parts, target: bytes, attrs: Attrs | None = None, *,
+        durability: Durability = Durability.BATCH,
+    ) -> None:  # fmt: skip
         """Make a symbolic link, replacing a file or link that has the name."""
-        await self._ask(Symlink(parts_of(path), target, attrs), Ok)
+        await self._ask(Symlink(parts_of(path), target, attrs, durability), Ok)
 
-    async def set_attrs(self, path: str | Parts, attrs: Attrs) -> None:
+    async def set_attrs(self, path: str | Parts, attrs: Attrs, *, durability: Durability = Durability.BATCH) -> None:
         """Set mode and modification time; zero leaves one alone."""
-        await self._ask(SetAttrs(parts_of(path), attrs), Ok)
+        await self._ask(SetAttrs(parts_of(path), attrs, durability), Ok)
 
     @asynccontextmanager
     async def open(

@@ -213,13 +213,15 @@ async def _remove(context: Context, stream: Stream, request: Remove) -> None:
 
 async def _set_attrs(context: Context, stream: Stream, request: SetAttrs) -> None:
     context.check_write()
-    await context.disk.meta(context.root.set_attrs, request.path, request.attrs)
+    durability = max(context.durability, request.durability)
+    await context.disk.meta(context.root.set_attrs, request.path, request.attrs, durability)
     await stream.send(Ok(), end=True)
 
 
 async def _symlink(context: Context, stream: Stream, request: Symlink) -> None:
     context.check_write()
-    await context.disk.meta(context.root.symlink, request.path, request.target, request.attrs)
+    durability = max(context.durability, request.durability)
+    await context.disk.meta(context.root.symlink, request.path, request.target, request.attrs, durability)
     await stream.send(Ok(), end=True)
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fsmux.moving.comparing import Digester
     from fsmux.moving.tree import Looker
     from fsmux.mux.stream import Stream
-    from fsmux.records import Parts
+    from fsmux.records import Durability, Parts
 
     Batches = AsyncGenerator[list[Group], None]
 
@@ -63,8 +63,8 @@ class Site(Protocol):
     def digesting(self, parts: Parts) -> AbstractAsyncContextManager[Digester]:
         """Who reads files below ``parts`` for their digests, for the block."""
 
-    async def symlink(self, parts: Parts, attrs: Attrs) -> None: ...
-    async def set_attrs(self, parts: Parts, attrs: Attrs) -> None: ...
+    async def symlink(self, parts: Parts, attrs: Attrs, durability: Durability) -> None: ...
+    async def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability) -> None: ...
     async def remove(self, parts: Parts, *, recursive: bool) -> None: ...
 
 
@@ -135,11 +135,11 @@ class RemoteSite:
                     stream.reset(ErrorCode.CANCELLED)
                     stream.close()
 
-    async def symlink(self, parts: Parts, attrs: Attrs) -> None:
-        await self._client.symlink(parts, attrs.link_target, attrs)
+    async def symlink(self, parts: Parts, attrs: Attrs, durability: Durability) -> None:
+        await self._client.symlink(parts, attrs.link_target, attrs, durability=durability)
 
-    async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
-        await self._client.set_attrs(parts, attrs)
+    async def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability) -> None:
+        await self._client.set_attrs(parts, attrs, durability=durability)
 
     async def remove(self, parts: Parts, *, recursive: bool) -> None:
         await self._client.remove(parts, recursive=recursive)
@@ -199,11 +199,11 @@ class LocalSite:
     async def digesting(self, parts: Parts) -> AsyncIterator[Digester]:
         yield LocalDigester(self._disk, self.root, parts)
 
-    async def symlink(self, parts: Parts, attrs: Attrs) -> None:
-        await self._disk.meta(self.root.symlink, parts, attrs.link_target, attrs)
+    async def symlink(self, parts: Parts, attrs: Attrs, durability: Durability) -> None:
+        await self._disk.meta(self.root.symlink, parts, attrs.link_target, attrs, durability)
 
-    async def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
-        await self._disk.meta(self.root.set_attrs, parts, attrs)
+    async def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability) -> None:
+        await self._disk.meta(self.root.set_attrs, parts, attrs, durability)
 
     async def remove(self, parts: Parts, *, recursive: bool) -> None:
         await self._disk.meta(self.root.remove, parts, recursive)

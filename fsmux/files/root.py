@@ -25,7 +25,7 @@ from fsmux.files.lease import Lease
 from fsmux.files.naming import named
 from fsmux.files.resolve import open_beneath, open_target
 from fsmux.files.syscalls import OPEN_CREATE, OPEN_DIRECTORY, OPEN_READ, OPEN_WRITE, Syscalls, real
-from fsmux.records import Attrs, Kind, Namespaces, printable
+from fsmux.records import Attrs, Durability, Kind, Namespaces, printable
 
 if TYPE_CHECKING:
     import os
@@ -209,10 +209,13 @@ class Root(Landing):
             else:
                 self.sys.rmdir(parent, parts[-1])
 
-    def symlink(self, parts: Parts, target: bytes, attrs: Attrs | None = None) -> None:
+    def symlink(
+        self, parts: Parts, target: bytes, attrs: Attrs | None = None, durability: Durability = Durability.NONE
+    ) -> None:
         """Make a symbolic link, in place of whatever file or link has the name, in one step.
 
         Its text is stored as it is: it may lead anywhere, because nothing here follows it out of the root.
+        An extended attribute that is refused fails nothing; :meth:`set_attrs` tells of it.
         """
         names.check(parts)
         _refuse_root(parts)
@@ -228,10 +231,15 @@ class Root(Landing):
                         self.sys.chown_link(here, name, *user_and_group(attrs.owner))
                     if attrs is not None and attrs.mtime_ns:
                         self.sys.utime_link(here, name, attrs.mtime_ns)
+                    if attrs is not None and attrs.xattrs:
+                        link = self.sys.link_itself(here, name)
+                        set_xattrs(self.sys, link, attrs.xattrs, settable(self.sys, Namespaces.ALL), fresh=True)
                     with self._top as top:
                         there = self._make_directories(top, parts[:-1])
                         try:
                             self.sys.rename(here, name, there, parts[-1])
+                            if durability is not Durability.NONE:
+                                self.settle(parts[:-1], there)
                         finally:
                             self._close(there)
                 except BaseException:
@@ -239,10 +247,11 @@ class Root(Landing):
                         self.sys.unlink(here, name)
                     raise
 
-    def set_attrs(self, parts: Parts, attrs: Attrs) -> None:
+    def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability = Durability.NONE) -> None:
         """Set mode and modification time of a file or directory, the time only of a link; zero leaves one alone.
 
-        Whichever extended attribute is refused, all else is set before that is raised.
+        Whichever extended attribute is refused, all else is set before that is raised.  Those of a link cannot
+        be made durable.
         """
         names.check(parts)
         with named(parts), self._top as top:
@@ -268,6 +277,8 @@ class Root(Landing):
                     self.sys.fchmod(fd, attrs.mode & 0o777)
                 if attrs.mtime_ns:
                     self.sys.futime(fd, attrs.mtime_ns)
+                if durability is not Durability.NONE:
+                    self.sys.fsync(fd)
                 _raise_refused(refused, parts)
             finally:
                 self._close(fd)

@@ -54,15 +54,20 @@ class Files:
     async def plan(self, items: Sequence[Item]) -> list[tuple[Item, bool]]:
         """Those that are to be sent or made, and whether they are fresh; about the others all is done and told."""
         there = await self._attempt.each(items, Item.standing)
-        judged = [await self._judge(item, seen) for item, seen in zip(items, there, strict=True)]
+        adjusting: list[Item] = []
+        judged = [await self._judge(item, seen, adjusting) for item, seen in zip(items, there, strict=True)]
+        await self._attempt.each(adjusting, self._adjust)
         return [one for one in judged if one is not None]
 
     async def move(self, waiting: list[tuple[Item, bool]]) -> None:
         """Send and make them."""
         await self._all(await self._carry_small(waiting))
 
-    async def _judge(self, item: Item, existing: Facts | None) -> tuple[Item, bool] | None:
-        """What is to be done about a source that is no directory: the item, and whether it is fresh; or nothing."""
+    async def _judge(self, item: Item, existing: Facts | None, adjusting: list[Item]) -> tuple[Item, bool] | None:
+        """What is to be done about a source that is no directory: the item, and whether it is fresh; or nothing.
+
+        Those that are only to be adjusted are gathered.
+        """
         report, account, name = self._attempt.report, item.account, name_of((), item.label)
         if self.removing is not None:
             existing = await self.removing.make_way(item, existing)
@@ -93,8 +98,7 @@ class Files:
                 if self._attempt.options.dry_run:
                     report.would(events.ADJUST, name)
                 else:
-                    adjust = partial(self._adjust, item)
-                    await self._attempt.guarded(item, (), partial(self._change, item, events.ADJUST, adjust))
+                    adjusting.append(item)
         return None
 
     async def _verdict(self, item: Item, existing: Facts | None) -> Verdict:
@@ -156,13 +160,19 @@ class Files:
         item.account.changed_itself(action, ())
 
     async def _make_link(self, item: Item) -> None:
-        await item.target.symlink(item.target_prefix, self._kept_of(item))
-        if item.top.xattrs:
+        attrs = replace(self._kept_of(item), xattrs=item.top.xattrs)
+        await item.target.symlink(item.target_prefix, attrs, self._attempt.options.durability)
+        if item.top.xattrs:  # which an earlier build takes no notice of, and nobody tells what of them is refused
             await self._set_xattrs(item, (), item.top.xattrs)
 
-    async def _adjust(self, item: Item) -> None:
+    async def _adjust(self, item: Item) -> bool:
+        """Have an item that is a file be as its source beside its bytes; whether it is, which is told."""
+        act = partial(self._change, item, events.ADJUST, partial(self._set_kept, item))
+        return await self._attempt.guarded(item, (), act)
+
+    async def _set_kept(self, item: Item) -> None:
         """Set what is kept of an item that is a file."""
-        await item.target.set_attrs(item.target_prefix, self._kept_of(item))
+        await item.target.set_attrs(item.target_prefix, self._kept_of(item), self._attempt.options.durability)
         if item.top.xattrs is not None:
             await self._set_xattrs(item, (), item.top.xattrs)
 
@@ -170,7 +180,7 @@ class Files:
         """Have a file that stands have these; what is refused of them fails nothing."""
         target = item.target_prefix + parts
         try:
-            await item.target.set_attrs(target, Attrs(Kind.FILE, xattrs=xattrs))
+            await item.target.set_attrs(target, Attrs(Kind.FILE, xattrs=xattrs), self._attempt.options.durability)
         except FsmuxError as exc:
             raise_if_lost(self._attempt.client, exc)
             message = str(exc).removeprefix(f"{printable(target)}: ")
@@ -223,7 +233,7 @@ class Files:
                 raise
             outcome = await move(())  # somebody wrote to the twin while it was being copied
         if late and owner is not None:
-            await item.target.set_attrs(target, Attrs(Kind.FILE, owner=owner))
+            await item.target.set_attrs(target, Attrs(Kind.FILE, owner=owner), options.durability)
         if late and xattrs:
             await self._set_xattrs(item, parts, xattrs)
         if outcome.refused is not None:

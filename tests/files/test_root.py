@@ -23,6 +23,7 @@ from fsmux.errors import (
     UsageError,
 )
 from fsmux.files.root import PAGE, Root
+from fsmux.files.syscalls import Syscalls
 from fsmux.records import Attrs, Kind
 from tests.files.faults import Faulty
 
@@ -246,6 +247,29 @@ def test_symlink_replaces_files_and_links_but_no_directory(either_root: Root, to
         with pytest.raises(BadName):
             either_root.symlink((b"x",), target)
     assert os.listdir(top) == ["new"]
+
+
+def test_a_link_has_its_extended_attributes_before_its_name(top: Path) -> None:
+    """Also if one of them is refused."""
+    calls: list[tuple[bytes, ...]] = []
+
+    class Noting(Syscalls):
+        def setxattr(self, of: int | bytes, name: bytes, value: bytes) -> None:
+            assert isinstance(of, bytes)
+            assert os.readlink(of) == b"b"
+            calls.append((name, value))
+            if name == b"user.a":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def rename(self, directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
+            calls.append((to_name,))
+            super().rename(directory, name, to_directory, to_name)
+
+    with Root.open(top, sys=Noting()) as root:
+        xattrs = ((b"system.x", b"0"), (b"user.a", b"1"), (b"user.b", b"2"))
+        root.symlink((b"link",), b"b", Attrs(Kind.SYMLINK, xattrs=xattrs))
+    assert calls == [(b"user.a", b"1"), (b"user.b", b"2"), (b"link",)]
+    assert os.readlink(top / "link") == "b"
 
 
 def test_set_attrs(either_root: Root, top: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
@@ -19,7 +20,7 @@ from fsmux.files.source import Source
 from fsmux.files.syscalls import OPEN_CREATE
 from fsmux.files.unpacking import Unpacker
 from fsmux.moving.extras import removal
-from fsmux.records import Durability, Extent
+from fsmux.records import Attrs, Durability, Extent, Kind
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Ledger, Wrong, check_held, files_of, fill, identity, start
 from tests.sim.device import QUIET_LINUX, START_NS, TELLING_LINUX, Device
@@ -299,6 +300,30 @@ def changes_of_a_pack_not_synced() -> None:
                     )
 
 
+def set_by_name() -> None:
+    """What is set of one name, and a link that is made, outlives a power cut, or is refused."""
+    file, link = (b"dir", b"one"), (b"new", b"dir", b"link")
+    device = Device()
+    with Root.open("", sys=SimSyscalls(device)) as root:
+        unpack(root, Ledger(), TREE, Durability.BATCH)
+        root.set_attrs(file, Attrs(Kind.FILE, mtime_ns=5, mode=0o600), Durability.BATCH)
+        root.symlink(link, b"anywhere", None, Durability.BATCH)
+    after = files_of(device.crash(Chooser(random.Random(0), 0.0, 0.0)).root)
+    if (after[file].mtime_ns, after[file].mode & 0o777) != (5, 0o600) or link not in after:
+        raise Wrong("what was set, or a link, is gone with the power")
+    for durability in (Durability.NONE, Durability.FILE):
+        sys = SimSyscalls(device, fault=lambda name: errno.EIO if name == "fsync" else 0)
+        with Root.open("", sys=sys) as root:
+            for act in (
+                partial(root.set_attrs, file, Attrs(Kind.FILE, mtime_ns=6), durability),
+                partial(root.symlink, link, b"elsewhere", None, durability),
+            ):
+                if durability is Durability.NONE:
+                    act()
+                else:
+                    _refuses("what nobody could sync was called done", act)
+
+
 def changed_while_packed() -> None:
     """A file is as long as it was when it was listed, and is another one."""
     device = Device()
@@ -337,6 +362,7 @@ GUARDS: Final = (
     not_committed_in_a_pack,
     names_of_a_pack_not_synced,
     changes_of_a_pack_not_synced,
+    set_by_name,
     changed_while_packed,
     back_to_an_earlier_version,
     records_of_another_journal,

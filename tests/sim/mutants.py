@@ -197,6 +197,11 @@ MUTANTS: Final = (
            "            elif unsafe and one.state is None:\n", "            elif False:\n"),
     Mutant("what is only removed or adjusted is not synced with the rest", "files/holding.py",
            "            self._left[device] = self._sys.dup(directory)\n", "            pass\n"),
+    Mutant("what is set of one name is not synced", "files/root.py",
+           "                if durability is not Durability.NONE:\n                    self.sys.fsync(fd)\n", ""),
+    Mutant("a link that is made by itself is not synced", "files/root.py",
+           "                            if durability is not Durability.NONE:\n"
+           "                                self.settle(parts[:-1], there)\n", ""),
     Mutant("what is adjusted is not synced by itself", "files/standing.py",
            "        if terms.settles:\n            sys.fsync(fd)\n", ""),
     Mutant("what is linked alone is not synced", "files/sharing.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,11 @@ import trio
 
 from fsmux.columns import REGULAR, Group
 from fsmux.errors import FsmuxError, Unsupported
-from fsmux.events import FileSkipped, FilesSkipped
+from fsmux.events import FileFailed, FileSkipped, FilesSkipped
 from fsmux.files import comparing
+from fsmux.files.syscalls import Syscalls
 from fsmux.limits import MIB, SMALL_FILE
+from fsmux.records import Durability
 from fsmux.wire.messages import Digest, Digests, Look
 
 from .kit import Move, Side, content
@@ -66,6 +69,35 @@ async def test_equal_bytes_do_not_travel_and_get_time_and_mode(sync: Sync) -> No
     }  # fmt: skip
     assert set(sync.skipped) == {"same", "large"}
     assert inventory(sync.target) == inventory(source)
+
+
+@pytest.mark.parametrize("durability", Durability)
+async def test_mode_and_time_of_single_files_are_synced(
+    sync: Sync, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    source = fill(sync.source / "s", *"abc")
+    names = [f"s/{name}" for name in "abc"]
+    await sync(*names)
+    for name in "abc":
+        (source / name).chmod(0o640)
+    synced: list[int] = []
+    failing = (sync.target / "b").stat().st_ino
+
+    def fsync(self: Syscalls, fd: int) -> None:
+        facts = os.fstat(fd)
+        synced.append(facts.st_ino)
+        assert facts.st_mode & 0o777 == 0o640
+        if facts.st_ino == failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Syscalls, "fsync", fsync)
+    summary = await sync(*names, durability=durability)
+    expected = [] if durability is Durability.NONE else [(sync.target / name).stat().st_ino for name in "abc"]
+    assert sorted(synced) == sorted(expected)
+    assert [event.path for event in sync.side.of(FileFailed)] == ["b"] * bool(expected)
+    assert (summary.files, summary.failed) == (0, bool(expected))
+    done = [path for action, path in sync.changed if action == "set attributes of"]
+    assert sorted(done) == (["a", "c"] if expected else ["a", "b", "c"])
 
 
 async def test_other_bytes_of_the_same_size_and_time_travel(sync: Sync) -> None:

@@ -118,7 +118,10 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Stat: {"xattrs": namespaces}, m.List: {}, m.Mkdir: {"mode": modes},
     m.Rename: {"source": paths, "target": paths}, m.Remove: {},
     m.Entries: {"entries": st.lists(entries, max_size=5).map(tuple)},
-    m.SetAttrs: {"attrs": attrs}, m.Symlink: {"target": targets, "attrs": st.one_of(st.none(), attrs)},
+    m.SetAttrs: {"attrs": attrs, "durability": st.sampled_from(m.Durability)},
+    m.Symlink: {
+        "target": targets, "attrs": st.one_of(st.none(), attrs), "durability": st.sampled_from(m.Durability),
+    },
     m.Ok: {}, m.Open: {},
     m.Read: {"offset": st.integers(0, 2**61), "length": st.integers(0, 2**61)},
     m.ReadDone: {"length": sizes, "crc32": u32},

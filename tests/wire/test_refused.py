@@ -86,6 +86,8 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
     (Cmd.READ_DONE, pb.ReadDone(length=BIG + 1), "READ_DONE length"),
     (Cmd.GET, pb.Get(path=path(b"a"), chunk_size=3), "GET chunk_size"),
     (Cmd.PUT, pb.Put(path=path(b"a"), durability=4), "PUT durability"),
+    (Cmd.SETATTRS, pb.SetAttrs(path=path(b"a"), attrs=pb.Attrs(kind=1), durability=4), "SETATTRS durability"),
+    (Cmd.SYMLINK, pb.Symlink(path=path(b"a"), target=b"x", durability=4), "SYMLINK durability"),
     (Cmd.PUT, pb.Put(path=path(b"a"), join=bytes(15)), "PUT join"),
     (Cmd.PUT, pb.Put(path=path(b"a"), streams=1025), "PUT streams"),
     (Cmd.PUT, pb.Put(path=path(b"a"), attrs=pb.Attrs()), "PUT attrs"),

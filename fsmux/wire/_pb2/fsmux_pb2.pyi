@@ -207,22 +207,26 @@ class Remove(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., recursive: bool = ...) -> None: ...
 
 class SetAttrs(_message.Message):
-    __slots__ = ("path", "attrs")
+    __slots__ = ("path", "attrs", "durability")
     PATH_FIELD_NUMBER: _ClassVar[int]
     ATTRS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     path: Path
     attrs: Attrs
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class Symlink(_message.Message):
-    __slots__ = ("path", "target", "attrs")
+    __slots__ = ("path", "target", "attrs", "durability")
     PATH_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     ATTRS_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     path: Path
     target: bytes
     attrs: Attrs
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., target: _Optional[bytes] = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ...) -> None: ...
+    durability: Durability
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., target: _Optional[bytes] = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
 
 class Done(_message.Message):
     __slots__ = ()

@@ -224,9 +224,12 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Mkdir: lambda m: pb.Mkdir(path=_path(m.path), parents=m.parents, mode=m.mode),
     t.Rename: lambda m: pb.Rename(source=_path(m.source), target=_path(m.target), replace=m.replace),
     t.Remove: lambda m: pb.Remove(path=_path(m.path), recursive=m.recursive),
-    t.SetAttrs: lambda m: pb.SetAttrs(path=_path(m.path), attrs=_attrs(m.attrs)),
+    t.SetAttrs: lambda m: pb.SetAttrs(path=_path(m.path), attrs=_attrs(m.attrs), durability=m.durability),
     t.Symlink: lambda m: pb.Symlink(
-        path=_path(m.path), target=m.target, attrs=None if m.attrs is None else _attrs(m.attrs)
+        path=_path(m.path),
+        target=m.target,
+        attrs=None if m.attrs is None else _attrs(m.attrs),
+        durability=m.durability,
     ),
     t.Ok: lambda m: pb.Done(),
     t.Open: lambda m: pb.Open(path=_path(m.path), write=m.write, create=m.create, truncate=m.truncate),

@@ -89,7 +89,8 @@ def _read_symlink(raw: pb.Symlink) -> t.Symlink:
     if not target:
         raise ProtocolError("SYMLINK target: empty")
     attrs = _read_attrs(raw.attrs, "SYMLINK attrs") if raw.HasField("attrs") else None
-    return t.Symlink(checks.path(raw.path, "SYMLINK path"), target, attrs)
+    durability = checks.durability(raw.durability, "SYMLINK durability")
+    return t.Symlink(checks.path(raw.path, "SYMLINK path"), target, attrs, durability)
 
 
 def _read_get(raw: pb.Get) -> t.Get:
@@ -198,7 +199,11 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     Cmd.REMOVE: (pb.Remove.FromString, lambda raw: t.Remove(_path_of(raw.path, "REMOVE path"), raw.recursive)),
     Cmd.SETATTRS: (
         pb.SetAttrs.FromString,
-        lambda raw: t.SetAttrs(_path_of(raw.path, "SETATTRS path"), _read_attrs(raw.attrs, "SETATTRS attrs")),
+        lambda raw: t.SetAttrs(
+            _path_of(raw.path, "SETATTRS path"),
+            _read_attrs(raw.attrs, "SETATTRS attrs"),
+            checks.durability(raw.durability, "SETATTRS durability"),
+        ),
     ),
     Cmd.SYMLINK: (pb.Symlink.FromString, _read_symlink),
     Cmd.OK: (pb.Done.FromString, lambda raw: t.Ok()),

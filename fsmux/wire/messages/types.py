@@ -74,6 +74,7 @@ class SetAttrs(Struct, frozen=True):
     CMD: ClassVar[Cmd] = Cmd.SETATTRS
     path: Parts
     attrs: Attrs
+    durability: Durability = Durability.BATCH
 
 
 class Symlink(Struct, frozen=True):
@@ -81,6 +82,7 @@ class Symlink(Struct, frozen=True):
     path: Parts
     target: bytes
     attrs: Attrs | None = None
+    durability: Durability = Durability.BATCH
 
 
 class Ok(Struct, frozen=True):
