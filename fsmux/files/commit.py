@@ -44,18 +44,27 @@ def commit(sink: Sink, mode: int | None, mtime_ns: int | None) -> bool:
             sink.sync_part(whole=True)
         if sink.verify:
             _prove(sink)
-        directory = sink.root.enter(sink.parts)
         try:
-            with directory.hold() as fd:
-                _publish(sink, fd)
-                try:
-                    if sync:
-                        sink.root.settle(sink.parts[:-1], fd)
-                finally:
-                    sink.end(keep=False)
-        finally:
-            sink.root.leave(directory)
+            _stand(sink, sync)
+        except FileNotFoundError:  # the empty directory has lost its place (:mod:`.whole`)
+            if not sink.place.part_name:
+                raise
+            _stand(sink, sync)
     return sync
+
+
+def _stand(sink: Sink, sync: bool) -> None:
+    directory = sink.root.enter(sink.parts)
+    try:
+        with directory.hold() as fd:
+            _publish(sink, fd)
+            try:
+                if sync:
+                    sink.root.settle(sink.parts[:-1], fd)
+            finally:
+                sink.end(keep=False)
+    finally:
+        sink.root.leave(directory)
 
 
 def commit_all(items: Sequence[tuple[Sink, int | None, int | None]]) -> list[bool | FsmuxError]:
@@ -87,10 +96,11 @@ def commit_all(items: Sequence[tuple[Sink, int | None, int | None]]) -> list[boo
     return [errors.get(sink, sink.durability != Durability.NONE) for sink, _, _ in items]
 
 
-def _publish_group(errors: dict[Sink, FsmuxError], group: list[Sink]) -> None:
-    """Rename the files of one directory, then sync it once."""
+def _publish_group(errors: dict[Sink, FsmuxError], group: list[Sink], *, again: bool = False) -> None:
+    """Rename the files of one directory, then sync it once; again if another one has taken its place meanwhile."""
     first = group[0]
     published: list[Sink] = []
+    left: list[Sink] = []
     try:
         with named(first.parts):
             directory = first.root.enter(first.parts)
@@ -98,8 +108,14 @@ def _publish_group(errors: dict[Sink, FsmuxError], group: list[Sink]) -> None:
                 with directory.hold() as fd:
                     for sink in group:
                         with _noting(errors, sink):
-                            _publish(sink, fd)
-                            published.append(sink)
+                            try:
+                                _publish(sink, fd)
+                            except FileNotFoundError:
+                                if again:
+                                    raise
+                                left.append(sink)
+                            else:
+                                published.append(sink)
                     if any(sink.durability != Durability.NONE for sink in published):
                         first.root.settle(first.parts[:-1], fd)
             finally:
@@ -107,11 +123,13 @@ def _publish_group(errors: dict[Sink, FsmuxError], group: list[Sink]) -> None:
     except FsmuxError as error:
         # Nothing was renamed, or all was and only their durability is not known.
         for sink in group:
-            if not published or sink.durability != Durability.NONE:
+            if sink not in left and (not published or sink.durability != Durability.NONE):
                 errors.setdefault(sink, error)
     finally:
         for sink in published:
             sink.end(keep=False)
+    if left:
+        _publish_group(errors, left, again=True)
 
 
 class _noting:

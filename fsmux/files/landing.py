@@ -137,13 +137,15 @@ class Landing:
             finally:
                 self._close(fd)
 
-    def make_directory(self, parent: int, parts: Parts, mode: int) -> None:
-        """Make ``parts`` in its directory, on which ``parent`` is open; one that is there is fine."""
+    def make_directory(self, parent: int, parts: Parts, mode: int) -> bool:
+        """Make ``parts`` in its directory, on which ``parent`` is open; False if it is there, which is fine."""
         try:
             self._mkdir(parent, parts, mode)
         except FileExistsError:
             if not stat.S_ISDIR(self.sys.stat(parent, parts[-1]).st_mode):
                 raise
+            return False
+        return True
 
     def existing(self, parts: Parts) -> os.stat_result | None:
         """What has the name now, itself, without following links.  None if nothing or no directory to hold it."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from fsmux.errors import Busy, FsmuxError
-from fsmux.files import lock, ranges
+from fsmux.files import lock, ranges, tree
 from fsmux.files.journal import MAX_JOURNAL, Log, parse
 from fsmux.files.lease import Lease
 from fsmux.files.names import RESERVED
@@ -221,8 +221,17 @@ def _remove_loose(sys: Syscalls, state: StateDir, leftover: Leftover) -> bool:
         return False
     try:
         for name in leftover.names:
-            state.unlink(name)
+            _remove_temporary(sys, state, name)
     finally:
         if lease is not None:
             lease.close()
     return True
+
+
+def _remove_temporary(sys: Syscalls, state: StateDir, name: bytes) -> None:
+    """A file, or a directory that was to appear whole."""
+    with state.hold() as directory, suppress(FileNotFoundError):
+        if stat.S_ISDIR(sys.stat(directory, name).st_mode):
+            tree.remove(sys, directory, name)
+        else:
+            sys.unlink(directory, name)

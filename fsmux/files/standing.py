@@ -15,6 +15,7 @@ from fsmux.files import names, sharing, tree
 from fsmux.files.attributes import set_xattrs
 from fsmux.files.entries import read_back
 from fsmux.files.syscalls import OPEN_READ
+from fsmux.files.whole import held, take_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,30 +36,57 @@ class Standing:
 
     def publish(self, one: Staged) -> None:
         """Rename what was written."""
-        if not one.files:
+        if not (one.files or one.whole):
             return
         assert one.state is not None
-        group, terms = one.group, self._terms
-        here, rename = self._holding.hold(one.state), self._sys.rename
-        with closing(self._root.directory(terms.base + group.directory)) as lease, lease as directory:
-            for temporary, index in one.files:
+        here, parent = self._holding.hold(one.state), self._terms.base + one.group.directory
+        if not one.whole:
+            self._rename(one, here, one.files)
+        elif not take_place(self._root, here, one.whole, parent):
+            with held(self._sys, here, one.whole) as within:
+                self._rename(one, within, one.files)
+            self._discard_whole(here, one.whole)
+
+    def _rename(self, one: Staged, here: int, files: list[tuple[bytes, int]], *, last: bool = False) -> None:
+        """Rename files that are in ``here``; again if the directory they go to had its place taken meanwhile."""
+        group, terms, rename = one.group, self._terms, self._sys.rename
+        parent = terms.base + group.directory
+        left: list[tuple[bytes, int]] = []
+        with closing(self._root.directory(parent)) as lease, lease as directory:
+            for temporary, index in files:
                 try:
                     if terms.verify and group.modes[index] & KIND_BITS == REGULAR:
                         read_back(terms, here, temporary, group, index)
                     rename(here, temporary, directory, group.names[index])
                 except OSError as error:
+                    if isinstance(error, FileNotFoundError) and not last:
+                        left.append((temporary, index))
+                        continue
                     with suppress(OSError):
                         self._sys.unlink(here, temporary)
                     terms.fail_entry(one, index, error)
                 except IntegrityError as error:
                     terms.fail_entry(one, index, error)
+            if terms.settles:
+                self._root.settle(parent, directory)
+        if left:
+            self._rename(one, here, left, last=True)
 
     def discard(self, one: Staged) -> None:
         """Remove what was written."""
+        if one.state is None:
+            return
+        here = self._holding.hold(one.state)
+        if one.whole:
+            self._discard_whole(here, one.whole)
+            return
         for temporary, _ in one.files:
-            assert one.state is not None
             with suppress(OSError):
-                self._sys.unlink(self._holding.hold(one.state), temporary)
+                self._sys.unlink(here, temporary)
+
+    def _discard_whole(self, here: int, name: bytes) -> None:
+        with suppress(OSError):
+            tree.remove(self._sys, here, name)
 
     def hold_linked(self, staged: Sequence[Staged]) -> None:
         """Have the file systems synced on which files are to be linked: they may stand from earlier transfers."""

@@ -40,7 +40,8 @@ class Failure(NamedTuple):
 class Staged(NamedTuple):
     """A group that is to be committed: its files are in ``state``, each as (name until then, number in the group).
 
-    Without ``state`` nothing of it was written: it is to be linked, removed or adjusted.
+    Without ``state`` nothing of it was written: it is to be linked, removed or adjusted.  With ``whole`` they are in a
+    directory of that name there, which is to take the place of theirs (:mod:`.whole`).
     """
 
     pack: int
@@ -48,6 +49,7 @@ class Staged(NamedTuple):
     group: Group
     state: StateDir | None
     files: list[tuple[bytes, int]]
+    whole: bytes = b""
 
     @property
     def indexes(self) -> Iterable[int]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fsmux.columns import DIRECTORY, KIND_BITS, Act, Group
 from fsmux.errors import FsmuxError, from_os_error
-from fsmux.files import names
+from fsmux.files import names, whole
 from fsmux.files.entries import Part, Writer
 from fsmux.files.holding import Holding
 from fsmux.files.naming import named
@@ -38,6 +38,10 @@ held for 3, so that two threads write twice as many (measured: 7.9 µs a file ag
 
 PASSABLE: Final = 0o700
 """What a directory's owner may do until it is finished, whatever its mode will be."""
+
+EMPTY_KNOWN: Final = 65_536
+"""Fresh directories that are remembered, at about 200 bytes each; beyond it all are forgotten, and filled file by file.
+"""
 
 _ORDER: Final = {Act.MAKE: 0, Act.LINK: 1, Act.REMOVE: 2, Act.ADJUST: 3}
 """Files are linked when they stand, and times of directories come behind everything that changes them."""
@@ -80,6 +84,8 @@ class Unpacker:
         self._standing = Standing(self._terms, self._holding)
         self._staged: list[Staged] = []
         self._made: list[tuple[StateDir, _Made]] = []
+        self._empty: set[Parts] = set()
+        """Directories that were made here, and have got nothing since."""
 
     def begin(self, number: int, groups: Sequence[Group], threads: int) -> list[Share]:
         """Make the directories of a pack, and deal out the rest of it, to that many threads if it is worth it."""
@@ -134,12 +140,12 @@ class Unpacker:
                             raise next(iter(bad.values()))  # what is linked may be among it
                         self._standing.link(one)
                     elif one.state in bad:
-                        self._standing.discard(one)
                         raise bad[one.state]
                     else:
                         self._standing.publish(one)
             except FsmuxError as error:
                 self._terms.fail_group(one, error)
+                self._standing.discard(one)
         unsafe = self._sync()
         self._holding.close_left()
         for one in staged:
@@ -178,12 +184,20 @@ class Unpacker:
             for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
                 if mode & KIND_BITS == DIRECTORY:
                     try:
-                        self._root.make_directory(directory, (*parent, name), self._passable(mode))
+                        if self._root.make_directory(directory, (*parent, name), self._passable(mode)):
+                            self._note_empty((*parent, name))
                         made.append(index)
                     except OSError as error:
                         failed = from_os_error(error, self._terms.name_of(group, index))
                         self._terms.fail(number, place, [index], failed)
             self._note_made(parent, directory, state, _Made(number, place, made))
+
+    def _note_empty(self, parts: Parts) -> None:
+        if not whole.POSSIBLE or self._terms.verify or self._terms.settles:
+            return  # what is read back or synced by itself takes its name by itself
+        if len(self._empty) >= EMPTY_KNOWN:
+            self._empty.clear()
+        self._empty.add(parts)
 
     def _note_made(self, parent: Parts, directory: int, state: StateDir, made: _Made) -> None:
         """Directories, made in ``parent`` or that itself, are to be durable: at once, or with all that is committed."""
@@ -203,13 +217,20 @@ class Unpacker:
         names.check(parent)
         names.check_in(parent, group.names)
         with self._root.landing_in(parent) as (directory, state):
-            here = self._holding.hold(state)
-            staged = Staged(pack, part.place, group, state, [])
-            if self.commits_together:
-                self._staged.append(staged)
-            self._writer.write(staged, part, directory, here, contents)
-            if self._terms.settles:
-                self._root.settle(parent, directory)
+            here, name = self._holding.hold(state), b""
+            alike: int | None = None
+            if parent in self._empty:
+                self._empty.discard(parent)
+                if whole.worth_it(group) and part.stop - part.first == len(group):
+                    name = state.unique()
+                    alike = whole.make_alike(self._root.sys, directory, here, name)
+            staged = Staged(pack, part.place, group, state, [], b"" if alike is None else name)
+            self._staged.append(staged)
+            try:
+                self._writer.write(staged, part, directory, here if alike is None else alike, contents)
+            finally:
+                if alike is not None:
+                    self._root.sys.close(alike)
 
 
 def _deal(number: int, groups: Sequence[Group], threads: int, entries: int) -> list[Share]:

@@ -65,7 +65,7 @@ class Facts:
         self.st_ino = inode.number
         self.st_dev = DEVICE
         self.st_nlink = inode.links
-        self.st_uid = UID
+        self.st_uid = self.st_gid = UID
         self.st_size = len(inode.data) if inode.is_file else len(inode.target)
         self.st_mtime_ns = inode.mtime_ns
         self.st_ctime_ns = inode.ctime_ns

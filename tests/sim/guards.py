@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
 from fsmux.errors import Busy, FsmuxError, IntegrityError
 from fsmux.files import leftovers, listing
+from fsmux.files.commit import commit_all
 from fsmux.files.journal import RECORD, Header, Journal, Type, parse
 from fsmux.files.lease import Lease
 from fsmux.files.opening import open_sink
@@ -19,13 +20,14 @@ from fsmux.files.root import Root
 from fsmux.files.source import Source
 from fsmux.files.syscalls import OPEN_CREATE
 from fsmux.files.unpacking import Unpacker
+from fsmux.files.whole import make_alike, take_place
 from fsmux.moving.extras import removal
 from fsmux.records import Attrs, Durability, Extent, Kind
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Ledger, Wrong, check_held, files_of, fill, identity, start
 from tests.sim.device import QUIET_LINUX, START_NS, TELLING_LINUX, Device
 from tests.sim.packs import TREE, packs_of, unpack
-from tests.sim.syscalls import SimSyscalls, no_fault
+from tests.sim.syscalls import SimSyscalls, no_fault, no_watch
 from tests.sim.teller import FIRST, HOLED, NAME, SMALL
 
 if TYPE_CHECKING:
@@ -324,6 +326,55 @@ def set_by_name() -> None:
                     _refuses("what nobody could sync was called done", act)
 
 
+def empty_directory_replaced() -> None:
+    """Its place is taken by one with files in it, just when a file is to be renamed into it; or it has got a file."""
+    place = (b"d",)
+
+    def commit(root: Root) -> None:
+        with start(root, (*place, b"mine"), SMALL, Durability.BATCH) as sink:
+            fill(sink, SMALL)
+            sink.commit()
+
+    def commit_as_a_group(root: Root) -> None:
+        with start(root, (*place, b"mine"), SMALL, Durability.BATCH) as sink:
+            fill(sink, SMALL)
+            commit_all([(sink, None, None)])
+
+    def come_in_a_pack(root: Root) -> None:
+        unpack(root, Ledger(), {(*place, b"mine"): SMALL}, Durability.BATCH)
+
+    def come_whole(root: Root) -> None:
+        unpack(root, Ledger(), {(*place, b"mine"): SMALL, (*place, b"too"): SMALL}, Durability.BATCH)
+
+    for act in (commit, commit_as_a_group, come_in_a_pack, come_whole):
+        device = Device()
+        device.linux = TELLING_LINUX
+        calls = SimSyscalls(device)
+        with Root.open("", sys=calls) as root, Root.open("", sys=SimSyscalls(device, 1)) as other:
+            if act is not come_whole:
+                other.mkdir(place)
+
+            def interfere(name: str, calls: SimSyscalls = calls, other: Root = other) -> None:
+                if name != "rename" or place[0] not in calls.device.root.entries:
+                    return
+                calls.watch = no_watch
+                with other.landing_in(place) as (directory, state), state.hold() as here:
+                    named = state.unique()
+                    alike = make_alike(other.sys, directory, here, named)
+                    if alike is None:
+                        raise Wrong("no directory like an empty one could be made")
+                    other.sys.close(other.sys.openat(alike, b"theirs", OPEN_CREATE))
+                    other.sys.close(alike)
+                    if not take_place(other, here, named, place):
+                        raise Wrong("the place of an empty directory could not be taken")
+
+            calls.watch = interfere
+            act(root)
+        names = {b"theirs", b"mine"} | ({b"too"} if act is come_whole else set())
+        if calls.watch is not no_watch or device.root.entries[place[0]].entries.keys() != names:
+            raise Wrong("a file was lost with the empty directory that it was to stand in")
+
+
 def changed_while_packed() -> None:
     """A file is as long as it was when it was listed, and is another one."""
     device = Device()
@@ -363,6 +414,7 @@ GUARDS: Final = (
     names_of_a_pack_not_synced,
     changes_of_a_pack_not_synced,
     set_by_name,
+    empty_directory_replaced,
     changed_while_packed,
     back_to_an_earlier_version,
     records_of_another_journal,

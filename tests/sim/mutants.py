@@ -52,16 +52,24 @@ MUTANTS: Final = (
            "            sink.sync_part(whole=True)\n            if sink.verify:\n", "            if sink.verify:\n"),
     Mutant("the part is synced after its rename", "files/commit.py",
            "        if sync or sink.verify:\n            sink.sync_part(whole=True)\n        if sink.verify:\n"
-           "            _prove(sink)\n        directory = sink.root.enter(sink.parts)\n"
-           "        try:\n            with directory.hold() as fd:\n                _publish(sink, fd)\n",
-           "        directory = sink.root.enter(sink.parts)\n        try:\n            with directory.hold() as fd:\n"
-           "                _publish(sink, fd)\n                sink.sync_part(whole=True)\n"),
+           "            _prove(sink)\n        try:\n            _stand(sink, sync)\n"
+           "        except FileNotFoundError:  # the empty directory has lost its place (:mod:`.whole`)\n"
+           "            if not sink.place.part_name:\n                raise\n            _stand(sink, sync)\n"
+           "    return sync\n\n\ndef _stand(sink: Sink, sync: bool) -> None:\n"
+           "    directory = sink.root.enter(sink.parts)\n    try:\n        with directory.hold() as fd:\n"
+           "            _publish(sink, fd)\n",
+           "        try:\n            _stand(sink, sync)\n"
+           "        except FileNotFoundError:  # the empty directory has lost its place (:mod:`.whole`)\n"
+           "            if not sink.place.part_name:\n                raise\n            _stand(sink, sync)\n"
+           "    return sync\n\n\ndef _stand(sink: Sink, sync: bool) -> None:\n"
+           "    directory = sink.root.enter(sink.parts)\n    try:\n        with directory.hold() as fd:\n"
+           "            _publish(sink, fd)\n            sink.sync_part(whole=True)\n"),
     Mutant("what is read back is not compared", "files/commit.py",
            "            if found != manifest.crc_of(index):\n", "            if False:\n"),
     Mutant("what is read back comes from the cache", "files/commit.py", "        sink.sys.drop_cache(fd)\n", ""),
     Mutant("no sync of the directory after the rename", "files/commit.py",
-           "                    if sync:\n                        sink.root.settle(sink.parts[:-1], fd)\n",
-           "                    pass\n"),
+           "                if sync:\n                    sink.root.settle(sink.parts[:-1], fd)\n",
+           "                pass\n"),
     Mutant("no sync of the directories of a group", "files/commit.py",
            "                        first.root.settle(first.parts[:-1], fd)\n", "                        pass\n"),
     Mutant("no sync of the final directory itself", "files/landing.py",
@@ -183,16 +191,16 @@ MUTANTS: Final = (
            "    return found is not None\n"),
     Mutant("no sync of each file of a pack", "files/entries.py",
            "                sys.fsync(fd)\n", "                pass\n"),
-    Mutant("no sync of the directories of a pack", "files/unpacking.py",
-           "contents)\n            if self._terms.settles:\n"
-           "                self._root.settle(parent, directory)\n", "contents)\n"),
+    Mutant("no sync of the directories of a pack", "files/standing.py",
+           "            if terms.settles:\n                self._root.settle(parent, directory)\n        if left:\n",
+           "        if left:\n"),
     Mutant("no sync for the sake of directories that packs make", "files/unpacking.py",
            "            self._holding.hold(state)\n            self._made.append((state, made))\n",
            "            pass\n"),
     Mutant("no sync of what directories are made in", "files/unpacking.py",
            "        elif self._terms.settles:\n            self._root.settle(parent, directory)\n", ""),
     Mutant("no sync of the directory of a hard link", "files/standing.py",
-           "            if terms.settles:\n                self._root.settle(parent, directory)\n", ""),
+           "            if terms.settles:\n                self._root.settle(parent, directory)\n\n", "\n"),
     Mutant("a failed sync after hard links and removals is not minded", "files/unpacking.py",
            "            elif unsafe and one.state is None:\n", "            elif False:\n"),
     Mutant("what is only removed or adjusted is not synced with the rest", "files/holding.py",
@@ -240,6 +248,14 @@ MUTANTS: Final = (
     Mutant("what was not committed of packs is left", "files/unpacking.py",
            "        for one in staged:\n            self._standing.discard(one)\n        self._holding.let_go()\n",
            "        self._holding.let_go()\n"),
+    Mutant("a directory that cannot appear whole is empty", "files/standing.py",
+           "                self._rename(one, within, one.files)\n", "                pass\n"),
+    Mutant("what lost its directory while it was renamed is lost", "files/standing.py",
+           "        if left:\n            self._rename(one, here, left, last=True)\n", ""),
+    Mutant("what lost its directory while it was committed is lost", "files/commit.py",
+           "            if not sink.place.part_name:\n", "            if True:\n"),
+    Mutant("what lost its directory while a group was committed is lost", "files/commit.py",
+           "    if left:\n        _publish_group(errors, left, again=True)\n", ""),
     # ---- descriptors and leftovers
     Mutant("a descriptor is closed under its users", "files/lease.py", "            last = not self._users\n",
            "            last = True\n"),

@@ -8,7 +8,9 @@ to be there after every later crash; everything else may be there or not, but wh
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
+from unittest.mock import patch
 
 from zlib_ng.zlib_ng import crc32
 
@@ -51,6 +53,9 @@ TREE: Final = {
     (b"dir", b"deep", b"er", b"three"): _content(17),
     (b"dir", b"link"): LINK + b"../a",
     (b"empty", b"directory"): FOLDER,
+    (b"leaf", b"five"): _content(8_000),
+    (b"leaf", b"six"): _content(70),
+    (b"leaf", b"tie"): LINK + b"five",
     (b"z",): _content(20_000),
 }
 LINKED: Final = ((b"a",), (b"dir", b"same"))
@@ -67,7 +72,7 @@ OTHER_TREE: Final = {
     (b"dir", b"link"): _content(10),
     (b"new", b"four"): _content(4_000),
 }
-GOING: Final = ((b"b",), (b"dir", b"two"), (b"dir", b"same"), (b"empty",), (b"z",))
+GOING: Final = ((b"b",), (b"dir", b"two"), (b"dir", b"same"), (b"empty",), (b"leaf",), (b"z",))
 """What the first has and the other one has not."""
 
 HOLED_TREE: Final = {
@@ -161,8 +166,8 @@ def unpack(
     """Receive a tree, so many packs to a commit, and write down what that promises; what failed of it.
 
     ``filled`` is called between the last pack of each commit and the commit; ``sent`` is what arrives instead.
-    With ``standing`` all of it is there but the further names.  What is ``doomed`` is removed when all of the tree
-    stands.
+    Directories that get two entries appear whole.  With ``standing`` all of it is there but the further names.  What is
+    ``doomed`` is removed when all of the tree stands.
     """
     packs = _links_of(tree, ()) if standing else packs_of(tree)
     if sent is not None:
@@ -172,8 +177,8 @@ def unpack(
     failed: set[Parts] = set()
     linking = standing
     removed: set[Parts] = set()
-    unpacker = Unpacker(root, (), durability)
-    try:
+    worth_it = patch("fsmux.files.whole.WORTH_A_DIRECTORY", 2)
+    with worth_it, closing(Unpacker(root, (), durability)) as unpacker:
         while batches:
             batch = list(enumerate(batches.pop(0)))
             names = {number: _names(groups, tree) for number, (groups, _) in batch}
@@ -199,8 +204,6 @@ def unpack(
                 batches.append([(_removals(doomed, removed), b"")])
         if not failures and unpacker.durable:
             ledger.removed(removed)
-    finally:
-        unpacker.close()
     return failures
 
 

@@ -243,6 +243,10 @@ class SimSyscalls(Syscalls):
             raise _error(errno.ENOENT)
         if old is not None and old.is_directory and not inode.is_directory:
             raise _error(errno.EISDIR)
+        if old is not None and inode.is_directory and not old.is_directory:
+            raise _error(errno.ENOTDIR)
+        if old is not None and old.entries:
+            raise _error(errno.ENOTEMPTY)
         there = self.device.put(target, to_name, inode)
         self.device.put(self._directory(directory), name, None, (there,))
 
@@ -363,6 +367,10 @@ class SimSyscalls(Syscalls):
     def fchmod(self, fd: int, mode: int) -> None:
         self._enter("fchmod")
         self._set_mode(self._file(fd).inode, mode)
+
+    def listxattr(self, of: int | bytes) -> list[bytes]:
+        self._enter("listxattr")
+        return []
 
     def futime(self, fd: int, mtime_ns: int) -> None:
         self._enter("futime")
