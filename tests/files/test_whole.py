@@ -1,0 +1,191 @@
+"""Directories that appear with all their files in them, and those that must not."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from zlib_ng.zlib_ng import crc32
+
+from fsmux.columns import DIRECTORY, REGULAR, SYMLINK, Act, Group, itself
+from fsmux.files import leftovers
+from fsmux.files.root import Root
+from fsmux.files.unpacking import Unpacker
+from fsmux.files.whole import POSSIBLE, WORTH_A_DIRECTORY
+from fsmux.records import Durability
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not POSSIBLE, reason="only where it was measured")
+
+LEVELS = [Durability.NONE, Durability.BATCH]
+NAMES = [b"%02d" % number for number in range(WORTH_A_DIRECTORY)]
+CONTENTS = b"".join(name * 100 for name in NAMES)
+DEFAULT_ACL = struct.pack("<I" + "HHI" * 3, 2, 1, 7, 2**32 - 1, 4, 5, 2**32 - 1, 32, 0, 2**32 - 1)
+"""``d:u::rwx,d:g::r-x,d:o::---`` as Linux has it in ``system.posix_acl_default``."""
+
+
+def made(*directories: bytes, mode: int = 0o755) -> Group:
+    count = len(directories)
+    return Group((), list(directories), [0] * count, [1] * count, [DIRECTORY | mode] * count, crcs=[0] * count)
+
+
+def files(directory: bytes = b"d") -> Group:
+    count = len(NAMES)
+    crcs = [crc32(name * 100) for name in NAMES]
+    return Group((directory,), list(NAMES), [200] * count, [7] * count, [REGULAR | 0o640] * count, crcs=crcs)
+
+
+def write(unpacker: Unpacker, number: int, *groups: Group, contents: bytes = CONTENTS) -> None:
+    for share in unpacker.begin(number, list(groups), 1):
+        unpacker.fill(share, memoryview(contents))
+
+
+def number_of(path: Path) -> int:
+    return path.stat().st_ino
+
+
+def stands(path: Path) -> bool:
+    return [(path / os.fsdecode(name)).read_bytes() for name in NAMES] == [name * 100 for name in NAMES]
+
+
+@pytest.fixture(params=LEVELS)
+def unpacker(root: Root, request: pytest.FixtureRequest) -> Iterator[Unpacker]:
+    with closing(Unpacker(root, (), request.param)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o500])
+def test_another_directory_with_the_files_takes_the_place_of_the_empty_one(
+    top: Path, unpacker: Unpacker, mode: int
+) -> None:
+    write(unpacker, 1, made(b"d", b"e", mode=mode), contents=b"")
+    assert unpacker.commit() == []
+    before = os.stat(top / "d")
+    write(unpacker, 2, files())
+    assert unpacker.commit() == []
+    after = os.stat(top / "d")
+    assert stands(top / "d")
+    assert (after.st_ino != before.st_ino, after.st_mode, after.st_uid, after.st_gid) == (
+        True, before.st_mode, before.st_uid, before.st_gid,
+    )  # fmt: skip
+    write(
+        unpacker, 3, itself((b"d",), 5, DIRECTORY | mode, Act.ADJUST), itself((b"e",), 5, DIRECTORY | mode, Act.ADJUST)
+    )
+    assert unpacker.commit() == []
+    assert [stat.S_IMODE((top / name).stat().st_mode) for name in "de"] == [mode, mode]
+    unpacker.close()
+    assert sorted(os.listdir(top)) == ["d", "e"]
+
+
+def test_directory_and_files_may_come_in_one_pack(top: Path, unpacker: Unpacker) -> None:
+    write(unpacker, 1, made(b"d"), files())
+    assert unpacker.commit() == []
+    assert stands(top / "d")
+
+
+def test_links_appear_with_them(top: Path, unpacker: Unpacker) -> None:
+    group = files()
+    group.names.append(b"link")
+    group.sizes.append(0)
+    group.mtimes.append(9)
+    group.modes.append(SYMLINK | 0o777)
+    group.crcs.append(0)
+    group.targets.append(b"00")
+    write(unpacker, 1, made(b"d"), group)
+    assert unpacker.commit() == []
+    assert stands(top / "d")
+    assert os.readlink(top / "d/link") == "00"
+
+
+def test_what_somebody_else_has_put_there_stays(top: Path, unpacker: Unpacker) -> None:
+    write(unpacker, 1, made(b"d"), contents=b"")
+    unpacker.commit()
+    (top / "d/theirs").write_bytes(b"theirs")
+    before = number_of(top / "d")
+    write(unpacker, 2, files())
+    assert unpacker.commit() == []
+    assert stands(top / "d")
+    assert (top / "d/theirs").read_bytes() == b"theirs"
+    assert number_of(top / "d") == before
+
+
+def test_a_directory_that_was_there_is_filled_file_by_file(top: Path, unpacker: Unpacker) -> None:
+    (top / "d").mkdir()
+    before = number_of(top / "d")
+    write(unpacker, 1, made(b"d"), files())
+    assert unpacker.commit() == []
+    assert stands(top / "d")
+    assert number_of(top / "d") == before
+
+
+def test_what_a_directory_inherits_it_keeps(top: Path, unpacker: Unpacker) -> None:
+    os.chmod(top, 0o2755)
+    write(unpacker, 1, made(b"d"), contents=b"")
+    unpacker.commit()
+    before = os.stat(top / "d")
+    assert before.st_mode & stat.S_ISGID
+    write(unpacker, 2, files())
+    assert unpacker.commit() == []
+    after = os.stat(top / "d")
+    assert stands(top / "d")
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_access_control_lists_are_neither_lost_nor_gained(top: Path, unpacker: Unpacker, before: bool) -> None:
+    """The top has one before the reserved directory is made, which gets it, too; or only then."""
+    try:
+        if before:
+            os.setxattr(top, "system.posix_acl_default", DEFAULT_ACL)
+        write(unpacker, 1, made(b"other"), contents=b"")
+        unpacker.commit()
+        if before:
+            os.removexattr(top, "system.posix_acl_default")
+        else:
+            os.setxattr(top, "system.posix_acl_default", DEFAULT_ACL)
+    except OSError:
+        pytest.skip("the file system has no access control lists")
+    write(unpacker, 2, made(b"d"), contents=b"")
+    unpacker.commit()
+    lists = os.listxattr(top / "d")
+    assert bool(lists) is not before
+    write(unpacker, 3, files())
+    assert unpacker.commit() == []
+    assert stands(top / "d")
+    assert os.listxattr(top / "d") == lists
+
+
+def test_a_file_that_fails_takes_none_of_the_others_with_it(top: Path, unpacker: Unpacker) -> None:
+    group = files()
+    group.crcs[3] ^= 1
+    write(unpacker, 1, made(b"d"), group)
+    failures = unpacker.commit()
+    assert [failure[:3] for failure in failures] == [(1, 1, 3)]
+    assert sorted(map(os.fsencode, os.listdir(top / "d"))) == [*NAMES[:3], *NAMES[4:]]
+
+
+def test_what_was_not_committed_leaves_nothing(top: Path, root: Root) -> None:
+    unpacker = Unpacker(root, (), Durability.BATCH)
+    write(unpacker, 1, made(b"d"), files())
+    assert len(list((top / ".fsmux").glob("*.tmp/*"))) == len(NAMES)
+    unpacker.close()
+    assert os.listdir(top) == ["d"]
+    assert os.listdir(top / "d") == []
+
+
+def test_what_a_killed_process_left_is_swept(top: Path) -> None:
+    left = top / ".fsmux" / "0123456789abcdef-1.tmp"
+    left.mkdir(parents=True, mode=0o700)
+    (top / ".fsmux").chmod(0o700)
+    (left / "file").write_bytes(b"left")
+    (left.with_name("0123456789abcdef.guard")).touch()
+    with Root.open(top) as root:
+        (found,) = leftovers.find(root)
+        assert found.loose
+        leftovers.sweep_top(root)
+    assert os.listdir(top) == []
