@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from fsmux.files.whole import POSSIBLE, WORTH_A_DIRECTORY
 from fsmux.records import Durability
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="only where it was measured")
@@ -73,9 +75,7 @@ def test_another_directory_with_the_files_takes_the_place_of_the_empty_one(
     assert (after.st_ino != before.st_ino, after.st_mode, after.st_uid, after.st_gid) == (
         True, before.st_mode, before.st_uid, before.st_gid,
     )  # fmt: skip
-    write(
-        unpacker, 3, itself((b"d",), 5, DIRECTORY | mode, Act.ADJUST), itself((b"e",), 5, DIRECTORY | mode, Act.ADJUST)
-    )
+    write(unpacker, 3, *[itself((name,), 5, DIRECTORY | mode, Act.ADJUST) for name in (b"d", b"e")])
     assert unpacker.commit() == []
     assert [stat.S_IMODE((top / name).stat().st_mode) for name in "de"] == [mode, mode]
     unpacker.close()
