@@ -26,7 +26,6 @@ import hmac
 import os
 import secrets
 import stat
-import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -324,6 +323,8 @@ def read_users_file(path: str) -> dict[str, User]:
         [users.bob]
         token_file = "bob.token"         # instead of key; relative to this file
     """
+    import tomllib
+
     try:
         document = tomllib.loads(read_private_file(path, "users file", _MAX_USERS_FILE).decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -17,7 +17,6 @@ import trio
 from fsmux.columns import Group, Packer
 from fsmux.errors import FsmuxError
 from fsmux.files import listing
-from fsmux.files.comparing import digests
 from fsmux.limits import KIB, MAX_FILE_SIZE
 from fsmux.plan.walk import batches
 from fsmux.wire.messages import Digest, Digests, Listed, Look
@@ -137,6 +136,8 @@ class LocalDigester:
         self._asked.extend(groups)
 
     async def answer(self, count: int) -> list[bytes | None]:
+        from fsmux.files.comparing import digests
+
         wanted: list[Group] = []
         while len(self._found) + sum(map(len, wanted)) < count:
             wanted.append(self._asked.popleft())

@@ -2,7 +2,8 @@
 
 A *site* can say what stands under a name and what is beneath it, and can make what is not a file.  Files move between
 a local site and the server by the two halves of ``fsmux.transfer``: :meth:`LocalSite.push` has the file,
-:meth:`LocalSite.fetch` lacks it.  The local site is confined to its root as strictly as a server is to its own.
+:meth:`LocalSite.fetch` lacks it, and each imports its half when it is called: no command needs both, and most trees
+need neither.  The local site is confined to its root as strictly as a server is to its own.
 """
 
 from __future__ import annotations
@@ -16,15 +17,11 @@ from msgspec.structs import replace
 
 from fsmux.errors import ErrorCode, FsmuxError, NotFound
 from fsmux.files import listing
-from fsmux.files.opening import may_resume, open_sink
 from fsmux.files.root import Root
-from fsmux.files.source import Source
 from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
 from fsmux.plan.walk import batches, preorder
 from fsmux.questions import LocalDigester, LocalLooker, RemoteDigester, RemoteLooker
 from fsmux.records import EVERYTHING, Attrs
-from fsmux.transfer.receiver import Receiving
-from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Outcome, Report, together
 from fsmux.wire.frames import JOIN_FEATURE
 from fsmux.wire.messages import Digest, Get, Listed, Look, Offer, Ok, Put, Stat, Walk
@@ -217,6 +214,9 @@ class LocalSite:
         ``like`` is a file there that may have the same bytes.  It gets owner and extended attributes of ``attrs``
         before its name.
         """
+        from fsmux.files.source import Source
+        from fsmux.transfer.sender import Sending
+
         source = await self._disk.meta(Source.open, self.root, parts)
         with source:
             digests, report = self._client.digests, Report(name, observer)
@@ -255,6 +255,9 @@ class LocalSite:
         :meth:`RemoteSite.ask_for` that has asked for it already. ``passing`` sees what is written. ``like`` is a file
         here that may have the same bytes.  It gets owner and extended attributes of ``attrs`` before its name.
         """
+        from fsmux.files.opening import may_resume, open_sink
+        from fsmux.transfer.receiver import Receiving
+
         root = self.root
 
         def open_for(offer: Offer) -> Sink:

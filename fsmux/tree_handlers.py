@@ -16,6 +16,7 @@ from fsmux.columns import Group, Packer
 from fsmux.errors import FsmuxError, ProtocolError
 from fsmux.files import leftovers, listing
 from fsmux.files.comparing import digests
+from fsmux.files.packing import read_pack
 from fsmux.files.unpacking import Unpacker
 from fsmux.limits import MAX_FILE_SIZE
 from fsmux.plan.walk import batches, preorder
@@ -100,7 +101,7 @@ async def fetch(context: Context, stream: Stream, request: Fetch) -> None:
     while (ask := await stream.receive()) is not None:
         if not isinstance(ask, Ask):
             raise ProtocolError(f"a pack cannot be asked for by {type(ask).__name__}")
-        await send_pack(stream, context.disk, context.root, request.path, ask.number, ask.groups)
+        await send_pack(stream, context.disk, context.root, request.path, ask.number, ask.groups, read_pack)
     stream.end()
 
 

@@ -5,7 +5,6 @@ Every text that may come from a peer passes through :func:`~fsmux.records.printa
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 from fsmux import events
@@ -149,6 +148,8 @@ def error_object(code: str, path: str, message: str, retryable: bool) -> dict[st
 
 def json_line(content: dict[str, Any]) -> str:
     """One line of printable ASCII, whatever the strings hold; a byte that was not UTF-8 is a lone surrogate."""
+    import json
+
     ordered = {"event": content["event"], "v": VERSION} | content
     return json.dumps(ordered, separators=(",", ":")).replace("\x7f", "\\u007f")
 

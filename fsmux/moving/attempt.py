@@ -14,7 +14,6 @@ from msgspec import Struct
 from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported
 from fsmux.limits import MEDIUM_FILE, SMALL_FILE
 from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload, carry_all
-from fsmux.moving.comparing import Comparer
 from fsmux.moving.report import name_of
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import Facts
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from fsmux.columns import Group
     from fsmux.job import Options
     from fsmux.lanes import Lanes
+    from fsmux.moving.comparing import Comparer
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account, Report
     from fsmux.moving.singles import Batch
@@ -180,6 +180,8 @@ class Attempt:
             return
         if not self.has(SYNC_FEATURE):
             raise Unsupported("the server makes no digests of files; both sides need this release of fsmux")
+        from fsmux.moving.comparing import Comparer
+
         source, target = item.source_prefix, item.target_prefix
         if above:
             source, target = source[:-1], target[:-1]

@@ -19,13 +19,10 @@ from fsmux import events
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, from_code
 from fsmux.events import FilesDone, FilesLinked, Retrying
-from fsmux.files.packing import read_pack
-from fsmux.files.unpacking import Unpacker
 from fsmux.limits import PACK_BYTES, PACKS_AHEAD
 from fsmux.mux.service import all_of
 from fsmux.records import EVERYTHING, Durability, Kept, Parts, printable
 from fsmux.transfer.assembly import MAX_ATTEMPTS
-from fsmux.transfer.packs import receive_packs, send_pack
 from fsmux.wire.messages import Ask, Fetch, Pack, Packed, Store
 
 if TYPE_CHECKING:
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
 
     from fsmux.files.root import Root
     from fsmux.files.terms import Failure
+    from fsmux.files.unpacking import Unpacker
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account
     from fsmux.mux.connection import Connection
@@ -306,6 +304,9 @@ class Upload(_Packs):
             await all_of(partial(self._send, stream), partial(self._hear, stream))
 
     async def _send(self, stream: Stream) -> None:
+        from fsmux.files.packing import read_pack
+        from fsmux.transfer.packs import send_pack
+
         route = self._route
 
         async def carry(number: int, groups: list[Group]) -> None:
@@ -337,6 +338,8 @@ class Download(_Packs):
     """Packs from the server."""
 
     async def _carry(self) -> None:
+        from fsmux.files.unpacking import Unpacker
+
         route = self._route
         if route.notes is None:
             unpacker = Unpacker(route.root, route.here, route.durability, route.kept, verify=route.verify)
@@ -354,6 +357,8 @@ class Download(_Packs):
         stream.end()
 
     async def _take(self, stream: Stream, unpacker: Unpacker) -> None:
+        from fsmux.transfer.packs import receive_packs
+
         await receive_packs(stream, unpacker, self._route.disk, check=self._check, done=self._done)
         self._ended(stream)
 

@@ -17,7 +17,6 @@ from fsmux.moving.attempt import Item, raise_if_lost
 from fsmux.moving.carriers import carry_all
 from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
 from fsmux.moving.singles import Batch, batched, has_place, pages
-from fsmux.moving.twins import find_twin
 from fsmux.plan.plan import (
     Facts,
     Large,
@@ -225,6 +224,8 @@ class Files:
 
         twin: Parts = ()
         if ledger is not None and fresh and options.resume:
+            from fsmux.moving.twins import find_twin
+
             twin = await find_twin(ledger, self._attempt.client.disk, item.source, source, size, listed)
         try:
             outcome = await move(twin and item.below_destination(twin))

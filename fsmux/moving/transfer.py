@@ -7,6 +7,8 @@ A file that fails fails alone: it becomes a :class:`~fsmux.events.FileFailed` an
 first connection ends this attempt at the transfer, and so does a server that is going away; a file that loses another
 connection is begun again on those that are left.  What a further attempt must know is in the
 :class:`~fsmux.moving.report.Report`.
+
+What only trees need, or only some options, is imported when it is met: one file waits for none of it.
 """
 
 from __future__ import annotations
@@ -22,12 +24,8 @@ from fsmux.errors import Unsupported, UsageError
 from fsmux.lanes import open_lanes
 from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.files import Files
-from fsmux.moving.finishing import Left, finished
 from fsmux.moving.placing import Placing
-from fsmux.moving.removing import Removing
 from fsmux.moving.report import UNKNOWN_XATTRS, name_of
-from fsmux.moving.selecting import selected
-from fsmux.moving.tree import Tree, move_tree
 from fsmux.plan.plan import Entered, Facts, Large, Verdict, differs, in_the_way, judge
 from fsmux.records import EVERYTHING, Kind, Parts
 from fsmux.urls import Local, Remote
@@ -40,6 +38,8 @@ if TYPE_CHECKING:
     from fsmux.client import Client
     from fsmux.columns import Group
     from fsmux.job import Options
+    from fsmux.moving.finishing import Left
+    from fsmux.moving.removing import Removing
     from fsmux.moving.report import Report
     from fsmux.plan.filters import Filters
     from fsmux.transfer.session import Run
@@ -83,6 +83,8 @@ class Transfer:
     async def _move(self, items: Sequence[Item]) -> None:
         """Single files first, ``streams`` at a time, then one tree after the other."""
         if self._attempt.options.delete:
+            from fsmux.moving.removing import Removing
+
             self._removing = self._files.removing = Removing(self._attempt, items)
         for item in items if self._attempt.options.kept.xattrs else ():
             if item.top.xattrs is None:
@@ -104,6 +106,8 @@ class Transfer:
                 await self._move_tree(item, None, None, last=item is trees[-1])
         for item in trees:
             if (left := later.pop(item.place, None)) is not None:
+                from fsmux.moving.finishing import finished
+
                 await self._attempt.carry(item, finished(left, self._attempt.options.kept))
         if self._removing is not None:
             await self._removing.remove(trees)
@@ -121,6 +125,8 @@ class Transfer:
     async def _move_tree(
         self, item: Item, claimed: dict[Parts, bool] | None, later: list[Left] | None, *, last: bool
     ) -> None:
+        from fsmux.moving.tree import Tree, move_tree
+
         options = self._attempt.options
         if not self._attempt.has(PACKS_FEATURE):
             raise Unsupported("the server cannot move trees in packs; both sides need this release of fsmux")
@@ -177,4 +183,6 @@ class Transfer:
     def _scan(self, item: Item, filters: Filters) -> AbstractAsyncContextManager[AsyncIterator[list[Group]]]:
         if (selection := self._attempt.options.selection) is None:
             return item.source.scan(item.source_prefix)
+        from fsmux.moving.selecting import selected
+
         return selected(item.source, item.source_prefix, selection, filters, item.account)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from fsmux.errors import FsmuxError, ProtocolError
-from fsmux.files.packing import read_pack
 from fsmux.mux.buffers import Data
 from fsmux.wire.messages import Pack
 
@@ -44,7 +43,7 @@ COMMITTED_TOGETHER = 16
 
 async def send_pack(
     stream: Stream, disk: Disk, root: Root, base: Parts, number: int, groups: Sequence[Group],
-    read: Callable[[Root, Parts, Sequence[Group]], bytes] = read_pack,
+    read: Callable[[Root, Parts, Sequence[Group]], bytes],
 ) -> Pack:  # fmt: skip
     """Read the files of a pack and send it; what was sent, with everything that was lost."""
     contents = await disk.pack(read, root, base, groups)
