@@ -176,6 +176,7 @@ def unpack(
     failures: list[Failure] = []
     failed: set[Parts] = set()
     linking = standing
+    removing = not doomed
     removed: set[Parts] = set()
     worth_it = patch("fsmux.files.whole.WORTH_A_DIRECTORY", 2)
     with worth_it, closing(Unpacker(root, (), durability)) as unpacker:
@@ -198,7 +199,8 @@ def unpack(
             if not batches and not linking:
                 linking = True
                 batches += [links] if (links := _links_of(tree, failed)) else []
-            if not batches and doomed and not failures and not removed:
+            if not batches and not removing and not failures:
+                removing = True
                 for name in doomed:
                     removed |= ledger.removing(name)
                 batches.append([(_removals(doomed, removed), b"")])

@@ -245,17 +245,21 @@ def drawn(told: Teller, rng: random.Random) -> None:
 
 
 def _draw_tree(told: Teller, rng: random.Random) -> None:
-    """One of three trees, or a part of one; it may fail if a sync does, or if writes are lost or were before."""
+    """One of three trees, or a part of one, and what it has not may go; all of that may fail if a sync does, or if
+    writes are lost or were before.
+    """
     tree = rng.choice([TREE, OTHER_TREE, HOLED_TREE])
     names = rng.sample(sorted(tree), rng.randint(1, len(tree)))
     failing = rng.randrange(4) if rng.random() < 0.3 else -1
     losing = rng.random() < 0.2
+    going = tree is OTHER_TREE and rng.random() < 0.5
     told.fault = _failing_sync(failing)
     try:
         told.unpack(
             {name: tree[name] for name in names},
             rng.choices([Durability.BATCH, Durability.FILE, Durability.NONE], [6, 2, 1])[0],
             together=rng.choice([1, 9]),
+            doomed=rng.sample(GOING, rng.randint(1, len(GOING))) if going else (),
             filled=lambda: told.lose_writes(told=rng.random() < 0.5) if losing else None,
         )
     except FsmuxError:
