@@ -127,6 +127,7 @@ def a_tree(told: Teller) -> None:
 
 def a_tree_of_files_with_holes(told: Teller) -> None:
     """They come where nothing was, and in place of others, which come back."""
+    told.looks = 3
     for linux in (TELLING_LINUX, QUIET_LINUX):
         told.device.linux = linux
         told.unpack(HOLED_TREE)
