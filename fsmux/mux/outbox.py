@@ -106,8 +106,10 @@ class Outbox:
         self.frame_size = START_FRAME
         self.allowance: int | None = None
         """Credited bytes that may be taken before :attr:`held` says that a rate has to be waited for; None: any."""
-        self._wake = wake
+        self._wake_writer = wake
         self._lock = threading.Lock()
+        self._pushed = threading.Condition(self._lock)
+        self._waited_for = False  # whether a thread waits for something to send
         self._eager = EagerBudget(eager_credit)
         self._eager_waiting: deque[SendQueue] = deque()
         self._grants: dict[int, tuple[int, int]] = {}  # by stream: the limit, and how many messages go before it
@@ -214,6 +216,15 @@ class Outbox:
         """Whether nothing can be sent now (streams that wait for credit count as nothing)."""
         return not (self._urgent or self._messages or self._grants or self._ring)
 
+    def wait(self, seconds: float) -> bool:
+        """Wait in the writer's thread until something can be sent, but not longer; whether it can."""
+        with self._pushed:
+            if self.idle:
+                self._waited_for = True
+                self._pushed.wait(seconds)
+                self._waited_for = False
+            return not self.idle
+
     @property
     def has_bulk(self) -> bool:
         """Whether a stream has something to send under its credit."""
@@ -236,7 +247,10 @@ class Outbox:
             prefix = self._take_control()
             if not bulk or self._messages:  # what was too much for one batch may be what opens a stream in the ring
                 return Batch(prefix, None, None) if prefix else None
+            said: SendQueue | None = None  # the stream whose words are in the prefix
             while (queue := self._turn()) is not None:
+                if said is not None and (queue is not said or len(prefix) >= CONTROL_BATCH):
+                    break
                 if queue.deficit <= 0:
                     queue.deficit += self.frame_size
                 item = queue.items[0]
@@ -264,11 +278,19 @@ class Outbox:
                 elif queue.deficit <= 0:
                     self._ring.rotate(-1)
                 header, payload = encode(frame)
-                if isinstance(payload, bytes):
-                    return Batch(prefix + header + payload, None, queue)
+                if isinstance(payload, bytes):  # words of a stream go with what follows them on it, in one call
+                    prefix += header + payload
+                    said = queue
+                    continue
                 assert not isinstance(payload, tuple)  # only received payloads are
                 return Batch(prefix + header, payload, queue, fd)
-            return Batch(prefix, None, None) if prefix else None
+            return Batch(prefix, None, said) if prefix else None
+
+    def _wake(self) -> None:
+        if self._waited_for:
+            with self._pushed:
+                self._pushed.notify()
+        self._wake_writer()
 
     # ---- inside the lock -------------------------------------------------------------------------------------------
 

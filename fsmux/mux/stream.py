@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import trio
 
 from fsmux.errors import ConnectionLost, ErrorCode, FsmuxError, ProtocolError, StreamReset, from_code
-from fsmux.limits import INITIAL_CREDIT, INITIAL_WINDOW, STREAM_BACKLOG
+from fsmux.limits import INITIAL_CREDIT, INITIAL_WINDOW, MAX_DATA_PAYLOAD, STREAM_BACKLOG
 from fsmux.mux.buffers import Data
 from fsmux.records import Extent
 from fsmux.wire.credit import ReceiveCredit
@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from fsmux.mux.pour import Outlet
     from fsmux.mux.table import StreamTable
 
-SEND_BACKLOG = 6
-"""Items a stream may have queued before ``send_data`` waits: the chunk being sent and its trailer, and two more so that
-the writer never finds the queue empty while the sending task is scheduled."""
+SEND_BACKLOG = 8
+"""Items a stream may have queued before ``send_data`` waits: four chunks and their trailers."""
+
+FEW_QUEUED = SEND_BACKLOG // 2
+"""Items that are left when whoever waits for room is woken: enough that the writer does not find the queue empty before
+there is more, and so few that one wake-up is for two chunks."""
 
 
 class Charged(NamedTuple):
@@ -60,6 +63,7 @@ class Stream:
 
     __slots__ = (
         "_buffered",
+        "_enough",
         "_in",
         "_out",
         "_ranges",
@@ -96,6 +100,7 @@ class Stream:
         self._ranges: deque[Extent] = deque()  # and then these
         self._table = table
         self._waiting = False
+        self._enough = 0  # items that may be left when whoever waits is woken
         self._room: trio.Event | None = None
         self._in: trio.MemorySendChannel[Waiting | Data | Charged]
         self._out: trio.MemoryReceiveChannel[Waiting | Data | Charged]
@@ -149,7 +154,7 @@ class Stream:
 
     async def drained(self) -> None:
         """Return once all that was queued is with the kernel. Always a checkpoint."""
-        await self._wait_until(lambda: not (self.queue.queued or self.queue.sending))
+        await self._wait_until(lambda: not (self.queue.queued or self.queue.sending), 0)
         self._raise_if_failed()
 
     def end(self) -> None:
@@ -168,9 +173,10 @@ class Stream:
             self._table.outbox.message(self.queue, Frame(Cmd.RESET, self.id, encode(Reset(code, text))))
 
     async def _wait_room(self) -> None:
-        await self._wait_until(lambda: self.queue.queued < SEND_BACKLOG)
+        await self._wait_until(lambda: self.queue.queued < SEND_BACKLOG, FEW_QUEUED)
 
-    async def _wait_until(self, ready: Callable[[], bool]) -> None:
+    async def _wait_until(self, ready: Callable[[], bool], enough: int) -> None:
+        self._enough = enough
         self._waiting = True  # before the look, because the queue empties in another thread
         while self.error is None and not ready():
             self._room = trio.Event()
@@ -180,7 +186,11 @@ class Stream:
 
     def on_room(self) -> None:
         """Called by the writer, in whatever thread, when a queued payload has left."""
-        if self._waiting or (self.left and not self.queue.items):
+        if self._waiting:
+            # Frames of the greatest size take less than 5 ms each, smaller ones about as long: who counts is told then.
+            if self.queue.queued <= self._enough or self._table.outbox.frame_size < MAX_DATA_PAYLOAD:
+                self._table.run_soon(self._wake)
+        elif self.left and not self.queue.items:
             self._table.run_soon(self._wake)
 
     @property

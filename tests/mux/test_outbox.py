@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 
 import pytest
@@ -108,6 +109,28 @@ def test_data_never_overtakes_a_message_of_its_stream_however_many_wait() -> Non
     assert [frame.cmd for frame in frames] == [Cmd.SPAN] * 8001 + [Cmd.DATA]
 
 
+def test_a_thread_may_wait_for_something_to_send() -> None:
+    box, one = outbox(), queue(1, credit=0)
+    assert not box.wait(0.001)
+    box.data(one, Cmd.DATA, memoryview(bytes(10)))
+    assert drain(box) == []
+    for push in (
+        lambda: box.extend(one, 10),
+        lambda: box.urgent(Frame(Cmd.PING, 0, b"")),
+        lambda: box.message(one, Frame(Cmd.OK, 1)),
+        lambda: box.grant(3, 5),
+    ):
+        found: list[bool] = []
+        waiting = threading.Thread(target=lambda: found.append(box.wait(30)))  # noqa: B023
+        waiting.start()
+        push()
+        waiting.join(10)
+        assert found == [True]
+        assert box.wait(0)
+        assert drain(box)
+        assert not box.wait(0)
+
+
 def test_only_the_newest_grant_of_a_stream_is_sent() -> None:
     box = outbox()
     for limit in (10, 20, 30):
@@ -184,6 +207,46 @@ def test_words_between_payloads_leave_the_frames_whole() -> None:
     frames = drain(box)
     assert [size(frame) for frame in frames if frame.cmd == Cmd.DATA] == [MIN_FRAME] * 32
     assert sum(frame.cmd == Cmd.CHUNK for frame in frames) == 8
+
+
+def test_words_of_a_stream_go_with_what_follows_them_on_it_in_one_batch() -> None:
+    box, one, two = outbox(), queue(1, credit=20), queue(3)
+    made: list[bytes] = []
+
+    def make() -> bytes:
+        made.append(b"crc")
+        return b"crc"
+
+    box.data(one, Cmd.DATA, memoryview(bytes(10)))
+    box.message_later(one, Cmd.CHUNK, make)
+    box.message(one, Frame(Cmd.SPAN, 1, b"span"))
+    box.data(one, Cmd.DATA, memoryview(bytes(10)))
+    box.message(one, Frame(Cmd.FINISH, 1, b""))
+    box.message(two, Frame(Cmd.OK, 3))
+    batch = box.next()
+    assert batch is not None
+    assert batch.payload is not None
+    assert not made  # it is about what has been sent
+    decoder = Decoder(lambda header: MAX_DATA_PAYLOAD)
+    batches = [batch]
+    while (batch := box.next()) is not None:
+        batches.append(batch)
+    kinds = []
+    for batch in batches:
+        kinds.append([frame.cmd for frame in (*decoder.feed(batch.prefix), *decoder.feed(batch.payload or b""))])
+        assert batch.queue is one
+    assert kinds == [[Cmd.OK, Cmd.DATA], [Cmd.CHUNK, Cmd.SPAN, Cmd.DATA], [Cmd.FINISH]]
+
+
+def test_words_of_one_stream_do_not_go_with_the_data_of_another() -> None:
+    box, one, two = outbox(), queue(1), queue(3)
+    box.data(one, Cmd.DATA, memoryview(bytes(10)))
+    box.message(one, Frame(Cmd.FINISH, 1, b""))
+    box.data(two, Cmd.DATA, memoryview(bytes(10)))
+    found = []
+    while (batch := box.next()) is not None:
+        found.append((batch.queue, batch.payload is None))
+    assert found == [(one, False), (one, True), (two, False)]
 
 
 def test_a_stream_without_credit_costs_the_others_nothing() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 
 from fsmux.errors import StreamReset
-from fsmux.limits import INITIAL_CREDIT, MIB, MIN_FRAME
+from fsmux.limits import INITIAL_CREDIT, MAX_DATA_PAYLOAD, MIB, MIN_FRAME
 from fsmux.mux.buffers import Data
 from fsmux.records import Attrs, Kind
 from fsmux.wire.messages import Entries, Entry, Finish, Get, List, Ok, Stat
@@ -76,6 +77,28 @@ async def test_thousands_of_streams_at_once(kind: str, nursery: trio.Nursery) ->
                 streams.start_soon(upload, index)
         await check_clean(client, server)
         assert client._table._next_id == 2 * MANY + 1
+
+
+@pytest.mark.parametrize(("frame", "least", "most"), [(MIN_FRAME, 400, 600), (MAX_DATA_PAYLOAD, 4, 12)])
+async def test_who_waits_for_room_is_told_of_each_frame_unless_they_are_large(
+    frame: int, least: int, most: int, nursery: trio.Nursery
+) -> None:
+    """On a fast link a wake-up would cost more than the frame."""
+    told: list[int] = []
+    async with connected("memory") as (client, server):
+        nursery.start_soon(serve, server, take_all)
+        client.outbox.frame_size = frame
+        async with client.open_stream(Stat((b"x",))) as stream:
+            stream.watch = lambda: told.append(stream.sent_bytes)
+            for _ in range(32):
+                await stream.send_data(bytes(MIB))
+            await stream.drained()
+            assert stream.sent_bytes == 32 * MIB
+            assert told[-1] == 32 * MIB
+            assert least <= len(told) <= most
+            stream.end()
+            await stream.receive()
+        await check_clean(client, server)
 
 
 async def test_ids_arrive_in_the_order_in_which_they_were_given(kind: str) -> None:

@@ -43,6 +43,10 @@ POLL_MS = 100
 CANCEL_CHECK_SECONDS = 0.02
 """Seconds between two looks of a busy sending thread at whether it was cancelled."""
 
+LINGER_SECONDS = FRAME_SECONDS
+"""Seconds that a sending thread which has sent all it may waits for more, which as a rule is credit for the next frame.
+A thread that comes back costs 0.1 ms, and one that waits keeps nobody else waiting."""
+
 READ_PIECE = 1 * MIB
 """Bytes read from a file at once where sendfile cannot be used."""
 
@@ -177,7 +181,9 @@ class SocketTransport(Transport):
     def _pump_in_thread(self, outbox: Outbox, sizer: FrameSizer, on_short: OnShort) -> None:
         checked = time.monotonic()
         sizer.resume(checked)
-        while (batch := outbox.next()) is not None:
+        while (batch := outbox.next()) is not None or self._linger(outbox, sizer):
+            if batch is None:
+                continue
             with self._whole(batch):
                 size = self._send_batch(batch, on_short)
             now = time.monotonic()
@@ -188,6 +194,17 @@ class SocketTransport(Transport):
                 checked = now
                 trio.from_thread.check_cancelled()
         sizer.pause(time.monotonic())
+
+    @staticmethod
+    def _linger(outbox: Outbox, sizer: FrameSizer) -> bool:
+        """Wait in the sending thread for more to send; False if it is time to leave waiting to the event loop."""
+        if outbox.allowance is not None:
+            return False
+        trio.from_thread.check_cancelled()
+        sizer.pause(time.monotonic())
+        more = outbox.wait(LINGER_SECONDS)
+        sizer.resume(time.monotonic())
+        return more
 
     def _send_batch(self, batch: Batch, on_short: OnShort) -> int:
         payload = batch.payload
