@@ -11,15 +11,22 @@ Records are msgspec structs, here and in all that a command loads: making such a
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
+
+from fsmux.limits import MAX_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 Xattrs: TypeAlias = tuple[tuple[bytes, bytes], ...]
 """Extended attributes of a file, as names and values, in the order of the names."""
 
 Parts: TypeAlias = tuple[bytes, ...]
 """A path as its components, relative to some root; the root itself is ``()``.  Names are bytes, as they are on disk."""
+
+_NO_NAMES: Final = frozenset((b"", b".", b".."))
 
 
 class Extent(NamedTuple):
@@ -104,6 +111,15 @@ class Attrs(Struct, frozen=True):
     link_target: bytes = b""
     owner: int | None = None
     xattrs: Xattrs | None = None
+
+
+def are_plain(parts: Collection[bytes]) -> bool:
+    """Whether these components of a path are names without a doubt: there are some, and together they are no longer
+    than one name may be.  Of others each is to be looked at; of most paths this is all that takes time.
+    """
+    joined = b"/".join(parts)
+    whole = len(joined) <= MAX_NAME and joined.count(b"/") == len(parts) - 1
+    return whole and b"\0" not in joined and _NO_NAMES.isdisjoint(parts)
 
 
 def printable(name: Parts | bytes | str) -> str:

@@ -124,5 +124,6 @@ async def _store(context: Context, stream: Stream, request: Store) -> None:
     stream.end()
 
 
-def _accept(pack: Pack) -> None:
+def _accept(pack: Pack) -> Pack:
     """The client decides what it sends; that it stays below the root is the unpacker's business."""
+    return pack

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import BadName
 from fsmux.limits import MAX_NAME, MAX_PATH_BYTES, MAX_PATH_PARTS
-from fsmux.records import printable
+from fsmux.records import are_plain, printable
 
 if TYPE_CHECKING:
     from fsmux.records import Parts
@@ -44,6 +44,8 @@ def is_reserved(name: bytes) -> bool:
 
 def check(parts: Parts) -> None:
     """Raise :class:`BadName` unless every component can be a name and none is reserved."""
+    if are_plain(parts) and (joined := b"/".join(parts)).isascii() and _CORE not in joined.lower():
+        return
     if len(parts) > MAX_PATH_PARTS:
         raise BadName(f"{printable(parts[0])}/…: the path has more than {MAX_PATH_PARTS} components")
     total = -1

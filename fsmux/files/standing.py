@@ -34,43 +34,55 @@ class Standing:
         self._sys = terms.sys
         self._holding = holding
 
-    def publish(self, one: Staged) -> None:
-        """Rename what was written."""
+    def publish(self, one: Staged, directory: int | None = None) -> None:
+        """Rename what was written, into ``directory`` if that is open; what is raised leaves nothing behind."""
         if not (one.files or one.whole):
             return
         assert one.state is not None
         here, parent = self._holding.hold(one.state), self._terms.base + one.group.directory
-        if not one.whole:
-            self._rename(one, here, one.files)
-        elif not take_place(self._root, here, one.whole, parent):
-            with held(self._sys, here, one.whole) as within:
-                self._rename(one, within, one.files)
-            self._discard_whole(here, one.whole)
+        try:
+            if not one.whole:
+                self._stand(one, here, directory)
+            elif not take_place(self._root, here, one.whole, parent):
+                with held(self._sys, here, one.whole) as within:
+                    self._stand(one, within, directory)
+                self.discard(one)
+        except BaseException:
+            self.discard(one)
+            raise
 
-    def _rename(self, one: Staged, here: int, files: list[tuple[bytes, int]], *, last: bool = False) -> None:
-        """Rename files that are in ``here``; again if the directory they go to had its place taken meanwhile."""
+    def _stand(self, one: Staged, here: int, directory: int | None) -> None:
+        """Rename all that is in ``here``; anew if the directory it goes to has lost its place meanwhile."""
+        left = one.files if directory is None else self._rename(one, here, directory, one.files)
+        for last in (False, True):
+            if left:
+                parent = self._terms.base + one.group.directory
+                with closing(self._root.directory(parent)) as lease, lease as opened:
+                    left = self._rename(one, here, opened, left, last=last)
+
+    def _rename(
+        self, one: Staged, here: int, directory: int, files: list[tuple[bytes, int]], *, last: bool = False
+    ) -> list[tuple[bytes, int]]:
+        """Rename files; those that should be tried once more, if this is not the last time."""
         group, terms, rename = one.group, self._terms, self._sys.rename
-        parent = terms.base + group.directory
         left: list[tuple[bytes, int]] = []
-        with closing(self._root.directory(parent)) as lease, lease as directory:
-            for temporary, index in files:
-                try:
-                    if terms.verify and group.modes[index] & KIND_BITS == REGULAR:
-                        read_back(terms, here, temporary, group, index)
-                    rename(here, temporary, directory, group.names[index])
-                except OSError as error:
-                    if isinstance(error, FileNotFoundError) and not last:
-                        left.append((temporary, index))
-                        continue
-                    with suppress(OSError):
-                        self._sys.unlink(here, temporary)
-                    terms.fail_entry(one, index, error)
-                except IntegrityError as error:
-                    terms.fail_entry(one, index, error)
-            if terms.settles:
-                self._root.settle(parent, directory)
-        if left:
-            self._rename(one, here, left, last=True)
+        for temporary, index in files:
+            try:
+                if terms.verify and group.modes[index] & KIND_BITS == REGULAR:
+                    read_back(terms, here, temporary, group, index)
+                rename(here, temporary, directory, group.names[index])
+            except OSError as error:
+                if isinstance(error, FileNotFoundError) and not last:
+                    left.append((temporary, index))
+                    continue
+                with suppress(OSError):
+                    self._sys.unlink(here, temporary)
+                terms.fail_entry(one, index, error)
+            except IntegrityError as error:
+                terms.fail_entry(one, index, error)
+        if terms.settles:
+            self._root.settle(terms.base + group.directory, directory)
+        return left
 
     def discard(self, one: Staged) -> None:
         """Remove what was written."""
@@ -78,15 +90,12 @@ class Standing:
             return
         here = self._holding.hold(one.state)
         if one.whole:
-            self._discard_whole(here, one.whole)
+            with suppress(OSError):
+                tree.remove(self._sys, here, one.whole)
             return
         for temporary, _ in one.files:
             with suppress(OSError):
                 self._sys.unlink(here, temporary)
-
-    def _discard_whole(self, here: int, name: bytes) -> None:
-        with suppress(OSError):
-            tree.remove(self._sys, here, name)
 
     def hold_linked(self, staged: Sequence[Staged]) -> None:
         """Have the file systems synced on which files are to be linked: they may stand from earlier transfers."""

@@ -145,7 +145,8 @@ class Unpacker:
                         self._standing.publish(one)
             except FsmuxError as error:
                 self._terms.fail_group(one, error)
-                self._standing.discard(one)
+                if one.state in bad:
+                    self._standing.discard(one)
         unsafe = self._sync()
         self._holding.close_left()
         for one in staged:
@@ -225,12 +226,18 @@ class Unpacker:
                     name = state.unique()
                     alike = whole.make_alike(self._root.sys, directory, here, name)
             staged = Staged(pack, part.place, group, state, [], b"" if alike is None else name)
-            self._staged.append(staged)
             try:
                 self._writer.write(staged, part, directory, here if alike is None else alike, contents)
+            except BaseException:
+                self._standing.discard(staged)
+                raise
             finally:
                 if alike is not None:
                     self._root.sys.close(alike)
+            if self.commits_together:
+                self._staged.append(staged)
+            else:
+                self._standing.publish(staged, directory)
 
 
 def _deal(number: int, groups: Sequence[Group], threads: int, entries: int) -> list[Share]:

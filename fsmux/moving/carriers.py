@@ -351,7 +351,7 @@ class Download(_Packs):
 
     async def _ask(self, stream: Stream) -> None:
         async def carry(number: int, groups: list[Group]) -> None:
-            await stream.send(Ask(number, tuple(groups)))
+            await stream.send(Ask(number, tuple([group for group in groups if _travels(group)])))
 
         await self._each(carry)
         stream.end()
@@ -362,10 +362,16 @@ class Download(_Packs):
         await receive_packs(stream, unpacker, self._route.disk, check=self._check, done=self._done)
         self._ended(stream)
 
-    def _check(self, pack: Pack) -> None:
-        asked = self._under_way.get(pack.number)
-        if asked is None or len(asked) != len(pack.groups) or not all(map(_answers, pack.groups, asked)):
+    def _check(self, pack: Pack) -> Pack:
+        """What is to be done: what has come, and in their places among it what nobody was asked for."""
+        groups = self._under_way.get(pack.number)
+        asked = None if groups is None else [group for group in groups if _travels(group)]
+        if groups is None or asked is None or len(asked) != len(pack.groups):
             raise ProtocolError("the server sent something else than it was asked for")
+        if not all(map(_answers, pack.groups, asked)):
+            raise ProtocolError("the server sent something else than it was asked for")
+        came = iter(pack.groups)
+        return Pack(pack.number, tuple([next(came) if _travels(group) else _as_it_is(group) for group in groups]))
 
     async def _done(self, pack: Pack, failures: list[Failure]) -> None:
         failed: Errors = []
@@ -375,6 +381,18 @@ class Download(_Packs):
             else:
                 failed.append((failure.group, failure.entry, failure.error))
         self._finished(pack.number, pack.groups, failed, self._durable)
+
+
+def _travels(group: Group) -> bool:
+    """Whether the server has anything of it that is not known here."""
+    return group.act is Act.MAKE and not group.itself and REGULAR in group.kinds
+
+
+def _as_it_is(group: Group) -> Group:
+    """A group that has not travelled, as if it had."""
+    if group.act is Act.MAKE:
+        group.crcs = [0] * len(group)
+    return group
 
 
 def _answers(group: Group, asked: Group) -> bool:

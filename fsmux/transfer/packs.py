@@ -58,13 +58,13 @@ async def receive_packs(
     unpacker: Unpacker,
     disk: Disk,
     *,
-    check: Callable[[Pack], None],
+    check: Callable[[Pack], Pack],
     done: Callable[[Pack, list[Failure]], Awaitable[None]],
 ) -> None:
     """Receive packs until the peer has ended its side, and have them written.
 
-    ``check`` is asked about each before it is taken, and raises if nobody wanted it.  ``done`` is told of each, in
-    their order, when it stands, with what failed of it.  The unpacker is closed in any case.
+    ``check`` is asked what is to be done about each before it is taken, and raises if nobody wanted it.  ``done`` is
+    told of each, in their order, when it stands, with what failed of it.  The unpacker is closed in any case.
     """
     stream.expect(None)
     filled, waiting = trio.open_memory_channel[tuple[Pack, bytes]](WAITING)
@@ -87,7 +87,7 @@ async def receive_packs(
                         if not isinstance(pack, Pack):
                             _give_back(stream, pack)
                             raise ProtocolError(f"expected a pack, got {type(pack).__name__}")
-                        check(pack)
+                        pack = check(pack)
                         await filled.send((pack, await _contents(stream, pack.size)))
             except FsmuxError as exc:
                 failure = exc

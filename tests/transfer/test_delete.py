@@ -388,26 +388,28 @@ async def test_a_removal_that_means_something_else_is_refused(side: Side, group:
         await store(side, group)
 
 
-async def test_a_server_cannot_have_anything_removed_that_was_not_asked_for(
-    side: Side, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+async def test_a_server_cannot_have_anything_removed(side: Side, monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
+    """Nobody asks it for that, neither instead of what was asked for nor beside it."""
     mirror = Mirror(side, "down")
-    fill(side.served / "s", "a")
+    fill(side.served / "s", "a", "new")
     fill(side.there, "a", "x", "precious/f")
+
+    asked: list[Act] = []
 
     async def lie(context: Any, stream: Any, request: Any) -> None:
         stream.expect(None)
         while isinstance(ask := await stream.receive(), Ask):
-            groups = [
-                removal(b"precious", kind=DIRECTORY) if group.act is Act.REMOVE else group for group in ask.groups
-            ]
-            await stream.send(Pack(ask.number, tuple(groups)))
+            asked.extend(group.act for group in ask.groups)
+            groups = (*ask.groups[: None if beside else -1], removal(b"precious", kind=DIRECTORY))
+            await stream.send(Pack(ask.number, groups))
         stream.end()
 
     monkeypatch.setitem(handlers.HANDLERS, t.Fetch, lie)
     with pytest.raises(ProtocolError):
         await mirror("s/")
     assert sorted(inventory(side.there)) == ["a", "precious", "precious/f", "x"]
+    assert set(asked) == {Act.MAKE}
 
 
 async def test_a_long_removal_can_be_called_off(side: Side, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from fsmux.limits import (
     MAX_XATTRS,
     MIN_CHUNK_SIZE,
 )
-from fsmux.records import Durability, Extent, Kind, Namespaces, Parts, Xattrs, printable
+from fsmux.records import Durability, Extent, Kind, Namespaces, Parts, Xattrs, are_plain, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -71,6 +71,8 @@ _DOTS: Final = (b".", b"..")
 
 def why_not_parts(parts: Collection[bytes]) -> str | None:
     """Why these components cannot be a path, or None."""
+    if are_plain(parts):
+        return None
     if len(parts) > MAX_PATH_PARTS:
         return f"{len(parts)} components are more than {MAX_PATH_PARTS}"
     total = len(parts) - 1
