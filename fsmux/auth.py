@@ -189,6 +189,11 @@ class ClientAuth:
         self._scram: Any = None
         self._final = False
 
+    def get_ready(self) -> None:
+        """Import now what :meth:`first` would wait for."""
+        if self._token is not None:
+            _scramp()
+
     def first(self) -> Auth | None:
         """The first message, which is good whatever the server says; None without a token."""
         if self._token is None:

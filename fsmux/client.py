@@ -7,6 +7,7 @@ for may be cancelled; the server is told at once and the connection goes on.
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -20,6 +21,7 @@ from fsmux.greeting import hello, prove_to_server
 from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_DATA_PAYLOAD, MIB
 from fsmux.mux.buffers import Data
 from fsmux.mux.connection import Connection, open_connection
+from fsmux.mux.service import serving
 from fsmux.mux.transport import dial_tcp, dial_unix
 from fsmux.records import Attrs, Durability, Parts
 from fsmux.transfer.digests import DigestCache
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
 
     from fsmux.events import Observer, Summary
     from fsmux.mux.stream import Stream
+
+MOMENT = 0.001
+"""Seconds in which a server on this machine has answered a call. One that is further away leaves the time to import
+what the greeting needs: as much as a round trip, and at most 20 ms."""
 
 READ_PIECE = 16 * MIB
 """Bytes of one READ. Its answer is held in memory and checked as a whole before it is handed out."""
@@ -90,20 +96,26 @@ async def _dial(
     async def authenticate(connection: Connection) -> None:
         await prove_to_server(connection, auth)
 
-    first = auth.first()
     limit = CONNECT_SECONDS if timeout is None else timeout
     try:
         with trio.fail_after(limit):
-            if remote.socket_path:
-                transport = await dial_unix(remote.socket_path)
-            else:
-                transport = await dial_tcp(remote.host, remote.port)
+            async with serving(trio.CancelScope(), partial(_get_ready, auth)):
+                if remote.socket_path:
+                    transport = await dial_unix(remote.socket_path)
+                else:
+                    transport = await dial_tcp(remote.host, remote.port)
     except trio.TooSlowError:
         raise ConnectFailed(f"{remote.server}: no answer within {limit:g} s") from None
     patience = DEAD_SECONDS if timeout is None else timeout
-    opening = open_connection(transport, Role.CLIENT, hello(), authenticate, first=first, patience=patience)
+    opening = open_connection(transport, Role.CLIENT, hello(), authenticate, first=auth.first(), patience=patience)
     async with opening as connection:
         yield connection
+
+
+async def _get_ready(auth: ClientAuth) -> None:
+    """Do what takes a while and needs no server, unless one is so near that it answers first."""
+    await trio.sleep(MOMENT)
+    auth.get_ready()
 
 
 class Client:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -143,6 +145,13 @@ def test_what_is_missing_is_said_before_anything_is_sent() -> None:
         begin(ClientAuth("", TOKEN), ["PLAIN"])
     with pytest.raises(AuthError, match="does not allow"):
         begin(ClientAuth("a\nb", TOKEN), [MECHANISM])
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_to_get_ready_is_to_import_what_a_token_needs(token: str | None) -> None:
+    code = f"import sys; from fsmux.auth import ClientAuth as A; A('', {token!r}).get_ready(); print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert ("scramp" in found) == (token is not None)
 
 
 def test_another_mechanism_is_refused() -> None:

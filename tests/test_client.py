@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from fsmux.client import parts_of
+from fsmux.auth import ClientAuth
+from fsmux.client import connect, parts_of
 from fsmux.errors import (
     AccessError,
+    ConnectFailed,
     ConnectionLost,
     Exists,
     FsmuxError,
@@ -234,3 +236,19 @@ async def test_a_lost_connection_ends_whatever_waits(served: Path, there: Path) 
             await file.pread(10, 0)
         with pytest.raises(ConnectionLost):
             await side.client.stat("file")
+
+
+async def test_while_a_server_far_away_is_called_the_client_gets_ready_for_its_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ready = trio.Event()
+
+    async def dial(path: str) -> None:
+        await ready.wait()
+        raise ConnectFailed(f"{path} was called meanwhile")
+
+    monkeypatch.setattr(ClientAuth, "get_ready", lambda _: ready.set())
+    monkeypatch.setattr("fsmux.client.dial_unix", dial)
+    with trio.fail_after(5), pytest.raises(ConnectFailed, match=r"^/far was called meanwhile$"):
+        async with connect("fsmux+unix:///far", token="x" * 20):
+            pass
