@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .kit import Url, good
@@ -37,6 +38,11 @@ def check(found: set[str], *, absent: set[str], present: set[str]) -> None:
     assert sorted(found & (NEVER | absent)) == []
     assert sorted(present - found) == [], "what is named here has another name now, and nothing is tested"
     assert len([name for name in found if name.split(".")[0] == "fsmux"]) <= MOST_OWN
+
+
+def test_what_is_not_imported_exists() -> None:
+    """Or a new name has taken its place, and nobody looks for that one."""
+    assert [name for name in NEVER if name.startswith("fsmux.") and find_spec(name) is None] == []
 
 
 def test_one_file_up(url: Url, served: Path, tmp_path: Path) -> None:
