@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -24,7 +24,7 @@ from fsmux.events import ChunkHealed, FileStarted
 from fsmux.files.chunks import ChunkMap, effective_chunk_size, sparse_chunk_size
 from fsmux.files.holes import zeros_crc
 from fsmux.files.source import MOST_RUNS
-from fsmux.limits import MAX_CHUNKS
+from fsmux.limits import INITIAL_WINDOW, MAX_CHUNKS
 from fsmux.records import Extent
 from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.digests import DigestMeter
@@ -42,6 +42,13 @@ if TYPE_CHECKING:
     from fsmux.mux.stream import Stream
     from fsmux.transfer.digests import DigestCache
     from fsmux.transfer.disk import Disk
+
+
+KNOWN_TOGETHER: Final = 4
+"""Chunks whose checksums are known that are queued as one payload, so that the sending task is not woken for each."""
+
+KNOWN_BYTES: Final = INITIAL_WINDOW
+"""Bytes of them at most: what the receiver says is heard in between."""
 
 
 async def send_file(
@@ -345,8 +352,11 @@ class _Sender:
     async def _send_extent(self, extent: Extent) -> None:
         sending = self._sending
         self._stream.send_nowait(Span(extent.offset, extent.length))
-        for index in self._map.chunks_of(extent):
-            chunk = self._map.extent(index)
+        indexes = deque(self._map.chunks_of(extent))
+        while indexes:
+            if await self._send_known(extent, indexes):
+                continue
+            chunk = self._map.extent(index := indexes.popleft())
             start, end = max(chunk.offset, extent.offset), min(chunk.end, extent.end)
             measured = not sending.knows(index) and (start, end) == (chunk.offset, chunk.end)
             meter = sending.meter() if measured else None
@@ -356,3 +366,22 @@ class _Sender:
             elif not (self._wanted and chunk.offset <= self._wanted[0].offset < chunk.end):  # no more of it follows
                 await self._stream.send(Chunk(index, await sending.crc(index)))
             await self._poll()
+
+    async def _send_known(self, extent: Extent, indexes: deque[int]) -> bool:
+        """Send some of these chunks as one payload, if they are whole and known, and take them from ``indexes``."""
+        sending = self._sending
+        known: list[Extent] = []
+        for index in islice(indexes, min(KNOWN_TOGETHER, KNOWN_BYTES // self._map.chunk_size)):
+            chunk = self._map.extent(index)
+            if not sending.knows(index) or chunk.offset < extent.offset or chunk.end > extent.end:
+                break
+            known.append(chunk)
+        if len(known) < 2:
+            return False
+        for _ in known:
+            self._stream.send_nowait(Chunk(indexes[0], await sending.crc(indexes[0])))
+            indexes.popleft()
+        start, end = known[0].offset, known[-1].end
+        await self._stream.send_data(FileSpan(sending.source.lease, start, end - start))
+        await self._poll()
+        return True

@@ -209,6 +209,15 @@ def test_words_between_payloads_leave_the_frames_whole() -> None:
     assert sum(frame.cmd == Cmd.CHUNK for frame in frames) == 8
 
 
+def test_a_frame_that_credit_cut_short_is_made_up_for_by_the_next() -> None:
+    box, one = outbox(), queue(1, credit=MIN_FRAME + 10)
+    box.frame_size = MIN_FRAME
+    box.data(one, Cmd.DATA, FileSpan(NO_FILE, 0, 4 * MIN_FRAME))
+    assert [size(frame) for frame in drain(box)] == [MIN_FRAME, 10]
+    box.extend(one, PLENTY)
+    assert [size(frame) for frame in drain(box)] == [MIN_FRAME - 10, MIN_FRAME, MIN_FRAME]
+
+
 def test_words_of_a_stream_go_with_what_follows_them_on_it_in_one_batch() -> None:
     box, one, two = outbox(), queue(1, credit=20), queue(3)
     made: list[bytes] = []

@@ -226,7 +226,7 @@ async def take(stream: Stream, size: int) -> tuple[bytes, list[Any]]:
     ],
 )
 async def test_any_ranges_can_be_wanted(side: Side, missing: tuple[Extent, ...]) -> None:
-    """Each chunk of which something is sent is described once, after its last byte."""
+    """Each chunk of which something is sent is described once, after its last byte where nobody has read it yet."""
     (side.served / "file").write_bytes(WANTED)
     async with side.client.connection.open_stream(Get((b"file",), chunk_size=CHUNK)) as stream:
         offer = await stream.expect_message(Offer)
@@ -241,6 +241,37 @@ async def test_any_ranges_can_be_wanted(side: Side, missing: tuple[Extent, ...])
         })  # fmt: skip
         assert [message for message in messages if isinstance(message, Chunk)] == [chunk(index) for index in touched]
         await stream.send(Committed(crc32(WANTED), True))
+
+
+async def sums_at(side: Side, want: Extent, whole: bytes) -> dict[int, int]:
+    """Download by hand; how many bytes had come when a chunk was described."""
+    async with side.client.connection.open_stream(Get((b"file",), chunk_size=CHUNK)) as stream:
+        await stream.expect_message(Offer)
+        await stream.send(Want((want,)))
+        stream.expect(want.length)
+        got, sums = b"", {}
+        while not isinstance(item := await stream.receive(), Finish):
+            if isinstance(item, Data):
+                got += bytes(item)
+                stream.consumed(item)
+            elif isinstance(item, Chunk):
+                assert item.crc32 == crc32(whole[item.index * CHUNK : (item.index + 1) * CHUNK])
+                assert item.index not in sums
+                sums[item.index] = len(got)
+        assert got == whole[want.offset : want.end]
+        await stream.send(Committed(crc32(whole), True))
+    return sums
+
+
+async def test_sums_that_are_known_go_before_their_bytes(side: Side) -> None:
+    whole = content(9 * CHUNK + 5)
+    (side.served / "file").write_bytes(whole)
+    os.utime(side.served / "file", (1, 1))  # nobody writes to it now
+    everything = Extent(0, len(whole))
+    assert await sums_at(side, everything, whole) == {i: min((i + 1) * CHUNK, len(whole)) for i in range(10)}
+    assert await sums_at(side, everything, whole) == {i: i // 4 * 4 * CHUNK for i in range(10)}
+    inner = await sums_at(side, Extent(CHUNK - 10, 3 * CHUNK), whole)
+    assert inner == {0: 10, 1: 10, 2: 10, 3: 3 * CHUNK}
 
 
 async def test_wanting_what_is_not_there(side: Side) -> None:
