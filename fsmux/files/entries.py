@@ -19,6 +19,7 @@ from fsmux.files.attributes import NEW_FILE, kept_mode, set_xattrs
 from fsmux.files.syscalls import OPEN_EXCLUSIVE, OPEN_READ
 
 if TYPE_CHECKING:
+    from fsmux.files.contents import Contents
     from fsmux.files.terms import Staged, Terms
     from fsmux.records import Xattrs
 
@@ -47,10 +48,10 @@ class Writer:
         self._more = READABLE if terms.verify else 0
         self._masked: dict[int, bool] = {}
 
-    def write(self, staged: Staged, part: Part, directory: int, here: int, contents: memoryview) -> None:
+    def write(self, staged: Staged, part: Part, directory: int, here: int, contents: Contents) -> None:
         """Write files and links that go to ``directory``, by the descriptor ``here``, and note them as staged."""
         terms, sys = self._terms, self._sys
-        perms, write_file = terms.kept.perms, self._write_file
+        perms, write_file, take = terms.kept.perms, self._write_file, contents.take
         group, first, stop, offset = part.group, part.first, part.stop, part.offset
         assert staged.state is not None
         files, unique, whole = staged.files, staged.state.unique, bool(staged.whole)
@@ -75,7 +76,7 @@ class Writer:
                 if xattrs:
                     values = xattrs.get(index)
                 if kind == REGULAR:
-                    data = contents[offset : offset + size]
+                    data = take(offset, size)
                     offset += size
                     if crc32(data) != crc:
                         raise IntegrityError(f"{terms.name_of(group, index)}: it arrived damaged")

@@ -20,6 +20,7 @@ import xxhash
 from fsmux.columns import KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import IntegrityError, SourceChanged
 from fsmux.files import ranges
+from fsmux.files.contents import Contents
 from fsmux.files.digestfile import Record, chunks_of, make_record
 from fsmux.files.holes import zero_views, zeros_digest
 from fsmux.files.naming import named
@@ -235,7 +236,7 @@ class PackDigests:
         self._found: dict[tuple[int, int], dict[int, bytes]] = {}
 
     def note(
-        self, number: int, place: int, group: Group, first: int, stop: int, contents: memoryview, offset: int
+        self, number: int, place: int, group: Group, first: int, stop: int, contents: Contents, offset: int
     ) -> int:
         """Entries of a group, whose contents begin at ``offset``; where they end."""
         if group.act is not Act.MAKE or group.itself:
@@ -246,7 +247,7 @@ class PackDigests:
         for index in range(first, stop):
             if group.modes[index] & KIND_BITS == REGULAR and index not in lost:
                 end = offset + group.sizes[index]
-                found[index] = digest(contents[offset:end])
+                found[index] = digest(contents.take(offset, end - offset))
                 offset = end
         return offset
 
@@ -257,9 +258,9 @@ class PackDigests:
     def read_pack(self, number: int, root: Root, base: Parts, groups: Sequence[Group]) -> bytes:
         """:func:`.packing.read_pack`, and note what was read."""
         contents = read_pack(root, base, groups)
-        view, offset = memoryview(contents), 0
+        joined, offset = Contents([memoryview(contents)]), 0
         for place, group in enumerate(groups):
-            offset = self.note(number, place, group, 0, len(group), view, offset)
+            offset = self.note(number, place, group, 0, len(group), joined, offset)
         return contents
 
 
@@ -273,7 +274,7 @@ class NotingUnpacker(Unpacker):
         super().__init__(root, base, durability, kept, verify=verify)
         self._notes = notes
 
-    def fill(self, share: Share, contents: memoryview) -> None:
+    def fill(self, share: Share, contents: Contents) -> None:
         super().fill(share, contents)
         for part in share.parts:
             self._notes.note(share.pack, part.place, part.group, part.first, part.stop, contents, part.offset)

@@ -27,6 +27,7 @@ from fsmux.records import EVERYTHING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fsmux.files.contents import Contents
     from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
     from fsmux.files.state import StateDir
@@ -108,7 +109,7 @@ class Unpacker:
         entries = sum(map(len, groups))
         return _deal(number, groups, threads if entries >= WORTH_A_THREAD else 1, entries)
 
-    def fill(self, share: Share, contents: memoryview) -> None:
+    def fill(self, share: Share, contents: Contents) -> None:
         """Write the files and links of a share; :meth:`commit` says what became of them.  In any thread."""
         for part in share.parts:
             try:
@@ -212,7 +213,7 @@ class Unpacker:
         """How a directory is made that is finished later."""
         return mode & 0o777 | PASSABLE if self._terms.kept.perms else 0o777
 
-    def _write_part(self, pack: int, part: Part, contents: memoryview) -> None:
+    def _write_part(self, pack: int, part: Part, contents: Contents) -> None:
         group = part.group
         parent = self._base + group.directory
         names.check(parent)

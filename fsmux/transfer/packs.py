@@ -9,11 +9,13 @@ Credit bounds what is in buffers, the number of packs that the client has under 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 from fsmux.errors import FsmuxError, ProtocolError
+from fsmux.files.contents import Contents
 from fsmux.mux.buffers import Data
 from fsmux.wire.messages import Pack
 
@@ -39,6 +41,14 @@ That gains where one is idle; where the peer has it, 100,000 files up took 2.87 
 
 COMMITTED_TOGETHER = 16
 """Packs that share one commit at most: their files are on the disk already, and their sender waits to hear of them."""
+
+
+class _Arrived(NamedTuple):
+    """A pack that is to be written, and the payload that its contents are in, if they are."""
+
+    pack: Pack
+    contents: Contents
+    data: Data | None
 
 
 async def send_pack(
@@ -67,13 +77,13 @@ async def receive_packs(
     told of each, in their order, when it stands, with what failed of it.  The unpacker is closed in any case.
     """
     stream.expect(None)
-    filled, waiting = trio.open_memory_channel[tuple[Pack, bytes]](WAITING)
+    filled, waiting = trio.open_memory_channel[_Arrived](WAITING)
     failure: FsmuxError | None = None
 
     async def write() -> None:
         nonlocal failure
         try:
-            await _write(waiting, unpacker, disk, done)
+            await _write(waiting, stream, unpacker, disk, done)
         except FsmuxError as exc:
             failure = exc
             nursery.cancel_scope.cancel()
@@ -87,75 +97,100 @@ async def receive_packs(
                         if not isinstance(pack, Pack):
                             _give_back(stream, pack)
                             raise ProtocolError(f"expected a pack, got {type(pack).__name__}")
-                        pack = check(pack)
-                        await filled.send((pack, await _contents(stream, pack.size)))
+                        arrived = await _arrived(stream, check(pack))
+                        try:
+                            await filled.send(arrived)
+                        except BaseException:
+                            _give_back(stream, arrived.data)
+                            raise
             except FsmuxError as exc:
                 failure = exc
                 nursery.cancel_scope.cancel()
     finally:
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                _give_back(stream, waiting.receive_nowait().data)
         with trio.CancelScope(shield=True):  # bounded by removing what was not committed
             await disk.meta(unpacker.close)
     if failure is not None:
         raise failure
 
 
-async def _contents(stream: Stream, size: int) -> bytes:
-    """The contents of a pack, taken out of the buffers they came in."""
-    pieces: list[bytes] = []
+async def _arrived(stream: Stream, pack: Pack) -> _Arrived:
+    """A pack with its contents, which stay in the buffers they came in if they came as one payload.
+
+    What comes in several is taken out at once: for the rest of it there may be credit only then.
+    """
+    pieces: list[memoryview] = []
+    size = pack.size
     while size:
         data = await stream.receive()
         if not isinstance(data, Data) or data.length > size:
             _give_back(stream, data)
             raise ProtocolError("a pack was not followed by its contents")
-        pieces.append(bytes(data))
+        if data.length == pack.size:
+            return _Arrived(pack, Contents(data.views), data)
+        pieces.append(memoryview(bytes(data)))
         size -= data.length
         stream.consumed(data)
-    return b"".join(pieces) if len(pieces) != 1 else pieces[0]
+    return _Arrived(pack, Contents(pieces), None)
 
 
 def _give_back(stream: Stream, item: object) -> None:
+    """A payload that somebody is through with."""
     if isinstance(item, Data):
         stream.consumed(item)
 
 
 async def _write(
-    waiting: trio.MemoryReceiveChannel[tuple[Pack, bytes]],
+    waiting: trio.MemoryReceiveChannel[_Arrived],
+    stream: Stream,
     unpacker: Unpacker,
     disk: Disk,
     done: Callable[[Pack, list[Failure]], Awaitable[None]],
 ) -> None:
     """Write what comes, and commit together what has come together."""
-    async for pack, contents in waiting:
+    async for arrived in waiting:
+        pack = arrived.pack
         if WRITERS == 1 and not unpacker.commits_together:
-            await done(pack, await disk.store(_stand, unpacker, pack, contents, trio.from_thread.check_cancelled))
+            try:
+                check = trio.from_thread.check_cancelled
+                failures = await disk.store(_stand, unpacker, pack, arrived.contents, check)
+            finally:
+                _give_back(stream, arrived.data)
+            await done(pack, failures)
             continue
         together = [pack]
-        await _fill(unpacker, disk, pack, contents)
+        await _fill(stream, unpacker, disk, arrived)
         while unpacker.commits_together and len(together) < COMMITTED_TOGETHER:
             try:
-                pack, contents = waiting.receive_nowait()
+                arrived = waiting.receive_nowait()
             except (trio.WouldBlock, trio.EndOfChannel):
                 break
-            await _fill(unpacker, disk, pack, contents)
-            together.append(pack)
+            together.append(arrived.pack)
+            await _fill(stream, unpacker, disk, arrived)
         failures = await disk.meta(unpacker.commit, trio.from_thread.check_cancelled)
         for pack in together:
             await done(pack, [failure for failure in failures if failure.pack == pack.number])
 
 
-def _stand(unpacker: Unpacker, pack: Pack, contents: bytes, poll: Poll) -> list[Failure]:
+def _stand(unpacker: Unpacker, pack: Pack, contents: Contents, poll: Poll) -> list[Failure]:
     """Have one pack stand, all in one hop; what failed of it."""
     for share in unpacker.begin(pack.number, pack.groups, 1):
-        unpacker.fill(share, memoryview(contents))
+        unpacker.fill(share, contents)
     return unpacker.commit(poll)
 
 
-async def _fill(unpacker: Unpacker, disk: Disk, pack: Pack, contents: bytes) -> None:
+async def _fill(stream: Stream, unpacker: Unpacker, disk: Disk, arrived: _Arrived) -> None:
     """Write one pack, in as many threads as may write at once."""
-    shares = await disk.meta(unpacker.begin, pack.number, pack.groups, WRITERS)
-    if len(shares) == 1:
-        await disk.store(unpacker.fill, shares[0], memoryview(contents))
-        return
-    async with trio.open_nursery() as nursery:
-        for share in shares:
-            nursery.start_soon(disk.store, unpacker.fill, share, memoryview(contents))
+    pack, contents, data = arrived
+    try:
+        shares = await disk.meta(unpacker.begin, pack.number, pack.groups, WRITERS)
+        if len(shares) == 1:
+            await disk.store(unpacker.fill, shares[0], contents)
+            return
+        async with trio.open_nursery() as nursery:
+            for share in shares:
+                nursery.start_soon(disk.store, unpacker.fill, share, contents)
+    finally:
+        _give_back(stream, data)

@@ -15,6 +15,7 @@ from zlib_ng.zlib_ng import crc32
 from fsmux.columns import REGULAR, Group
 from fsmux.errors import Busy
 from fsmux.files import leftovers
+from fsmux.files.contents import Contents
 from fsmux.files.leftovers import ABANDONED_SECONDS
 from fsmux.files.root import Root
 from fsmux.files.syscalls import Syscalls
@@ -154,7 +155,7 @@ def test_many_files_in_a_pack_are_not_swept_while_they_are_written(root: Root, t
     group.crcs = [crc32(b"a"), crc32(b"bb")]
     unpacker = Unpacker(root, (), Durability.BATCH)
     for share in unpacker.begin(0, [group], 1):
-        unpacker.fill(share, memoryview(contents))
+        unpacker.fill(share, Contents([memoryview(contents)]))
     assert len(state_of(top)) == 3
     sweep(top, 10 * ABANDONED_SECONDS)
     assert len(state_of(top)) == 3

@@ -25,6 +25,7 @@ from fsmux.errors import (
     StorageError,
 )
 from fsmux.files import listing
+from fsmux.files.contents import Contents
 from fsmux.files.packing import read_pack
 from fsmux.files.root import Root
 from fsmux.files.syscalls import OPEN_READ, Syscalls
@@ -71,7 +72,7 @@ def write(
         unpacker = Unpacker(root, (), level)
         try:
             for share in unpacker.begin(1, groups, 2):
-                unpacker.fill(share, memoryview(contents))
+                unpacker.fill(share, Contents([memoryview(contents)]))
             return unpacker.commit()
         finally:
             unpacker.close()
@@ -143,7 +144,7 @@ def test_hundreds_are_shared_by_threads_and_nothing_is_mixed_up(source: Path, ta
             WORTH_A_THREAD, WORTH_A_THREAD,
         ]  # fmt: skip
         for share in reversed(shares):
-            unpacker.fill(share, memoryview(contents))
+            unpacker.fill(share, Contents([memoryview(contents)]))
         assert not list(target.glob("0*"))  # written, and not there yet
         assert not unpacker.commit()
         unpacker.close()
@@ -356,7 +357,7 @@ def test_a_call_that_fails_leaves_nothing_partial(target: Path, level: Durabilit
         unpacker._holding.hold(root._state_at(root._top._fd, ()))
         sys.armed = True
         for share in unpacker.begin(1, [group], 1):
-            unpacker.fill(share, memoryview(contents))
+            unpacker.fill(share, Contents([memoryview(contents)]))
         failures = unpacker.commit()
         sys.armed = False
         unpacker.close()
@@ -378,7 +379,7 @@ def test_what_was_not_committed_is_gone(target: Path) -> None:
     with Root.open(target) as root:
         unpacker = Unpacker(root, (), Durability.BATCH)
         for share in unpacker.begin(1, [group], 1):
-            unpacker.fill(share, memoryview(contents))
+            unpacker.fill(share, Contents([memoryview(contents)]))
         assert len(list((target / ".fsmux").iterdir())) == 2  # the file, and what keeps others from removing this
         unpacker.close()
     assert not list(target.iterdir())
@@ -430,7 +431,7 @@ def test_the_place_itself_is_made_and_finished_last(target: Path) -> None:
             itself((), 5, DIRECTORY | 0o700, Act.MAKE), group, itself((), 77, DIRECTORY | 0o711, Act.ADJUST),
         ]  # fmt: skip
         for share in unpacker.begin(3, groups, 2):
-            unpacker.fill(share, memoryview(contents))
+            unpacker.fill(share, Contents([memoryview(contents)]))
         assert not unpacker.commit()
         unpacker.close()
     assert (target / "deep/er/f").read_bytes() == b"f"

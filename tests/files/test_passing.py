@@ -15,6 +15,7 @@ from fsmux.columns import REGULAR, Group
 from fsmux.errors import IntegrityError, NotFound, SourceChanged
 from fsmux.files import passing
 from fsmux.files.chunks import ChunkMap
+from fsmux.files.contents import Contents
 from fsmux.files.digestfile import Record, chunks_of
 from fsmux.files.packing import read_pack
 from fsmux.files.passing import ChunkDigests, NotingUnpacker, PackDigests
@@ -166,7 +167,7 @@ def test_small_files_are_noted_as_they_are_read_and_written(root: Root, top: Pat
     with Root.open(tmp_path / "new") as target:
         unpacker = NotingUnpacker(target, (), Durability.NONE, wrote)
         for share in unpacker.begin(7, [group], 2):
-            unpacker.fill(share, memoryview(data))
+            unpacker.fill(share, Contents([memoryview(data)]))
         assert unpacker.commit() == []
         unpacker.close()
         assert read_pack(target, (), [group.pick([0, 1, 3])]) == data

@@ -13,6 +13,7 @@ from zlib_ng.zlib_ng import crc32
 
 from fsmux.columns import DIRECTORY, REGULAR, SYMLINK, Act, Group, itself
 from fsmux.files import leftovers
+from fsmux.files.contents import Contents
 from fsmux.files.root import Root
 from fsmux.files.unpacking import Unpacker
 from fsmux.files.whole import POSSIBLE, WORTH_A_DIRECTORY
@@ -44,7 +45,7 @@ def files(directory: bytes = b"d") -> Group:
 
 def write(unpacker: Unpacker, number: int, *groups: Group, contents: bytes = CONTENTS) -> None:
     for share in unpacker.begin(number, list(groups), 1):
-        unpacker.fill(share, memoryview(contents))
+        unpacker.fill(share, Contents([memoryview(contents)]))
 
 
 def number_of(path: Path) -> int:

@@ -15,6 +15,7 @@ from unittest.mock import patch
 from zlib_ng.zlib_ng import crc32
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer, itself
+from fsmux.files.contents import Contents
 from fsmux.files.unpacking import Unpacker
 from fsmux.moving.extras import removal
 from fsmux.transfer.packs import WRITERS
@@ -187,7 +188,7 @@ def unpack(
                 for name in names[number].values():
                     ledger.committing(name, tree[name], durability)
                 for share in unpacker.begin(number, groups, WRITERS):
-                    unpacker.fill(share, memoryview(contents))
+                    unpacker.fill(share, Contents([memoryview(contents)]))
             filled()
             lost = unpacker.commit()
             for failure in lost:
