@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported
 from fsmux.limits import MEDIUM_FILE, SMALL_FILE
-from fsmux.moving.carriers import Carrier, Download, Rehearsal, Route, Upload, carry_all
+from fsmux.moving.carriers import Carrier, Download, Route, Upload, carry_all
 from fsmux.moving.report import name_of
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import Facts
@@ -157,6 +157,8 @@ class Attempt:
     def carrier(self, item: Item, batch: Batch | None = None) -> Carrier:
         """What carries the small things of a tree; or a batch of which ``item`` is one."""
         if self.options.dry_run:
+            from fsmux.moving.rehearsal import Rehearsal
+
             return Rehearsal(item.account)
         down = isinstance(item.target, LocalSite)
         there = item.source_prefix if down else item.target_prefix

@@ -13,23 +13,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
-
-from msgspec import Struct, field
+from typing import TYPE_CHECKING
 
 from fsmux.errors import ConnectionLost
 from fsmux.limits import MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL
-from fsmux.wire.credit import EagerBudget, SendCredit
-from fsmux.wire.frames import CREDITED, Cmd, FileSpan, Frame, encode
+from fsmux.mux.queued import Batch, Item, SendQueue, cut, lease_of, let_go
+from fsmux.wire.credit import EagerBudget
+from fsmux.wire.frames import Cmd, FileSpan, Frame, encode
 from fsmux.wire.messages import Credit
 from fsmux.wire.messages import encode as encode_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fsmux.files.lease import Lease
-
-    Payload = FileSpan | memoryview
+    from fsmux.mux.queued import Payload
 
 GRANTS_PER_FRAME = 1024
 """Grants in one CREDIT frame: at most 18 KiB, under the limit of a control payload."""
@@ -39,64 +36,6 @@ CONTROL_BATCH = 64 * 1024
 
 START_FRAME = 256 * 1024
 """Bytes of a DATA frame until the link's rate is known: 20 ms at 100 Mbit/s, 2 ms at 1 Gbit/s."""
-
-
-class _Item(Struct):
-    """One queued frame, or a payload that becomes several; ``done`` of its bytes went out already.
-
-    ``make`` makes the payload when its turn has come.
-    """
-
-    cmd: int
-    payload: Payload | bytes | tuple[memoryview, ...]
-    flags: int
-    length: int
-    done: int = 0
-    make: Callable[[], bytes] | None = None
-
-    @property
-    def credited(self) -> bool:
-        return self.cmd in CREDITED
-
-
-class SendQueue(Struct, eq=False):
-    """What one stream has yet to send.  ``on_room`` is called (in whatever thread sends) when an item has left."""
-
-    stream_id: int
-    credit: SendCredit
-    on_room: Callable[[], None]
-    items: deque[_Item] = field(default_factory=deque)
-    deficit: int = 0
-    in_ring: bool = False
-    eager: bool = True
-    eager_taken: int = 0
-    closed: bool = False
-    sending: bool = False
-    sent_bytes: int = 0
-    """Bytes of DATA that the writer has taken: without those that still wait, and those that were dropped."""
-
-    @property
-    def queued(self) -> int:
-        return len(self.items)
-
-    def sent(self) -> None:
-        """The writer is done with what it took of this queue."""
-        self.sending = False
-        self.on_room()
-
-
-class Batch(NamedTuple):
-    """The next thing to write: whole control frames and the header of a DATA frame, then that frame's payload."""
-
-    prefix: bytes
-    payload: Payload | None
-    queue: SendQueue | None
-    fd: int = -1
-    """The file of a span, held open for this batch; whoever took the batch calls :meth:`release` in the end."""
-
-    def release(self) -> None:
-        if self.payload is not None:
-            _let_go(self.payload)
 
 
 class Outbox:
@@ -151,7 +90,7 @@ class Outbox:
         with self._lock:
             behind = bool(queue.items)
             if behind:
-                queue.items.append(_Item(frame.cmd, frame.payload, frame.flags, frame.length))
+                queue.items.append(Item(frame.cmd, frame.payload, frame.flags, frame.length))
                 self._activate(queue)
         if behind:
             self._wake()
@@ -166,7 +105,7 @@ class Outbox:
         with self._lock:
             if queue.closed:
                 return
-            queue.items.append(_Item(cmd, b"", 0, 0, make=make))
+            queue.items.append(Item(cmd, b"", 0, 0, make=make))
             self._activate(queue)
         self._wake()
 
@@ -176,8 +115,8 @@ class Outbox:
             if queue.closed:
                 return
             if isinstance(payload, FileSpan):
-                _lease(payload).__enter__()  # until it was sent or dropped, whatever its owner does meanwhile
-            queue.items.append(_Item(cmd, payload, flags, len(payload)))
+                lease_of(payload).__enter__()  # until it was sent or dropped, whatever its owner does meanwhile
+            queue.items.append(Item(cmd, payload, flags, len(payload)))
             self._activate(queue)
         self._wake()
 
@@ -201,7 +140,7 @@ class Outbox:
                 self._ring.remove(queue)
                 queue.in_ring = False
         for item in dropped:
-            _let_go(item.payload)
+            let_go(item.payload)
         queue.on_room()
 
     def finish(self, queue: SendQueue) -> None:
@@ -262,15 +201,15 @@ class Outbox:
                     self._ring.popleft()
                     queue.in_ring = False
                     continue
-                frame = self._cut(queue, item, size)
+                frame = cut(queue, item, size)
                 queue.deficit -= max(size, 1)
                 if self.allowance is not None and item.credited:
                     self.allowance -= size
                 queue.sending = True
-                fd = _lease(item.payload).share() if isinstance(item.payload, FileSpan) else -1
+                fd = lease_of(item.payload).share() if isinstance(item.payload, FileSpan) else -1
                 if item.done >= item.length:
                     queue.items.popleft()
-                    _let_go(item.payload)
+                    let_go(item.payload)
                 if not queue.items:
                     self._ring.popleft()
                     queue.in_ring = False
@@ -344,7 +283,7 @@ class Outbox:
                 return queue
         return None
 
-    def _allowed(self, queue: SendQueue, item: _Item) -> int:
+    def _allowed(self, queue: SendQueue, item: Item) -> int:
         """Bytes of ``item`` that may go now; -1 if it has to wait for credit."""
         if not item.credited:
             return item.length
@@ -371,21 +310,6 @@ class Outbox:
         queue.credit.spend(size)
         return size
 
-    @staticmethod
-    def _cut(queue: SendQueue, item: _Item, size: int) -> Frame:
-        start = item.done
-        item.done += size
-        if item.cmd == Cmd.DATA:
-            queue.sent_bytes += size
-        flags = item.flags if item.done >= item.length else 0
-        payload = item.payload
-        if size != item.length:
-            if isinstance(payload, FileSpan):
-                payload = FileSpan(payload.source, payload.offset + start, size, payload.meter)
-            elif not isinstance(payload, tuple):
-                payload = payload[start : start + size]
-        return Frame(item.cmd, queue.stream_id, payload, flags)
-
     def _leave_eager(self, queue: SendQueue) -> None:
         if not queue.eager:
             return
@@ -397,16 +321,6 @@ class Outbox:
             waiting = self._eager_waiting.popleft()
             if waiting.items:
                 self._activate(waiting)
-
-
-def _lease(span: FileSpan) -> Lease:
-    lease: Lease = span.source  # type: ignore[assignment]
-    return lease
-
-
-def _let_go(payload: object) -> None:
-    if isinstance(payload, FileSpan):
-        _lease(payload).__exit__(None, None, None)
 
 
 def _whole(frame: Frame) -> bytes:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from fsmux.mux.outbox import SendQueue
     from fsmux.mux.pour import Outlet
+    from fsmux.mux.queued import SendQueue
     from fsmux.mux.table import StreamTable
 
 SEND_BACKLOG = 8

@@ -18,8 +18,8 @@ import trio
 from fsmux import limits
 from fsmux.errors import ErrorCode, FlowControlError, FsmuxError, ProtocolError, RefusedError, from_code
 from fsmux.mux.buffers import BufferPool, Data
-from fsmux.mux.outbox import Outbox, SendQueue
 from fsmux.mux.pour import POUR_MIN, Pour
+from fsmux.mux.queued import SendQueue
 from fsmux.mux.standing import ASKED_SECONDS
 from fsmux.mux.stream import Charged, Stream, Waiting
 from fsmux.records import Extent
@@ -30,6 +30,8 @@ from fsmux.wire.state import Role, first_id, opened_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from fsmux.mux.outbox import Outbox
 
 MAX_STRAY_FRAMES = 10_000
 """Frames for streams that are over already, beyond which a peer is not late but hostile: all that the receive budget

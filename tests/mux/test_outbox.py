@@ -9,7 +9,8 @@ import pytest
 
 from fsmux.errors import ConnectionLost
 from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIB, MIN_FRAME
-from fsmux.mux.outbox import Outbox, SendQueue
+from fsmux.mux.outbox import Outbox
+from fsmux.mux.queued import SendQueue
 from fsmux.records import Attrs, Kind
 from fsmux.wire.credit import SendCredit
 from fsmux.wire.decoder import Decoder

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from fsmux.errors import Unsupported
 from fsmux.mux.buffers import Data
-from fsmux.mux.outbox import Outbox, SendQueue
+from fsmux.mux.outbox import Outbox
+from fsmux.mux.queued import SendQueue
 from fsmux.mux.throttle import BURST_SECONDS, CLOCK_SECONDS, PORTION_SECONDS, Throttle
 from fsmux.wire.credit import SendCredit
 from fsmux.wire.frames import PACE_FEATURE, Cmd, Frame

@@ -13,8 +13,9 @@ from fsmux.errors import ConnectionLost
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from fsmux.mux.outbox import Batch, Outbox
+    from fsmux.mux.outbox import Outbox
     from fsmux.mux.pour import Pour
+    from fsmux.mux.queued import Batch
 
 T = TypeVar("T")
 OnShort: TypeAlias = "Callable[[int, OSError | None], None]"

@@ -32,8 +32,9 @@ from fsmux.wire.frames import FileSpan
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fsmux.mux.outbox import Batch, Outbox
+    from fsmux.mux.outbox import Outbox
     from fsmux.mux.pour import Pour
+    from fsmux.mux.queued import Batch
 
 T = TypeVar("T")
 
