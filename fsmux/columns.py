@@ -221,7 +221,8 @@ def _entry_cost(group: Group) -> int:
 class Packer:
     """Gathers groups into batches that fit one message, and hold about ``most_bytes`` of contents.
 
-    Nothing is ever left out or put in another order; a group may be cut.
+    Nothing is ever left out or put in another order.  A group may be cut, but not if it fits a batch and the one that
+    it does not fit any more is half full: a directory whose files come together can appear whole.
     """
 
     def __init__(self, most_bytes: int, most_entries: int = GROUP_ENTRIES) -> None:
@@ -252,10 +253,19 @@ class Packer:
             if room >= max(len(group), 1):  # it alone is too much for a batch, and cannot be cut
                 self._add(group, size, contents)
                 return
-            if room:
+            if room and not (self._half_full and self._fits(group, size, contents)):
                 self._groups.append(group.cut(0, room))
                 group = group.cut(room, len(group))
             yield self.flush()
+
+    @property
+    def _half_full(self) -> bool:
+        most = max(self._bytes / self._most_bytes, self._entries / self._most_entries, self._weight / INDEX_BYTES)
+        return most >= 0.5
+
+    def _fits(self, group: Group, size: int, contents: int) -> bool:
+        """Whether it would have a batch to itself."""
+        return len(group) <= self._most_entries and contents <= self._most_bytes and size <= INDEX_BYTES
 
     def flush(self) -> list[Group]:
         """What was gathered; it starts anew."""

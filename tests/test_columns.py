@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,6 +115,28 @@ def test_nothing_is_lost_or_moved_and_every_batch_fits(found: list[Group], most_
             group.crcs = [2**32 - 1] * len(group) if group.act is Act.MAKE else []
             group.holed = [index for index, mode in enumerate(group.modes[: len(group)]) if mode & KIND_BITS == REGULAR]
         assert len(encode(Pack(2**63, tuple(batch)))) <= min(sum(map(weight, batch)) + 32, MAX_CONTROL_PAYLOAD)
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "batches"),
+    [
+        ([100] * 9, 1, [[100] * 6, [100] * 3]),
+        ([100] * 3, 40, [[100, 100], [100]]),  # ten thousand bytes are full, too
+        ([400, 400], 1, [[400], [400]]),
+        ([100, 600], 1, [[100, 550], [50]]),  # the first one would be nearly empty
+        ([400, 700, 1], 1, [[400, 250], [450, 1]]),  # the second one does not fit a batch
+    ],
+)
+def test_a_directory_stays_in_one_piece_behind_a_batch_that_is_half_full(
+    counts: list[int], size: int, batches: list[list[int]]
+) -> None:
+    packer = Packer(10_000, 650)
+    found = [
+        Group((b"%d" % number,), [b"f"] * count, [size] * count, [0] * count, [REGULAR] * count)
+        for number, count in enumerate(counts)
+    ]
+    made = [*(batch for group in found for batch in packer.put(group)), packer.flush()]
+    assert [[len(group) for group in batch] for batch in made] == batches
 
 
 @settings(deadline=None)  # two thousand entries, and a text for each
