@@ -8,6 +8,7 @@ is what a power cut would have left, which a later run can go on from as well.
 
 from __future__ import annotations
 
+import errno
 import gc
 import math
 import os
@@ -17,7 +18,7 @@ import traceback
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fsmux.cli.wording import DEBUG, NORMAL
-from fsmux.errors import ExitCode, FsmuxError
+from fsmux.errors import ExitCode, FsmuxError, from_os_error
 from fsmux.limits import GC_RUNNING, GC_STARTING
 from fsmux.records import printable
 
@@ -58,6 +59,10 @@ class Reporter(Protocol):
         """The last words."""
 
 
+_SHORT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""What the system says when it gives no more to a process.  That may come up anywhere, an import included."""
+
+
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """The errors themselves, without the groups that nurseries put around them."""
     if isinstance(error, BaseExceptionGroup):
@@ -86,6 +91,8 @@ def report(error: BaseException, verbosity: int, reporter: Reporter | None = Non
         if reporter is not None:
             reporter.hush()
         return PIPE_CLOSED
+    if isinstance(leaf, OSError) and leaf.errno in _SHORT_OF:
+        leaf = from_os_error(leaf, "this process")
     if not isinstance(leaf, FsmuxError):
         hint = "" if verbosity >= DEBUG else "; run it again with -vv to see where"
         wrapped = FsmuxError(f"unexpected {type(leaf).__name__}: {leaf}{hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import trio
 
 from fsmux.cli.run import culprit, execute, guard, report
-from fsmux.errors import AccessError, ExitCode, FsmuxError, NoSpace, NotFound
+from fsmux.errors import AccessError, ExitCode, FsmuxError, NoSpace, NotFound, StorageError
 
 
 class Recorder:
@@ -68,6 +69,17 @@ def test_a_bug_says_how_to_see_more_and_hides_nothing_with_vv(capsys: pytest.Cap
     assert capsys.readouterr().err == "fsmux: unexpected RuntimeError: oops\\x1b; run it again with -vv to see where\n"
     assert execute(fail, 2) == ExitCode.UNEXPECTED
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_system_has_no_more_of_is_no_bug_wherever_it_comes_up(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail() -> int:
+        raise OSError(number, os.strerror(number), "some module that is imported late")
+
+    assert execute(fail, 1) == StorageError.exit_code
+    assert capsys.readouterr().err == f"fsmux: this process: {os.strerror(number).lower()}\n"
 
 
 def test_groups_are_unwrapped_and_a_bug_goes_first() -> None:
