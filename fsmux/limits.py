@@ -71,11 +71,11 @@ SMALL_FILE: Final = 256 * KIB
 """Bytes of a file up to which it travels in a pack, whatever stands in its place. What is larger may be found to be
 equal to that, or to another file there, which is worth a session of its own."""
 
-MEDIUM_FILE: Final = 1 * MIB
-"""Bytes of a file up to which it travels in a pack if nothing stands in its place. A session costs about 1.5 ms of both
-sides' time and a byte in a pack two more copies: 1,024 files of 512 KiB took 3.0 CPU s in sessions and 1.7 in packs,
-512 of 1 MiB 2.3 and 1.5, 256 of 2 MiB 1.5 and 1.5 (measured, downloads). Of a file that is no longer than a chunk, a
-session keeps no more than a pack when it is lost."""
+MEDIUM_FILE: Final = 2 * MIB
+"""Bytes of a file up to which it travels in a pack if nothing stands in its place. A session costs about 2 ms of both
+sides' time, a byte in a pack one more copy: 512 files of 1.25 MiB took 2.4 CPU s in sessions and 1.7 in packs, 320 of
+2 MiB 1.9 and 1.6 (measured). Of a file that is no longer than a chunk, a session keeps no more than a pack when it is
+lost."""
 
 PACK_BYTES: Final = 1 * MIB
 """Bytes of contents that a pack is filled up to: it takes about 1 ms to write, so a thread hop per pack is cheap."""

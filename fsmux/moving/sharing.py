@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fsmux.moving.carriers import Carrier
     from fsmux.plan.plan import Plan
-    from fsmux.plan.sharing import Further, Shared
+    from fsmux.plan.sharing import Further, Shared, Standing
     from fsmux.records import Parts
 
 
@@ -47,6 +47,7 @@ class Sharing:
 
     def __init__(self, carrier: Carrier, send: Callable[[Parts, Large], Awaitable[bool]], medium: int) -> None:
         self.shared: Shared = {}
+        self.standing: Standing = {}
         self._carrier = carrier
         self._medium = medium
         self._send = send

@@ -269,7 +269,8 @@ class _Moving:
         shared = self._sharing.shared if tree.links else None
         found = plan(
             group, existing, small=SMALL_FILE, medium=tree.medium, update=tree.update, equal=equal,
-            claimed=tree.claimed, again=owed, shared=shared, kept=tree.kept,
+            claimed=tree.claimed, again=owed, shared=shared,
+            standing=self._sharing.standing, kept=tree.kept,
         )  # fmt: skip
         self._account.take(group, found)
         if tree.notes is not None:

@@ -19,13 +19,13 @@ from msgspec import Struct, field
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import Exists, FsmuxError, IsADirectory, NotADirectory
-from fsmux.plan.sharing import Further, SharedFile
+from fsmux.plan.sharing import Further, SharedFile, stands_for
 from fsmux.records import EVERYTHING, Attrs, Kept, Kind, Parts, Xattrs, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from fsmux.plan.sharing import Shared
+    from fsmux.plan.sharing import Shared, Standing
 
     UpToDate: TypeAlias = Callable[["Facts", "Facts"], bool]
 
@@ -199,6 +199,7 @@ def plan(
     claimed: dict[Parts, bool] | None = None,
     again: Collection[bytes] = (),
     shared: Shared | None = None,
+    standing: Standing | None = None,
     kept: Kept = EVERYTHING,
 ) -> Plan:
     """What to do about ``source``, where ``existing`` holds whatever has one of its names at the destination.
@@ -209,16 +210,30 @@ def plan(
     shared between the plans of sources that go to the same place: what one of them took is refused to the others,
     unless both are directories.  Files named in ``again`` are to be sent even if they are up to date: an attempt that
     was cut short had them on their way, and whether the destination has made sure of them nobody has heard.  ``shared``
-    is what was met of files with several names in the same tree; without it each of their names is a file.
+    and ``standing`` are what was met of files with several names in the same tree, of the source and of the
+    destination; without the former each of their names is a file.
     """
     medium = max(small, medium)
     if claimed is None and source.names and not (source.shared and shared is not None):
         kinds = source.kinds
         if not existing and kinds <= _KIND_OF.keys() and max(source.sizes) <= medium:
             return _all_new(source, kinds)
-        if existing and kinds <= {REGULAR} and _same(source, existing) and equal is None and not again:
+        apart = existing is not None and existing.shared and standing is not None
+        if existing and kinds <= {REGULAR} and _same(source, existing) and equal is None and not (again or apart):
             return Plan(current=source)
-    return _one_by_one(source, existing, small, medium, update, equal, claimed, again, shared, kept)
+    return _one_by_one(
+        source,
+        existing,
+        small,
+        medium,
+        update,
+        equal,
+        claimed,
+        again,
+        shared,
+        {} if standing is None else standing,
+        kept,
+    )
 
 
 def conflicts(source: Group, existing: Group) -> list[tuple[int, bool]]:
@@ -269,11 +284,12 @@ def _one_by_one(
     claimed: dict[Parts, bool] | None,
     again: Collection[bytes],
     shared: Shared | None,
+    standing: Standing,
     kept: Kept,
 ) -> Plan:
     there = _facts(existing) if existing else {}
     keys = source.shared if shared is not None else {}
-    keys_there = {existing.names[index]: key for index, key in existing.shared.items()} if keys and existing else {}
+    keys_there = {existing.names[index]: key for index, key in existing.shared.items()} if existing else {}
     texts = source.link_targets()
     found = Plan()
     make: list[int] = []
@@ -291,6 +307,10 @@ def _one_by_one(
         verdict = judge(facts, before, up_to_date, update=update, kept=kept)
         if name in again and verdict in (Verdict.CURRENT, Verdict.ADJUST) and mode & KIND_BITS == REGULAR:
             verdict = Verdict.SEND
+        if verdict in (Verdict.CURRENT, Verdict.ADJUST) and shared is not None and (there_key := keys_there.get(name)):
+            whose = keys.get(index, (*source.directory, name))
+            if not stands_for(standing, there_key, whose, verdict is Verdict.ADJUST):
+                verdict = Verdict.SEND
         is_directory = mode & KIND_BITS == DIRECTORY
         if claimed is not None and verdict is not Verdict.SPECIAL:
             parts = (*source.directory, name)

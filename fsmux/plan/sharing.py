@@ -27,6 +27,20 @@ Shared: TypeAlias = "dict[bytes, SharedFile]"
 """All that were met in a tree, by the keys of the source."""
 
 
+Standing: TypeAlias = "dict[bytes, tuple[object, bool]]"
+"""By their keys there, the files with several names at the destination that are left to stand: what the first of these
+names belongs to at the source, which is a key or a path, and whether something of it is to be set."""
+
+
+def stands_for(standing: Standing, key: bytes, whose: object, adjusted: bool) -> bool:
+    """Whether a file of the destination may stand for this one of the source.
+
+    What is set of it is set under all of its names: so not if it stands for another one already and either differs.
+    """
+    first, before = standing.setdefault(key, (whose, adjusted))
+    return first == whose or not (before or adjusted)
+
+
 class Further(NamedTuple):
     """A further name of a file, which is to be linked to the first one, or sent if that cannot be."""
 

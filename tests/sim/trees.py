@@ -50,7 +50,7 @@ SMALL: Final = 16 * 1024
 """In place of the 256 KiB up to which files travel in packs."""
 
 MEDIUM: Final = 24 * 1024
-"""In place of the 1 MiB up to which they do where nothing stands in their place."""
+"""In place of the 2 MiB up to which they do where nothing stands in their place."""
 
 PACK: Final = 32 * 1024
 """In place of the 1 MiB of a pack: a tree takes several."""

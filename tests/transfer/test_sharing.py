@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -146,7 +147,7 @@ async def test_a_peer_that_cannot_link_gets_files(move: Tree) -> None:
     assert sum(len(event.names) for event in move.side.of(FilesDone)) == 4
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(12))
 async def test_whatever_changes_in_between_names_of_one_file_end_as_that(move: Tree, seed: int) -> None:
     rng = random.Random(seed)
     source, target = move.source / "file", move.target / "file"
@@ -177,6 +178,31 @@ async def test_whatever_changes_in_between_names_of_one_file_end_as_that(move: T
         assert all(one_file(*names) for names in together.values())
         again = await move()
         assert (again.files, again.bytes_sent, again.failed) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+@pytest.mark.parametrize("first", ["one", "two"])
+async def test_what_was_one_file_at_the_destination_and_is_two_now_is_taken_apart(
+    move: Tree, checksum: bool, first: str
+) -> None:
+    """As soon as something is set of one of them, or the other would have it, too."""
+    source, target = move.source / "file", move.target / "file"
+    for where in (source, target):
+        where.mkdir(parents=True)
+        (where / "one").write_bytes(b"same")
+    os.link(target / "one", target / "two")
+    shutil.copy2(source / "one", source / "two")
+    for where in (source, target):
+        os.utime(where / "one", ns=(7, 7))
+    os.utime(source / "two", ns=(7, 7))
+    if checksum:
+        os.utime(source / first, ns=(9, 9))
+    else:
+        (source / first).chmod(0o600)
+    assert (await move(checksum=checksum)).failed == 0
+    assert inventory(target) == inventory(source)
+    again = await move(checksum=checksum)
+    assert (again.files, again.bytes_sent) == (0, 0)
 
 
 async def test_what_is_newer_at_the_destination_is_no_first_name(move: Tree) -> None:
