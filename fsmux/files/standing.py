@@ -14,8 +14,9 @@ from fsmux.errors import FsmuxError, IntegrityError, NotFound
 from fsmux.files import names, sharing, tree
 from fsmux.files.attributes import set_xattrs
 from fsmux.files.entries import read_back
-from fsmux.files.syscalls import OPEN_READ
-from fsmux.files.whole import held, take_place
+from fsmux.files.lease import Lease
+from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_READ
+from fsmux.files.whole import take_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,8 @@ class Standing:
             if not one.whole:
                 self._stand(one, here, directory)
             elif not take_place(self._root, here, one.whole, parent):
-                with held(self._sys, here, one.whole) as within:
+                lease = Lease(self._sys.openat(here, one.whole, OPEN_DIRECTORY), self._sys)
+                with closing(lease), lease as within:
                     self._stand(one, within, directory)
                 self.discard(one)
         except BaseException:

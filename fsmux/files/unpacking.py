@@ -141,13 +141,12 @@ class Unpacker:
                             raise next(iter(bad.values()))  # what is linked may be among it
                         self._standing.link(one)
                     elif one.state in bad:
+                        self._standing.discard(one)
                         raise bad[one.state]
                     else:
                         self._standing.publish(one)
             except FsmuxError as error:
                 self._terms.fail_group(one, error)
-                if one.state in bad:
-                    self._standing.discard(one)
         unsafe = self._sync()
         self._holding.close_left()
         for one in staged:

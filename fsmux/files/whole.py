@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import stat
 import sys
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 from fsmux.columns import DIRECTORY
@@ -24,8 +24,6 @@ from fsmux.errors import FsmuxError
 from fsmux.files.syscalls import OPEN_DIRECTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fsmux.columns import Group
     from fsmux.files.root import Root
     from fsmux.files.syscalls import Syscalls
@@ -77,16 +75,6 @@ def _inherits(calls: Syscalls, directory: int) -> bool:
         return bool(calls.listxattr(directory))
     except OSError:
         return False  # the file system has none
-
-
-@contextmanager
-def held(calls: Syscalls, here: int, name: bytes) -> Iterator[int]:
-    """A descriptor of the directory ``name`` in ``here``, for the block."""
-    fd = calls.openat(here, name, OPEN_DIRECTORY)
-    try:
-        yield fd
-    finally:
-        calls.close(fd)
 
 
 def take_place(root: Root, here: int, name: bytes, parts: Parts) -> bool:

@@ -320,14 +320,12 @@ class Download(_Packs):
 
     def _check(self, pack: Pack) -> Pack:
         """What is to be done: what has come, and in their places among it what nobody was asked for."""
-        groups = self._under_way.get(pack.number)
-        asked = None if groups is None else [group for group in groups if _travels(group)]
-        if groups is None or asked is None or len(asked) != len(pack.groups):
+        groups, came = self._under_way.get(pack.number, []), iter(pack.groups)
+        found = [next(came, None) if _travels(group) else _as_it_is(group) for group in groups]
+        as_asked = [one for one, group in zip(found, groups, strict=True) if one is not None and _answers(one, group)]
+        if not groups or len(as_asked) != len(groups) or next(came, None) is not None:
             raise ProtocolError("the server sent something else than it was asked for")
-        if not all(map(_answers, pack.groups, asked)):
-            raise ProtocolError("the server sent something else than it was asked for")
-        came = iter(pack.groups)
-        return Pack(pack.number, tuple([next(came) if _travels(group) else _as_it_is(group) for group in groups]))
+        return Pack(pack.number, tuple(as_asked))
 
     async def _done(self, pack: Pack, failures: list[Failure]) -> None:
         failed: Errors = []

@@ -15,7 +15,7 @@ import trio
 
 from fsmux.columns import Act, Group, sparse
 from fsmux.limits import SMALL_FILE
-from fsmux.plan.plan import Large
+from fsmux.plan.plan import Large, is_large
 from fsmux.plan.sharing import SharedFile
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Sharing:
 
     async def _make(self, waiting: _Waiting) -> None:
         name, _, size, mtime, mode, fresh, owner, xattrs = waiting.further
-        if size > (self._medium if fresh else SMALL_FILE):
+        if is_large(size, fresh, SMALL_FILE, self._medium):
             self.ended(waiting.parts, await self._send(waiting.parts, Large(name, size, fresh, owner, xattrs)))
         else:
             group = Group(waiting.directory, [name], [size], [mtime], [mode], xattrs=sparse([xattrs]))

@@ -15,6 +15,7 @@ from fsmux.errors import FsmuxError, NotFound
 from fsmux.events import FilesDone
 from fsmux.limits import SMALL_FILE
 from fsmux.moving.report import Account, name_of
+from fsmux.plan.plan import is_large
 from fsmux.records import Kind
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def batched(waiting: Iterable[tuple[Item, bool]], medium: int) -> Iterator[list[
         source, target = item.source_prefix, item.target_prefix
         if item.top.kind is not Kind.FILE or not source or source[-1:] != target[-1:]:
             continue
-        if item.top.size > (medium if fresh else SMALL_FILE):
+        if is_large(item.top.size, fresh, SMALL_FILE, medium):
             continue
         site, _ = item.local
         batches.setdefault((id(site), source[:-1], target[:-1]), {}).setdefault(source[-1], item)

@@ -188,6 +188,11 @@ class Plan(Struct):
     """Further names that are to be linked."""
 
 
+def is_large(size: int, fresh: bool, small: int, medium: int) -> bool:
+    """Whether a file goes by a session of its own: more may go in packs where nothing stands in their place."""
+    return size > (medium if fresh else small)
+
+
 def plan(
     source: Group,
     existing: Group | None,
@@ -347,7 +352,7 @@ def _one_by_one(
             found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner, xattrs)
             if made:
                 make.append(index)
-        elif verdict is Verdict.SEND and size > (medium if before is None else small):
+        elif verdict is Verdict.SEND and is_large(size, before is None, small, medium):
             found.large.append(Large(name, size, before is None, owner, xattrs))
         elif verdict is Verdict.SEND or verdict is Verdict.MAKE:
             found.files += verdict is Verdict.SEND
