@@ -15,11 +15,11 @@ MOST_OWN = 116
 """Modules of fsmux in any of these transfers; each costs about 0.2 ms. Who needs one more looks for one less."""
 
 NEVER = {
-    "asyncio", "concurrent.futures.thread", "json", "logging.config", "multiprocessing", "platformdirs", "rich",
-    "tomllib", "urllib.request", "fsmux.cli.manifests", "fsmux.cli.serve", "fsmux.files.comparing",
-    "fsmux.files.digestfile", "fsmux.files.reading", "fsmux.moving.ledger", "fsmux.moving.piping",
-    "fsmux.moving.removing", "fsmux.moving.repair", "fsmux.moving.selecting", "fsmux.moving.twins",
-    "fsmux.plan.selection", "fsmux.server",
+    "asyncio", "concurrent.futures.thread", "google.protobuf.text_format", "json", "logging.config",
+    "multiprocessing", "platformdirs", "rich", "tomllib", "urllib.request", "fsmux.cli.manifests", "fsmux.cli.serve",
+    "fsmux.files.comparing", "fsmux.files.digestfile", "fsmux.files.reading", "fsmux.moving.ledger",
+    "fsmux.moving.piping", "fsmux.moving.removing", "fsmux.moving.repair", "fsmux.moving.selecting",
+    "fsmux.moving.twins", "fsmux.plan.selection", "fsmux.server",
 }  # fmt: skip
 """For options that were not given, or for the other side."""
 

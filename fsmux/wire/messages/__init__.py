@@ -1,24 +1,18 @@
 """Control messages: frozen records here, protobuf on the wire, nothing untrusted in between.
 
 Strategy: ``connection.py`` and ``types.py`` have the records, ``builders.py`` and ``readers.py`` turn them into
-generated protobuf messages and back, ``checks.py`` holds the rules that every value from a peer must keep, and
-``pages.py`` cuts long lists into messages that fit a frame.  Nobody outside this package sees a protobuf object.
+generated protobuf messages and back, ``backend.py`` says what these run on, ``checks.py`` holds the rules that every
+value from a peer must keep, and ``pages.py`` cuts long lists into messages that fit a frame.  Nobody outside this
+package sees a protobuf object.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from google.protobuf.internal import api_implementation
-
-if api_implementation.Type() != "upb":
-    raise ImportError(
-        f"protobuf runs on its {api_implementation.Type()} backend, which is slow and recursive; fsmux needs upb: "
-        "install protobuf from a wheel and unset PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
-    )
-
 from google.protobuf.message import DecodeError
 
+import fsmux.wire.messages.backend  # noqa: F401  # before anything else of protobuf
 from fsmux.errors import ProtocolError
 from fsmux.limits import MAX_CONTROL_PAYLOAD
 from fsmux.records import Attrs, Durability, Extent, Identity, Kind
