@@ -3,13 +3,14 @@
 Theory: it is the demultiplexer, and awaits neither a stream nor the writer; so no stream can stop another, and two
 peers cannot deadlock.  Small frames are read in the event loop.  When a large payload begins that has an outlet (see
 :mod:`.pour`), the reader moves into a thread and stays there while such payloads follow one another, whoever they are
-for.  What it reads it hands to the event loop in its order, a payload together with the frames behind it, because each
-wake-up of the loop takes the interpreter from the thread; and it does not wait for it.  It comes back when there is
-nothing to read, or when a payload goes elsewhere; by then everything before is dispatched.
+for.  What it reads it hands to the event loop in its order, some payloads together with the frames behind them, because
+each wake-up of the loop takes the interpreter from the thread; and it does not wait for it.  It comes back when there
+is nothing to read, or when a payload goes elsewhere; by then everything before is dispatched.
 """
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -42,6 +43,13 @@ MAX_BEHIND = 1024
 """Frames that the thread may be ahead of the event loop: a few hundred KiB of objects."""
 
 
+TOGETHER_BYTES: Final = limits.HOP_BYTES
+"""Bytes of payloads that the event loop hears of in one word, if they came in ``FRAME_SECONDS``. Their credit waits for
+it, so it is less than the least window (``ASKED_WINDOW``)."""
+
+OF_A_FILE: Final = frozenset({Cmd.DATA, Cmd.SPAN, Cmd.CHUNK})
+"""What comes with payloads, and may be heard of with them; anything else somebody may be waiting for."""
+
 IDLE_MS: Final = 2
 """Milliseconds that the thread waits for a next frame before it leaves waiting to the event loop. A thread that comes
 back costs 0.1 ms, and one that waits keeps nobody else waiting."""
@@ -70,6 +78,8 @@ class Reader:
         self._decoder = Decoder(max_payload, table.place, defer=POUR_MIN if transport.may_pour else NEVER)
         self._error: Exception | None = None
         self._gathered: list[_Handed] = []  # what the thread has not handed over yet
+        self._together = 0  # bytes of payloads among that
+        self._gathering_since = 0.0
         self._handed = 0  # frames that the thread has gathered, counted by the thread
         self._taken = 0  # and those that the event loop has taken, counted there
 
@@ -124,6 +134,7 @@ class Reader:
                 if whole is None:
                     return pour
                 self._gather(pour.length - early, whole, pour)
+                waited_for = False
                 while decoder.undecided is None and self._error is None:
                     count = transport.receive_now(decoder.buffers(), 0)
                     if not count:
@@ -132,10 +143,14 @@ class Reader:
                     if not count or self._handed - self._taken > MAX_BEHIND:
                         return None
                     for frame in decoder.advance(count):
+                        waited_for = waited_for or frame.cmd not in OF_A_FILE
                         if frame.cmd != Cmd.SPAN or not self._table.begin_span(frame):
                             self._gather(0, frame)
                     self._gather(count, alive=False)  # its whole frames have shown that
-                self._hand_over()
+                self._together += pour.length
+                late = time.monotonic() - self._gathering_since >= limits.FRAME_SECONDS
+                if waited_for or late or self._together >= TOGETHER_BYTES:
+                    self._hand_over()
                 following = None if decoder.undecided is None else self._table.pour(decoder.undecided)
             return None
         finally:
@@ -155,12 +170,15 @@ class Reader:
 
     def _gather(self, count: int, frame: Frame | None = None, pour: Pour | None = None, *, alive: bool = True) -> None:
         self._handed += 1
+        if not self._gathered:
+            self._gathering_since = time.monotonic()
         self._gathered.append((count, frame, pour, alive))
 
     def _hand_over(self) -> None:
         if self._gathered:
             self._table.run_soon(partial(self._take, self._gathered))
             self._gathered = []
+            self._together = 0
 
     # ---- in the event loop, for the thread -------------------------------------------------------------------------
 

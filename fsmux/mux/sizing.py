@@ -7,12 +7,9 @@ and rounded down to a power of two; a window is only believed once it moved more
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from fsmux.limits import HOP_BYTES, MAX_DATA_PAYLOAD, MIN_FRAME
-
-if TYPE_CHECKING:
-    from fsmux.mux.outbox import Outbox
 
 WINDOW_SECONDS: Final = 0.02
 """Seconds of steady sending in one window at least."""
@@ -21,11 +18,17 @@ HIDDEN_BYTES: Final = 4 * HOP_BYTES
 """Bytes that make a window however soon they are gone: no queue of the kernel hides as many."""
 
 
-class FrameSizer:
-    """Sets the size of the frames of ``outbox`` so that one occupies the link for about ``seconds``."""
+class Framed(Protocol):
+    """What has frames of a size that can be set."""
 
-    def __init__(self, outbox: Outbox, seconds: float) -> None:
-        self._outbox = outbox
+    frame_size: int
+
+
+class FrameSizer:
+    """Sets the size of the frames of ``framed`` so that one occupies the link for about ``seconds``."""
+
+    def __init__(self, framed: Framed, seconds: float) -> None:
+        self._framed = framed
         self._seconds = seconds
         self._start = self._paused = 0.0
         self._bytes = 0
@@ -38,8 +41,8 @@ class FrameSizer:
         """There is nothing to send for now."""
         self._paused = now
 
-    def sent(self, size: int, now: float) -> bool:
-        """``size`` more bytes were accepted.  True if the frame size changed."""
+    def moved(self, size: int, now: float) -> bool:
+        """``size`` more bytes were accepted, or have come.  True if the frame size changed."""
         self._bytes += size
         elapsed = now - self._start
         if elapsed < WINDOW_SECONDS:
@@ -51,6 +54,6 @@ class FrameSizer:
         size = MIN_FRAME
         while size * 2 <= goal and size < MAX_DATA_PAYLOAD:
             size *= 2
-        changed = size != self._outbox.frame_size
-        self._outbox.frame_size = size
+        changed = size != self._framed.frame_size
+        self._framed.frame_size = size
         return changed

@@ -20,6 +20,7 @@ from fsmux.errors import ErrorCode, FlowControlError, FsmuxError, ProtocolError,
 from fsmux.mux.buffers import BufferPool, Data
 from fsmux.mux.pour import POUR_MIN, Pour
 from fsmux.mux.queued import SendQueue
+from fsmux.mux.sizing import FrameSizer
 from fsmux.mux.standing import ASKED_SECONDS
 from fsmux.mux.stream import Charged, Stream, Waiting
 from fsmux.records import Extent
@@ -69,6 +70,7 @@ class StreamTable:
         self._is_near = is_near
         self._narrow_until = -math.inf
         self._budget = CreditBudget(limits.RECEIVE_BUDGET, limits.MIN_WINDOW, limits.MAX_WINDOW)
+        self._sizer = FrameSizer(self._budget, limits.FRAME_SECONDS)
         self._eager = EagerBudget(limits.EAGER_CREDIT)
         self._eager_taken: dict[int, int] = {}
         self._accept_in, self.accepted = trio.open_memory_channel[Stream](limits.MAX_STREAMS)
@@ -140,6 +142,7 @@ class StreamTable:
     def consumed_bytes(self, stream: Stream, count: int) -> None:
         now = trio.current_time()
         self._budget.widest = limits.ASKED_WINDOW if now < self._narrow_until else limits.MAX_WINDOW
+        self._sizer.moved(count, now)
         stream.receive_credit.on_consumed(count, now, self.rtt)
         if stream.in_budget:
             self._grant()

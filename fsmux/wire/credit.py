@@ -11,8 +11,9 @@ is still owed, the unused rest of the initial credit included, is charged to the
 
 Rule 1: the sum of what is owed to streams that have heard of credit never exceeds the budget.
 Rule 2: a stream that is owed less than ``min_window`` goes before one that would merely like more, and a quarter of
-the budget is kept for such.  So a few streams that stopped reading cannot hold all of it.
-Rule 3: streams that cannot be served wait in a ring, in the order in which they began to wait.
+the budget is *lent* to such only.  So a few streams that stopped reading cannot hold all of it.
+Rule 3: streams that cannot be served wait in a ring, in the order in which they began to wait.  What is not lent they
+are granted by the frame, as large as the link takes them: fewer streams at a time, and each of them in whole frames.
 Rule 4: a budget may be *narrowed* for a while: then no window counts as more than so many bytes.  What was granted
 stays granted, and the next grant comes when so much of it has been consumed.
 """
@@ -72,13 +73,14 @@ class ReceiveCredit:
 
     __slots__ = (
         "_budget", "_end", "_epoch", "_expects", "_key",
-        "announced", "consumed", "granted", "max_window", "received", "window",
+        "announced", "consumed", "granted", "lent", "max_window", "received", "window",
     )  # fmt: skip
 
     def __init__(self, initial: int, window: int | None = None) -> None:
         self.granted = initial
         self.received = 0
         self.consumed = 0
+        self.lent = 0
         self.window = max(initial, 1) if window is None else window
         self.max_window = self.window
         self.announced = False
@@ -170,12 +172,18 @@ class CreditBudget:
         self.total = total
         self.min_window = min_window
         self.max_window = max_window
+        self.frame_size = min_window
+        """Bytes of a frame, as large as the link takes them: what a stream is granted at a time, if not less than the
+        least window."""
         self.outstanding = 0
         """Bytes owed to the streams that have heard of credit."""
+        self.lent = 0
+        """Those of them that come out of the reserve."""
         self.widest = max_window
         """Bytes that a window counts as at most for now. Who raises it grants more as soon as something is consumed."""
         self._streams: dict[int, ReceiveCredit] = {}
         self._ring: OrderedDict[int, ReceiveCredit] = OrderedDict()
+        self._reserve = total // RESERVE
 
     @property
     def available(self) -> int:
@@ -198,6 +206,7 @@ class CreditBudget:
         self._ring.pop(key, None)
         if credit.announced:
             self.outstanding -= credit.outstanding
+            self._repay(credit, credit.lent)
         credit._budget = None
 
     def pump(self) -> list[tuple[int, int]]:
@@ -208,9 +217,9 @@ class CreditBudget:
             if not credit.needs(self.min_window):
                 del self._ring[key]
                 continue
-            limit = self._limit(credit, waiting)
+            limit, lent = self._limit(credit, waiting)
             if limit is not None:
-                self._grant(credit, limit)
+                self._grant(credit, limit, lent)
                 grants.append((key, limit))
                 del self._ring[key]
                 self._look_at(credit)
@@ -220,28 +229,50 @@ class CreditBudget:
                 self._ring.move_to_end(key)
         return grants
 
-    def _limit(self, credit: ReceiveCredit, waiting: int) -> int | None:
-        """The limit that ``credit`` can be given, with ``waiting`` streams in the ring; None if that is too little."""
-        charged = credit.granted if credit.announced else credit.consumed
-        wanted = max(credit.target(), credit.granted) - charged
-        least = min(wanted, max(self.min_window, credit.granted - charged))
-        spare = self.available - self.total // RESERVE
-        poor = not credit.announced or credit.outstanding < self.min_window
-        if least > (self.available if poor else spare):
-            return None
-        more = max(spare - least, 0) // waiting
-        return charged + min(wanted, least + more)
+    def _limit(self, credit: ReceiveCredit, waiting: int) -> tuple[int | None, int]:
+        """The limit that ``credit`` can be given, with ``waiting`` streams in the ring; None if that is too little.
 
-    def _grant(self, credit: ReceiveCredit, limit: int) -> None:
+        Then how much of it is lent.
+        """
+        charged = credit.granted if credit.announced else credit.consumed
+        owed = credit.granted - charged
+        wanted = max(credit.target(), credit.granted) - charged
+        share = max(self.frame_size, self.min_window)
+        spare = self.total - self._reserve - (self.outstanding - self.lent)
+        least = min(wanted, max(share, owed))
+        if least <= spare:
+            more = spare - least
+            if waiting > 1:
+                more = more // waiting // share * share
+            limit = charged + min(wanted, least + more)
+            whole = limit - limit % self.min_window  # or all frames of this stream begin in the midst of pages
+            return (whole if limit < charged + wanted and whole > credit.granted else limit), 0
+        if credit.announced and credit.outstanding >= self.min_window:
+            return None, 0
+        # What is not in the reserve is kept together for whole frames, if there are such.
+        room = self._reserve - self.lent
+        least = min(wanted, max(self.min_window, owed))
+        if least > (room if share > self.min_window else self.available):
+            return None, 0
+        return charged + least, min(least, room)
+
+    def _grant(self, credit: ReceiveCredit, limit: int, lent: int) -> None:
         before = credit.outstanding if credit.announced else 0
         credit.granted = limit
         credit.announced = True
+        credit.lent += lent
+        self.lent += lent
         self.outstanding += credit.outstanding - before
 
     def _consumed(self, credit: ReceiveCredit, n: int) -> None:
         if credit.announced:
             self.outstanding -= n
+            self._repay(credit, min(n, credit.lent))
         self._look_at(credit)
+
+    def _repay(self, credit: ReceiveCredit, n: int) -> None:
+        credit.lent -= n
+        self.lent -= n
 
     def _look_at(self, credit: ReceiveCredit) -> None:
         """Put a stream at the end of the ring if it needs credit and is not in it."""

@@ -19,5 +19,5 @@ def test_frames_take_about_five_milliseconds_of_the_link(rate: int, expected: in
     sizer.resume(now)
     for _ in range(100):
         now += box.frame_size / rate
-        sizer.sent(box.frame_size, now)
+        sizer.moved(box.frame_size, now)
     assert expected / 2 <= box.frame_size <= expected * 2

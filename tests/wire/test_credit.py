@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fsmux.errors import FlowControlError
-from fsmux.wire.credit import MAX_LIMIT, CreditBudget, EagerBudget, LocalFlow, ReceiveCredit, SendCredit
+from fsmux.wire.credit import MAX_LIMIT, RESERVE, CreditBudget, EagerBudget, LocalFlow, ReceiveCredit, SendCredit
 
 # ---- one stream -------------------------------------------------------------------------------------------------
 
@@ -238,6 +238,55 @@ def test_waiting_streams_are_served_in_turn() -> None:
     assert served[:12] == list(range(1, 12, 2)) * 2
 
 
+def test_many_streams_are_granted_whole_frames_in_turn() -> None:
+    """As large as the link takes them, and so that each begins where a frame should."""
+    budget = CreditBudget(1600, 50, 400)
+    budget.frame_size = 200
+    credits = {key: new(budget, key, initial=20, window=400) for key in range(1, 40, 2)}
+    for credit in credits.values():
+        credit.expect(None)
+    granted = dict(budget.pump())
+    assert granted == {**dict.fromkeys(range(1, 13, 2), 200), **dict.fromkeys(range(13, 29, 2), 50)}
+    assert (budget.outstanding, budget.lent) == (1600, 400)
+    for key in (1, 3):
+        credits[key].on_received(200)
+        credits[key].on_consumed(200, 0.0, None)
+        assert budget.pump() == [(27 + key + 1, 200)]
+
+
+def test_what_is_lent_is_given_back_and_lent_again() -> None:
+    budget = CreditBudget(400, 50, 300)
+    budget.frame_size = 300
+    first, second, third = (new(budget, key, window=300) for key in (1, 3, 5))
+    for credit in (first, second, third):
+        credit.expect(None)
+    assert budget.pump() == [(1, 300), (3, 50), (5, 50)]
+    second.on_received(50)
+    second.on_consumed(50, 0.0, None)
+    assert (budget.lent, second.lent) == (50, 0)
+    assert budget.pump() == [(3, 100)]
+    budget.remove(5)
+    assert budget.lent == second.lent == 50
+    assert budget.outstanding == 350
+
+
+def test_stalled_streams_with_whole_frames_leave_the_reserve_to_others() -> None:
+    budget = CreditBudget(1600, 50, 400)
+    budget.frame_size = 400
+    for key in range(1, 8, 2):
+        new(budget, key, window=400).expect(None)
+    assert [limit for _, limit in budget.pump()] == [400, 400, 400, 50]
+    others = {key: new(budget, key, window=400) for key in (101, 103)}
+    for credit in others.values():
+        credit.expect(None)
+    for _ in range(10):
+        for key, limit in budget.pump():
+            credit = others[key]
+            credit.on_received(limit - credit.received)
+            credit.on_consumed(credit.received - credit.consumed, 0.0, None)
+    assert all(credit.consumed >= 400 for credit in others.values())
+
+
 def test_removing_a_waiting_stream_lets_the_next_one_in() -> None:
     budget = CreditBudget(100, 50, 50)
     first, second = new(budget, 1, initial=100, window=50), new(budget, 3, window=50)
@@ -268,6 +317,10 @@ class Budget(RuleBasedStateMachine):
         self.budget.add(self.next, credit)
         self.streams[self.next] = (credit, SendCredit(initial))
         self.next += 2
+
+    @rule(size=st.sampled_from([0, 60, 120, 240, 480]))
+    def frames(self, size: int) -> None:
+        self.budget.frame_size = size
 
     @precondition(lambda self: self.streams)
     @rule(data=st.data(), remaining=st.one_of(st.none(), st.integers(0, 1000)))
@@ -327,6 +380,9 @@ class Budget(RuleBasedStateMachine):
         announced = [credit for credit, _ in self.streams.values() if credit.announced]
         assert self.budget.outstanding == sum(credit.outstanding for credit in announced)
         assert 0 <= self.budget.outstanding <= self.TOTAL
+        assert self.budget.lent == sum(credit.lent for credit in announced)
+        assert 0 <= self.budget.lent <= self.TOTAL // RESERVE
+        assert all(0 <= credit.lent <= credit.outstanding for credit, _ in self.streams.values())
         for credit, sender in self.streams.values():
             assert 0 <= credit.consumed <= credit.received <= credit.granted
             assert sender.used == credit.received

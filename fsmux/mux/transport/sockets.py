@@ -189,7 +189,7 @@ class SocketTransport(Transport):
                 size = self._send_batch(batch, on_short)
             now = time.monotonic()
             self._tuning.look(now, outbox.messages)
-            if sizer.sent(size, now):
+            if sizer.moved(size, now):
                 self._tuning.sending(outbox.frame_size)
             if now - checked > CANCEL_CHECK_SECONDS:
                 checked = now
