@@ -59,7 +59,8 @@ class Group(Struct):
     ``xattrs``, if they are kept, has the extended attributes of entries that have any, and None if they are not known.
 
     A group without names and with one mode and time is about the directory itself.  ``crcs`` and ``lost`` (index and
-    error of what could not be read) and ``holed`` (indexes of files with holes) belong to groups whose contents travel.
+    error of what could not be read) and ``holed`` (indexes of files with holes) belong to groups whose contents travel,
+    and so does ``as_asked``: all else is as it was when they were asked for, and is not said again.
     ``more``: the next group goes on with the same directory.  ``error``: it, or the rest of it, cannot be read.
     """
 
@@ -73,6 +74,7 @@ class Group(Struct):
     crcs: list[int] = []
     lost: list[tuple[int, FsmuxError]] = []
     holed: list[int] = []
+    as_asked: bool = False
     more: bool = False
     error: FsmuxError | None = None
     shared: dict[int, bytes] = field(default_factory=dict)

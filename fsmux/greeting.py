@@ -9,6 +9,7 @@ from fsmux import limits
 from fsmux._version import __version__
 from fsmux.errors import FsmuxError
 from fsmux.wire.frames import (
+    BRIEF_FEATURE,
     CHOWN_FEATURE,
     GIVEN_FEATURE,
     HOLES_FEATURE,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 FEATURES: tuple[str, ...] = (
     PACE_FEATURE, JOIN_FEATURE, PACKS_FEATURE, LINKS_FEATURE, SYNC_FEATURE, HOLES_FEATURE, KEPT_FEATURE,
-    OWNERS_FEATURE, GIVEN_FEATURE,
+    OWNERS_FEATURE, GIVEN_FEATURE, BRIEF_FEATURE,
 )  # fmt: skip
 """Optional parts of the protocol that this side speaks beyond version 1."""
 

@@ -21,6 +21,7 @@ from fsmux.files.unpacking import Unpacker
 from fsmux.limits import MAX_FILE_SIZE
 from fsmux.plan.walk import batches, preorder
 from fsmux.transfer.packs import receive_packs, send_pack
+from fsmux.wire.frames import BRIEF_FEATURE
 from fsmux.wire.messages import Ask, Digest, Digests, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
 
 if TYPE_CHECKING:
@@ -98,9 +99,12 @@ async def digest(context: Context, stream: Stream, request: Digest) -> None:
 async def fetch(context: Context, stream: Stream, request: Fetch) -> None:
     """Pack what the client asks for, until it asks for nothing more."""
     stream.expect(None)
+    brief = BRIEF_FEATURE in stream.peer_features
     while (ask := await stream.receive()) is not None:
         if not isinstance(ask, Ask):
             raise ProtocolError(f"a pack cannot be asked for by {type(ask).__name__}")
+        for group in ask.groups:
+            group.as_asked = brief
         await send_pack(stream, context.disk, context.root, request.path, ask.number, ask.groups, read_pack)
     stream.end()
 
@@ -126,4 +130,6 @@ async def _store(context: Context, stream: Stream, request: Store) -> None:
 
 def _accept(pack: Pack) -> Pack:
     """The client decides what it sends; that it stays below the root is the unpacker's business."""
+    if any(group.as_asked for group in pack.groups):
+        raise ProtocolError("a pack refers to what nobody asked for")
     return pack

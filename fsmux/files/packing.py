@@ -43,8 +43,8 @@ class _Version(NamedTuple):
 def read_pack(root: Root, base: Parts, groups: Sequence[Group]) -> bytes:
     """Read the regular files in ``groups``, whose directories are below ``base``; their contents, joined.
 
-    Every group gets its checksums, its sizes and times as they are now, what of it has holes, and what
-    of it is lost.  Blocking.
+    Every group gets its checksums, its sizes and times as they are now, what of it has holes, and what of it is lost;
+    one that is another now is ``as_asked`` no more.  Blocking.
     """
     contents: list[bytes] = []
     room = MAX_PACK_BYTES
@@ -95,6 +95,7 @@ def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], ro
                 ):
                     data, group.mtimes[index], group.modes[index], holed = _read_anew(sys, fd, (*where, name))
                     group.sizes[index] = len(data)
+                    group.as_asked = False
                 else:
                     holed = facts.st_blocks * BLOCK < size
                 if len(data) > room:

@@ -24,6 +24,7 @@ from fsmux.mux.service import all_of
 from fsmux.records import EVERYTHING, Durability, Kept, Parts, printable
 from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.wire.messages import Ask, Fetch, Pack, Packed, Store
+from fsmux.wire.messages.groups import completed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
@@ -321,11 +322,16 @@ class Download(_Packs):
     def _check(self, pack: Pack) -> Pack:
         """What is to be done: what has come, and in their places among it what nobody was asked for."""
         groups, came = self._under_way.get(pack.number, []), iter(pack.groups)
-        found = [next(came, None) if _travels(group) else _as_it_is(group) for group in groups]
-        as_asked = [one for one, group in zip(found, groups, strict=True) if one is not None and _answers(one, group)]
-        if not groups or len(as_asked) != len(groups) or next(came, None) is not None:
+        found: list[Group] = []
+        for group in groups:
+            one = next(came, None) if _travels(group) else _as_it_is(group)
+            one = None if one is None else completed(one, group)
+            if one is None or not (one is group or _answers(one, group)):
+                break
+            found.append(one)
+        if not groups or len(found) != len(groups) or next(came, None) is not None:
             raise ProtocolError("the server sent something else than it was asked for")
-        return Pack(pack.number, tuple(as_asked))
+        return Pack(pack.number, tuple(found))
 
     async def _done(self, pack: Pack, failures: list[Failure]) -> None:
         failed: Errors = []

@@ -59,6 +59,9 @@ XATTRS_FEATURE: Final = "xattrs"
 GIVEN_FEATURE: Final = "given"
 """Who names it in its HELLO gives a file of PUT its owner and extended attributes before it gets its name."""
 
+BRIEF_FEATURE: Final = "brief"
+"""Who names it in its HELLO lets a PACK leave out what is as it was asked for."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

@@ -19,7 +19,9 @@ from fsmux.events import FileDone, FileFailed, FilesDone, FilesSkipped, Planned,
 from fsmux.limits import MEDIUM_FILE
 from fsmux.mux.service import all_of
 from fsmux.records import Durability
+from fsmux.wire.frames import BRIEF_FEATURE
 from fsmux.wire.messages import Ask, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
+from fsmux.wire.messages.groups import completed
 
 from .kit import Move, Side, content, damaging_pair, descriptors, facing, state_of
 
@@ -407,8 +409,86 @@ async def test_a_client_writes_only_what_it_asked_for(side: Side, monkeypatch: p
 
 
 def renamed(group: Group) -> Group:
+    group.as_asked = False
     group.names = [name + b"evil" for name in group.names]
     return group
+
+
+@pytest.mark.parametrize(
+    "brief",
+    [
+        Group((), crcs=[1], as_asked=True),
+        Group((), crcs=[1, 2, 3], as_asked=True),
+        Group((), crcs=[1, 2], holed=[1], as_asked=True),
+    ],
+    ids=["fewer", "more", "holes in a link"],
+)
+async def test_a_pack_that_is_not_as_it_was_asked_for(
+    side: Side, monkeypatch: pytest.MonkeyPatch, brief: Group
+) -> None:
+    (side.served / "file").mkdir()
+    (side.served / "file/a").write_bytes(b"x")
+    (side.served / "file/l").symlink_to("a")
+
+    async def lie(stream: Any, disk: Any, root: Any, base: Any, number: int, groups: Any, read: Any) -> None:
+        await stream.send(Pack(number, (brief,)))
+        await stream.send_data(b"x")
+
+    monkeypatch.setattr(tree_handlers, "send_pack", lie)
+    with pytest.raises(ProtocolError):
+        await side.client.download("file", side.there, observer=side.observe)
+    assert not (side.there / "file/a").exists()
+
+
+@pytest.mark.parametrize("features", [(), (BRIEF_FEATURE,)], ids=["an earlier client", "a client"])
+async def test_what_is_as_it_was_asked_for_is_not_said_again(
+    side: Side, monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...]
+) -> None:
+    """But to clients that know what that means only; what has changed since is said."""
+    names = [b"%03d" % number for number in range(100)]
+    wanted = []
+    for directory in (b"same", b"other"):
+        (side.served / os.fsdecode(directory)).mkdir()
+        for name in names:
+            (side.served / os.fsdecode(directory) / os.fsdecode(name)).write_bytes(name)
+        facts = [(side.served / os.fsdecode(directory) / os.fsdecode(name)).stat() for name in names]
+        times, modes = [one.st_mtime_ns for one in facts], [one.st_mode for one in facts]
+        wanted.append(Group((directory,), names, [3] * 100, times, modes))
+    (side.served / "other/050").write_bytes(b"more")
+    (side.served / "same/007").unlink()
+    connection = side.client.connection
+    real = tree_handlers.fetch
+
+    async def fetch(context: Any, stream: Any, request: Any) -> None:
+        monkeypatch.setattr(type(stream), "peer_features", frozenset(features))
+        await real(context, stream, request)
+
+    monkeypatch.setitem(handlers.HANDLERS, Fetch, fetch)
+    async with connection.open_stream(Fetch(())) as stream:
+        stream.expect(None)
+        await stream.send(Ask(1, tuple(wanted)))
+        pack: Pack = await stream.expect_message(Pack)
+        same, other = pack.groups
+        assert (same.as_asked, other.as_asked) == (bool(features), False)
+        assert same.names == ([] if features else names)
+        assert (same.crcs[8], [index for index, _ in same.lost]) == (crc32(b"008"), [7])
+        assert (other.sizes[50], other.crcs[50]) == (4, crc32(b"more"))
+        same = completed(same, wanted[0])
+        size = Pack(1, (same, other)).size
+        assert size == 99 * 3 + 99 * 3 + 4
+        while size:
+            data: Any = await stream.receive()
+            size -= data.length
+            stream.consumed(data)
+        stream.end()
+
+
+async def test_a_server_takes_no_pack_that_refers_to_what_nobody_asked_for(side: Side) -> None:
+    async with side.client.connection.open_stream(Store((), Durability.NONE)) as stream:
+        await stream.send(Pack(1, (Group((), crcs=[crc32(b"x")], as_asked=True),)))
+        await stream.send_data(b"x")
+        with pytest.raises(FsmuxError, match="refers to what nobody asked for"):
+            await stream.receive()
 
 
 async def test_a_directory_that_was_never_listed_is_not_entered(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:

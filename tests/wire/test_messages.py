@@ -72,6 +72,9 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
         found = draw(st.lists(names, min_size=1, max_size=6))
         count = len(found)
         return Group(here, found, [draw(sizes) for _ in found], [0] * count, [0o100000] * count)
+    if packed and draw(st.booleans()):
+        crcs = draw(st.lists(u32, max_size=6))
+        return Group((), crcs=crcs, holed=[index for index in range(len(crcs)) if draw(st.booleans())], as_asked=True)
     act = Act.MAKE if listed else draw(st.sampled_from(Act))
     if act is Act.LINK:
         found = draw(st.lists(names, min_size=1, max_size=6))

@@ -158,6 +158,13 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
         (cmd, cls(groups=[pb.Group(names=b"a", sizes=[9], mtimes_ns=[0], modes=[0o100644], holed=[0])]), cmd.name)
         for cmd, cls in ((Cmd.LISTED, pb.Listed), (Cmd.DIGEST, pb.Digest))
     ],
+    *[
+        (Cmd.PACK, pb.Pack(groups=[pb.Group(as_asked=True, **bad)]), "PACK")
+        for bad in (
+            {"names": b"a"}, {"sizes": [1]}, {"mtimes_ns": [1]}, {"modes": [0o100644]}, {"crcs": [0] * 1001},
+            {"crcs": [0], "lost": [pb.Lost(index=1)]},
+        )
+    ],
     (Cmd.CHUNK, pb.Chunk(index=MAX_CHUNKS), "CHUNK index"),
     (Cmd.CHUNK, pb.Chunk(index=2**32 - 1), "CHUNK index"),
     (Cmd.AGAIN, pb.Again(index=MAX_CHUNKS), "AGAIN index"),

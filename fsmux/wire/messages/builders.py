@@ -155,7 +155,13 @@ def _brief(code: int, text: str, room: int) -> pb.Fault:
     return pb.Fault(code=code, text=text)
 
 
+def _lost(m: Group, room: int) -> list[pb.Lost]:
+    return [pb.Lost(index=index, fault=_brief(error.code, str(error), room)) for index, error in m.lost]
+
+
 def _group(m: Group, room: int) -> pb.Group:
+    if m.as_asked:
+        return pb.Group(as_asked=True, crcs=m.crcs, holed=m.holed, lost=_lost(m, room))
     raw = pb.Group(
         names=b"/".join(m.names),
         sizes=m.sizes,
@@ -171,7 +177,7 @@ def _group(m: Group, room: int) -> pb.Group:
     if m.directory:
         raw.directory.CopyFrom(_path(m.directory))
     if m.lost:
-        raw.lost.extend([pb.Lost(index=index, fault=_brief(error.code, str(error), room)) for index, error in m.lost])
+        raw.lost.extend(_lost(m, room))
     if m.shared:
         raw.shared.extend(m.shared)
         raw.shared_keys = b"".join(m.shared.values())

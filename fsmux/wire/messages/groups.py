@@ -43,12 +43,32 @@ def asked(raw: Collection[pb.Group]) -> tuple[Group, ...]:
 
 def packed(raw: Collection[pb.Group]) -> tuple[Group, ...]:
     """Of PACK: what comes, and what cannot come."""
-    groups = _groups(raw, "PACK")
+    checks.at_most(len(raw), GROUP_ENTRIES, "PACK groups")
+    groups = tuple([_as_asked(group) if group.as_asked else _group(group, "PACK") for group in raw])
     _check_pack(groups, "PACK")
     for group in groups:
-        if group.act is Act.MAKE and len(group.crcs) != len(group.names):
+        if group.act is Act.MAKE and not group.as_asked and len(group.crcs) != len(group.names):
             raise ProtocolError(f"PACK: {len(group.crcs)} checksums for {len(group.names)} names")
     return groups
+
+
+def _as_asked(raw: pb.Group) -> Group:
+    """A group of which only that is said which nobody could know; :func:`completed` puts it to the rest."""
+    crcs, holed = list(raw.crcs), list(raw.holed)
+    if raw.names or raw.sizes or raw.modes or raw.mtimes_ns or len(crcs) > GROUP_ENTRIES:
+        raise ProtocolError("PACK: a group is as it was asked for, and is not")
+    return Group((), crcs=crcs, lost=_lost(raw.lost, len(crcs), "PACK"), holed=holed, as_asked=True)
+
+
+def completed(group: Group, asked: Group) -> Group:
+    """What has come for ``asked``, which gets what was said of it if that was not all; raises ProtocolError."""
+    if not group.as_asked:
+        return group
+    if asked.act is not Act.MAKE or len(group.crcs) != len(asked.names):
+        raise ProtocolError(f"PACK: {len(group.crcs)} checksums for {len(asked.names)} names")
+    _check_files(group.holed, asked, "PACK", "has holes")
+    asked.crcs, asked.lost, asked.holed = group.crcs, group.lost, group.holed
+    return asked
 
 
 def to_digest(raw: Collection[pb.Group]) -> tuple[Group, ...]:
