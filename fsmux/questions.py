@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from fsmux.columns import Group, Packer
-from fsmux.errors import FsmuxError
-from fsmux.files import listing
+from fsmux.columns import Packer
+from fsmux.files.listing import Listings
 from fsmux.limits import KIB, MAX_FILE_SIZE
 from fsmux.plan.walk import batches
 from fsmux.wire.messages import Digest, Digests, Listed, Look
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
+    from fsmux.columns import Group
     from fsmux.files.root import Root
     from fsmux.mux.stream import Stream
     from fsmux.records import Kept, Parts
@@ -62,10 +62,8 @@ class LocalLooker:
     """Looks itself."""
 
     def __init__(self, disk: Disk, root: Root, base: Parts, kept: Kept) -> None:
-        self._kept = kept
         self._disk = disk
-        self._root = root
-        self._base = base
+        self._listings = Listings(root, base, kept.owner, kept.xattrs)
         self._asked: deque[Parts] = deque()
         self._found: deque[Group] = deque()
         self._hops: Generator[list[Group], None, None] | None = None
@@ -76,7 +74,7 @@ class LocalLooker:
     async def next_group(self) -> Group:
         while not self._found:
             if self._hops is None:
-                self._hops = batches(self._look())
+                self._hops = batches(self._listings.of(self._next_asked()))
             batch = await self._disk.pack(next, self._hops, None)
             if batch is None:
                 self._hops = None
@@ -88,16 +86,9 @@ class LocalLooker:
         if self._hops is not None:
             self._hops.close()
 
-    def _look(self) -> Generator[Group, None, None]:
+    def _next_asked(self) -> Iterator[Parts]:
         while self._asked:
-            directory = self._asked.popleft()
-            try:
-                found = listing.groups(self._root, self._base + directory, self._kept.owner, self._kept.xattrs)
-                for group in found:
-                    group.directory = directory
-                    yield group
-            except FsmuxError as error:
-                yield Group(directory, error=error)
+            yield self._asked.popleft()
 
 
 class RemoteDigester:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from fsmux.columns import Group, Packer
-from fsmux.errors import FsmuxError, ProtocolError
+from fsmux.errors import ProtocolError
 from fsmux.files import leftovers, listing
 from fsmux.files.comparing import digests
 from fsmux.files.packing import read_pack
@@ -25,12 +25,11 @@ from fsmux.wire.frames import BRIEF_FEATURE
 from fsmux.wire.messages import Ask, Digest, Digests, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator
 
     from fsmux.files.terms import Failure
     from fsmux.handlers import Context
     from fsmux.mux.stream import Stream
-    from fsmux.records import Parts
 
 
 async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
@@ -42,25 +41,15 @@ async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
 
 async def look(context: Context, stream: Stream, request: Look) -> None:
     """Directories that are asked for, one after the other."""
-    base = request.path
+    listings = listing.Listings(context.root, request.path, request.owners, request.xattrs)
     message: object = request
     stream.expect(None)
     while message is not None:
         if not isinstance(message, Look):
             raise ProtocolError(f"a look is not followed by {type(message).__name__}")
-        await _send_groups(context, stream, _each(context, base, message.directories, request))
+        await _send_groups(context, stream, listings.of(message.directories))
         message = await stream.receive()
     stream.end()
-
-
-def _each(context: Context, base: Parts, directories: Iterable[Parts], request: Look) -> Generator[Group, None, None]:
-    for directory in directories:
-        try:
-            for group in listing.groups(context.root, base + directory, request.owners, request.xattrs):
-                group.directory = directory
-                yield group
-        except FsmuxError as error:
-            yield Group(directory, error=error)
 
 
 async def _send_groups(context: Context, stream: Stream, found: Generator[Group, None, None]) -> None:

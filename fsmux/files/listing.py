@@ -12,14 +12,14 @@ import os
 from typing import TYPE_CHECKING
 
 from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group, owner_of, sparse
-from fsmux.errors import from_os_error
+from fsmux.errors import FsmuxError, NotFound, from_os_error
 from fsmux.files import names
 from fsmux.files.attributes import read_xattrs_at
 from fsmux.files.naming import named
 from fsmux.records import Namespaces, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
 
     from fsmux.files.root import Root
     from fsmux.files.syscalls import Syscalls
@@ -51,6 +51,37 @@ def groups(
                 yield group
     finally:
         lease.close()
+
+
+class Listings:
+    """What is in directories that are asked for, those within others behind them; all are below ``base``.
+
+    What lies in a directory that was not there is not looked for: who makes a fresh copy asks for every directory.
+    """
+
+    def __init__(self, root: Root, base: Parts, owners: bool, xattrs: Namespaces) -> None:
+        self._root = root
+        self._base = base
+        self._owners = owners
+        self._xattrs = xattrs
+        self._missing: tuple[Parts, NotFound] | None = None
+
+    def of(self, directories: Iterable[Parts]) -> Generator[Group, None, None]:
+        """Groups of each, as :func:`groups`, or one that says why there are none."""
+        for directory in directories:
+            if self._missing is not None:
+                above, why = self._missing
+                if len(above) < len(directory) and directory[: len(above)] == above:
+                    yield Group(directory, error=why)
+                    continue
+            try:
+                for group in groups(self._root, self._base + directory, self._owners, self._xattrs):
+                    group.directory = directory
+                    yield group
+            except FsmuxError as error:
+                if isinstance(error, NotFound):
+                    self._missing = directory, error
+                yield Group(directory, error=error)
 
 
 def _names(sys: Syscalls, directory: int) -> list[bytes]:

@@ -30,6 +30,28 @@ class Existing:
         self._held: Group | None = None
         self._more = False
         self._error: FsmuxError | None = None
+        self._missing: list[Parts] = []
+        self._unasked: set[Parts] = set()
+
+    async def ask(self, directories: list[Parts]) -> None:
+        """Have these looked into, before the groups of the same directories are put beside what is there.
+
+        Not those in directories that were not there when they were looked into: whatever stands there now was put
+        there by ourselves, or behind our back.
+        """
+        if self._looker is None or not directories:
+            return
+        asked: list[Parts] = []
+        for parts in directories:
+            if self._missing:
+                # They came in this order, so the scan is through with all that this one is not in.
+                self._missing = [above for above in self._missing if parts[: len(above)] == above]
+            if self._missing:
+                self._unasked.add(parts)
+            else:
+                asked.append(parts)
+        if asked:
+            await self._looker.ask(asked)
 
     async def beside(self, group: Group) -> Group | None:
         """All that has one of the names of ``group``, and others between them; or why nobody can know."""
@@ -58,6 +80,10 @@ class Existing:
     async def _begin(self, looker: Looker, directory: Parts) -> None:
         self._directory = directory
         self._error = None
+        if directory in self._unasked:
+            self._unasked.remove(directory)
+            self._held, self._more = None, False
+            return
         while (group := await looker.next_group()).directory != directory:
             pass  # what was asked for and turned out not to matter
         self._take(group)
@@ -65,8 +91,11 @@ class Existing:
     def _take(self, group: Group) -> None:
         self._held = group if group.error is None and group.names else None
         self._more = group.more and group.error is None
-        if group.error is not None and group.error.code not in NOTHING_THERE:
-            self._error = group.error
+        if group.error is not None:
+            if group.error.code in NOTHING_THERE:
+                self._missing.append(group.directory)
+            else:
+                self._error = group.error
 
 
 def _joined(groups: list[Group]) -> Group | None:

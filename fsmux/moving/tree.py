@@ -149,7 +149,7 @@ class _Moving:
 
     async def _scan(self) -> None:
         """Read the source, and have the destination look into the same directories."""
-        keeps, looker = self._tree.filters.keeps, self._tree.looker
+        keeps = self._tree.filters.keeps
         filtering = bool(self._tree.filters)
         dropped: Parts | None = None
         last: Parts | None = None
@@ -173,8 +173,7 @@ class _Moving:
                             asked.append(parts)
                             last = parts
                         chosen.append(group)
-                    if looker is not None and asked:
-                        await looker.ask(asked)
+                    await self._existing.ask(asked)
                     await self._scanned_in.send(chosen)
 
     # ---- the other side --------------------------------------------------------------------------------------------

@@ -44,8 +44,8 @@ MAX_BEHIND = 1024
 
 
 TOGETHER_BYTES: Final = limits.HOP_BYTES
-"""Bytes of payloads that the event loop hears of in one word, if they came in ``FRAME_SECONDS``. Their credit waits for
-it, so it is less than the least window (``ASKED_WINDOW``)."""
+"""Bytes of payloads that the event loop hears of in one word, if they came in ``FRAME_SECONDS``, each on another stream
+(what came of a file is recorded before more of it). Credit for them waits, so it is less than ``ASKED_WINDOW``."""
 
 OF_A_FILE: Final = frozenset({Cmd.DATA, Cmd.SPAN, Cmd.CHUNK})
 """What comes with payloads, and may be heard of with them; anything else somebody may be waiting for."""
@@ -79,6 +79,7 @@ class Reader:
         self._error: Exception | None = None
         self._gathered: list[_Handed] = []  # what the thread has not handed over yet
         self._together = 0  # bytes of payloads among that
+        self._told_of: set[int] = set()  # streams that these are for
         self._gathering_since = 0.0
         self._handed = 0  # frames that the thread has gathered, counted by the thread
         self._taken = 0  # and those that the event loop has taken, counted there
@@ -148,10 +149,12 @@ class Reader:
                             self._gather(0, frame)
                     self._gather(count, alive=False)  # its whole frames have shown that
                 self._together += pour.length
-                late = time.monotonic() - self._gathering_since >= limits.FRAME_SECONDS
-                if waited_for or late or self._together >= TOGETHER_BYTES:
-                    self._hand_over()
+                self._told_of.add(pour.stream.id)
                 following = None if decoder.undecided is None else self._table.pour(decoder.undecided)
+                late = time.monotonic() - self._gathering_since >= limits.FRAME_SECONDS
+                again = following is not None and following.stream.id in self._told_of
+                if waited_for or late or again or self._together >= TOGETHER_BYTES:
+                    self._hand_over()
             return None
         finally:
             self._hand_over()
@@ -179,6 +182,7 @@ class Reader:
             self._table.run_soon(partial(self._take, self._gathered))
             self._gathered = []
             self._together = 0
+            self._told_of.clear()
 
     # ---- in the event loop, for the thread -------------------------------------------------------------------------
 
