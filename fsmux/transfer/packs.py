@@ -20,7 +20,7 @@ from fsmux.mux.buffers import Data
 from fsmux.wire.messages import Pack
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from fsmux.columns import Group
     from fsmux.files.ranges import Poll
@@ -44,11 +44,11 @@ COMMITTED_TOGETHER = 16
 
 
 class _Arrived(NamedTuple):
-    """A pack that is to be written, and the payload that its contents are in, if they are."""
+    """A pack that is to be written, and the payloads that its contents are in, as far as they are."""
 
     pack: Pack
     contents: Contents
-    data: Data | None
+    held: list[Data]
 
 
 async def send_pack(
@@ -95,13 +95,13 @@ async def receive_packs(
                 with filled:
                     while (pack := await stream.receive()) is not None:
                         if not isinstance(pack, Pack):
-                            _give_back(stream, pack)
+                            _give_back(stream, [pack])
                             raise ProtocolError(f"expected a pack, got {type(pack).__name__}")
                         arrived = await _arrived(stream, check(pack))
                         try:
                             await filled.send(arrived)
                         except BaseException:
-                            _give_back(stream, arrived.data)
+                            _give_back(stream, arrived.held)
                             raise
             except FsmuxError as exc:
                 failure = exc
@@ -109,7 +109,7 @@ async def receive_packs(
     finally:
         with suppress(trio.WouldBlock, trio.EndOfChannel):
             while True:
-                _give_back(stream, waiting.receive_nowait().data)
+                _give_back(stream, waiting.receive_nowait().held)
         with trio.CancelScope(shield=True):  # bounded by removing what was not committed
             await disk.meta(unpacker.close)
     if failure is not None:
@@ -117,29 +117,37 @@ async def receive_packs(
 
 
 async def _arrived(stream: Stream, pack: Pack) -> _Arrived:
-    """A pack with its contents, which stay in the buffers they came in if they came as one payload.
+    """A pack with its contents, which stay in the buffers they came in.
 
-    What comes in several is taken out at once: for the rest of it there may be credit only then.
+    What credit for the rest may depend on is taken out at once.
     """
     pieces: list[memoryview] = []
-    size = pack.size
-    while size:
-        data = await stream.receive()
-        if not isinstance(data, Data) or data.length > size:
-            _give_back(stream, data)
-            raise ProtocolError("a pack was not followed by its contents")
-        if data.length == pack.size:
-            return _Arrived(pack, Contents(data.views), data)
-        pieces.append(memoryview(bytes(data)))
-        size -= data.length
-        stream.consumed(data)
-    return _Arrived(pack, Contents(pieces), None)
+    held: list[Data] = []
+    size, credit = pack.size, stream.receive_credit
+    try:
+        while size:
+            data = await stream.receive()
+            if not isinstance(data, Data) or data.length > size:
+                _give_back(stream, [data])
+                raise ProtocolError("a pack was not followed by its contents")
+            size -= data.length
+            if size <= credit.granted - credit.received:
+                pieces += data.views
+                held.append(data)
+            else:
+                pieces.append(memoryview(bytes(data)))
+                stream.consumed(data)
+    except BaseException:
+        _give_back(stream, held)
+        raise
+    return _Arrived(pack, Contents(pieces), held)
 
 
-def _give_back(stream: Stream, item: object) -> None:
-    """A payload that somebody is through with."""
-    if isinstance(item, Data):
-        stream.consumed(item)
+def _give_back(stream: Stream, items: Iterable[object]) -> None:
+    """Payloads that somebody is through with."""
+    for item in items:
+        if isinstance(item, Data):
+            stream.consumed(item)
 
 
 async def _write(
@@ -157,7 +165,7 @@ async def _write(
                 check = trio.from_thread.check_cancelled
                 failures = await disk.store(_stand, unpacker, pack, arrived.contents, check)
             finally:
-                _give_back(stream, arrived.data)
+                _give_back(stream, arrived.held)
             await done(pack, failures)
             continue
         together = [pack]
@@ -183,7 +191,7 @@ def _stand(unpacker: Unpacker, pack: Pack, contents: Contents, poll: Poll) -> li
 
 async def _fill(stream: Stream, unpacker: Unpacker, disk: Disk, arrived: _Arrived) -> None:
     """Write one pack, in as many threads as may write at once."""
-    pack, contents, data = arrived
+    pack, contents, held = arrived
     try:
         shares = await disk.meta(unpacker.begin, pack.number, pack.groups, WRITERS)
         if len(shares) == 1:
@@ -193,4 +201,4 @@ async def _fill(stream: Stream, unpacker: Unpacker, disk: Disk, arrived: _Arrive
             for share in shares:
                 nursery.start_soon(disk.store, unpacker.fill, share, contents)
     finally:
-        _give_back(stream, data)
+        _give_back(stream, held)
