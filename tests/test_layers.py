@@ -14,7 +14,7 @@ ROOT = Path(fsmux.__file__).parent
 LAYERS: dict[str, int] = {
     "errors": 1,
     "_version": 1,
-    **dict.fromkeys(("backoff", "events", "limits", "records", "columns", "urls", "units"), 2),
+    **dict.fromkeys(("backoff", "events", "importing", "limits", "records", "columns", "urls", "units"), 2),
     **dict.fromkeys(("wire", "files", "plan"), 3),
     "mux": 4,
     "transfer": 5,
