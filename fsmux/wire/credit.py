@@ -14,6 +14,7 @@ Rule 2: a stream that is owed less than ``min_window`` goes before one that woul
 the budget is *lent* to such only.  So a few streams that stopped reading cannot hold all of it.
 Rule 3: streams that cannot be served wait in a ring, in the order in which they began to wait.  What is not lent they
 are granted by the frame, as large as the link takes them: fewer streams at a time, and each of them in whole frames.
+Who is lent something keeps his place until he has had the rest of a frame, so that all get the same in each turn.
 Rule 4: a budget may be *narrowed* for a while: then no window counts as more than so many bytes.  What was granted
 stays granted, and the next grant comes when so much of it has been consumed.
 """
@@ -212,8 +213,11 @@ class CreditBudget:
     def pump(self) -> list[tuple[int, int]]:
         """The grants to make now, as (key, new limit).  To be called after anything that could have made room."""
         grants: list[tuple[int, int]] = []
-        for waiting in range(len(self._ring), 0, -1):
-            key, credit = next(iter(self._ring.items()))
+        waiting, full = len(self._ring) + 1, False
+        for key, credit in list(self._ring.items()):
+            waiting -= 1
+            if credit.lent and full:
+                continue
             if not credit.needs(self.min_window):
                 del self._ring[key]
                 continue
@@ -221,8 +225,11 @@ class CreditBudget:
             if limit is not None:
                 self._grant(credit, limit, lent)
                 grants.append((key, limit))
-                del self._ring[key]
-                self._look_at(credit)
+                if not lent:
+                    del self._ring[key]
+                    self._look_at(credit)
+            elif credit.lent:
+                full = True
             elif not credit.announced or credit.outstanding < self.min_window:
                 break  # it is this stream's turn, and it waits until there is enough
             else:
@@ -239,13 +246,13 @@ class CreditBudget:
         wanted = max(credit.target(), credit.granted) - charged
         share = max(self.frame_size, self.min_window)
         spare = self.total - self._reserve - (self.outstanding - self.lent)
-        least = min(wanted, max(share, owed))
+        least = min(wanted, max(share - credit.lent, owed))
         if least <= spare:
             more = spare - least
             if waiting > 1:
                 more = more // waiting // share * share
             limit = charged + min(wanted, least + more)
-            whole = limit - limit % self.min_window  # or all frames of this stream begin in the midst of pages
+            whole = limit - limit % share  # or all frames of this stream begin in the midst of chunks
             return (whole if limit < charged + wanted and whole > credit.granted else limit), 0
         if credit.announced and credit.outstanding >= self.min_window:
             return None, 0
