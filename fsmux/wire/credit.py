@@ -246,7 +246,8 @@ class CreditBudget:
         wanted = max(credit.target(), credit.granted) - charged
         share = max(self.frame_size, self.min_window)
         spare = self.total - self._reserve - (self.outstanding - self.lent)
-        least = min(wanted, max(share - credit.lent, owed))
+        turn = share - credit.lent if credit.lent < share else share  # what is left of it, or the next one
+        least = min(wanted, max(turn, owed))
         if least <= spare:
             more = spare - least
             if waiting > 1:

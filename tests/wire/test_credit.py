@@ -270,6 +270,21 @@ def test_what_is_lent_is_given_back_and_lent_again() -> None:
     assert budget.outstanding == 350
 
 
+def test_frames_that_became_smaller_are_no_reason_to_grant_nothing() -> None:
+    budget = CreditBudget(400, 50, 300)
+    budget.frame_size = 300
+    first, second = new(budget, 1, window=300), new(budget, 3, window=300)
+    for credit in (first, second):
+        credit.expect(None)
+    assert budget.pump() == [(1, 300), (3, 50)]
+    budget.frame_size = 50
+    first.on_received(300)
+    first.on_consumed(40, 0.0, None)
+    assert budget.pump() == []
+    first.on_consumed(10, 0.0, None)
+    assert budget.pump() == [(3, 100)]
+
+
 def test_stalled_streams_with_whole_frames_leave_the_reserve_to_others() -> None:
     budget = CreditBudget(1600, 50, 400)
     budget.frame_size = 400
