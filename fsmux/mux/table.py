@@ -25,7 +25,7 @@ from fsmux.mux.standing import ASKED_SECONDS
 from fsmux.mux.stream import Charged, Stream, Waiting
 from fsmux.records import Extent
 from fsmux.wire.credit import CreditBudget, EagerBudget, SendCredit
-from fsmux.wire.frames import CREDITED, Cmd, Flags, Frame, Header
+from fsmux.wire.frames import CREDITED, SESSION, Cmd, Flags, Frame, Header
 from fsmux.wire.messages import COMMANDS, Error, Hello, Message, Reset, Span, decode, encode
 from fsmux.wire.state import Role, first_id, opened_by
 
@@ -289,7 +289,7 @@ class StreamTable:
             stream.deliver_end()
 
     def _on_message(self, stream: Stream, frame: Frame) -> None:
-        if self._budget.outstanding and not stream.in_budget and self._is_near():
+        if self._budget.outstanding and not stream.in_budget and frame.cmd not in SESSION and self._is_near():
             # A request or an answer beside what is received in bulk, and the next one would wait behind that.
             self._narrow_until = trio.current_time() + ASKED_SECONDS
         try:

@@ -143,6 +143,9 @@ class Flags(IntFlag):
 CREDITED: Final = frozenset({Cmd.DATA, Cmd.ENTRIES, Cmd.PACK, Cmd.ASK, Cmd.LISTED, Cmd.DIGESTS})
 """Commands whose payload counts against the stream's credit."""
 
+SESSION: Final = frozenset(cmd for cmd in Cmd if Cmd.GET <= cmd <= Cmd.COMMITTED)
+"""Commands of the session of one file: who sends them is there for the bytes, and not for a quick answer."""
+
 _DATA: Final = int(Cmd.DATA)
 _END: Final = int(Flags.END_STREAM)
 _SEALED: Final = int(Flags.SEALED)

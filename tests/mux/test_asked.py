@@ -91,6 +91,24 @@ async def test_a_file_alone_is_no_reason(autojump_clock: MockClock) -> None:
                 assert await move(4, theirs, mine) == INITIAL_WINDOW
 
 
+async def test_another_file_is_no_reason_either(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+    pair = (Near(left), Near(right))
+    async with connected("memory", pair=pair) as (client, server), client.open_stream(Ok()) as mine:
+        theirs = await server.accept()
+        assert theirs is not None
+        async with theirs:
+            await theirs.receive()
+            theirs.expect(None)
+            assert await move(4, mine, theirs) == INITIAL_WINDOW
+            async with client.open_stream(Get((b"y",))):
+                another = await server.accept()
+                assert another is not None
+                async with another:
+                    assert isinstance(await another.receive(), Get)
+                    assert await move(INITIAL_WINDOW // MIB, mine, theirs) == INITIAL_WINDOW
+
+
 async def test_who_is_near(kind: str) -> None:
     near, far = transports(kind)
     assert near.near is far.near is (kind == "tcp")
