@@ -177,8 +177,23 @@ def test_grants_come_in_quarters_of_the_window() -> None:
     assert budget.pump() == [(1, 125)]
 
 
+@pytest.mark.parametrize(("frame", "grant"), [(12, 25), (13, 26), (25, 50), (26, 25)])
+def test_large_frames_are_granted_two_at_a_time_if_the_window_holds_four(frame: int, grant: int) -> None:
+    budget = CreditBudget(1000, 10, 100)
+    credit = new(budget, 1)
+    credit.expect(None)
+    assert budget.pump() == [(1, 100)]
+    budget.frame_size = frame
+    credit.on_received(100)
+    credit.on_consumed(grant - 1, 0.0, None)
+    assert budget.pump() == []
+    credit.on_consumed(1, 0.0, None)
+    assert budget.pump() == [(1, 100 + grant)]
+
+
 def test_a_narrowed_budget_grants_less_ahead_and_takes_nothing_back() -> None:
     budget = CreditBudget(1000, 10, 100)
+    budget.frame_size = 100
     credit = new(budget, 1)
     credit.expect(None)
     assert budget.pump() == [(1, 100)]
