@@ -113,11 +113,12 @@ def single_user(token: str) -> dict[str, User]:
 
 
 def _scramp() -> Any:
-    """The library, when the first exchange begins: it costs 9 ms, and a client without a token never needs it.
+    """The library, when the first exchange begins: it costs some ms, and a client without a token never needs it.
 
-    Its package asks the installation for its version when it is imported, which costs 10 ms more (measured).
+    Its package asks the installation for its version when it is imported, which costs 10 ms more, and what reads
+    certificates, for bindings to channels that are not used here, 6 ms (measured).
     """
-    return without_package("scramp.core")
+    return without_package("scramp.core", "asn1crypto", "asn1crypto.x509")
 
 
 # ---- the exchange -------------------------------------------------------------------------------------------------

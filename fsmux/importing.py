@@ -9,10 +9,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.util import LazyLoader, find_spec, module_from_spec
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from types import ModuleType
 
 _alone: dict[str, ModuleType] = {}
 """What was imported without its package."""
@@ -30,10 +27,19 @@ def defer(name: str) -> None:
     setattr(sys.modules[package], child, module)  # or looking for it there would load it
 
 
-def without_package(name: str) -> ModuleType:
+class _Absent(ModuleType):
+    """A module that has every name, and nothing behind any of them."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def without_package(name: str, *unused: str) -> ModuleType:
     """The module ``name`` of a package, imported without executing what the package does when it is imported itself.
 
-    If nobody has imported that yet, this copy of it and of what it imports of its package is for the caller alone.
+    If nobody has imported that yet, this copy of it and of what it imports of its package is for the caller alone; and
+    modules among ``unused`` that are not loaded are not loaded for it: what it takes from them is None.
     Raises ImportError if there is no such module.
     """
     package = name.partition(".")[0]
@@ -42,10 +48,12 @@ def without_package(name: str) -> ModuleType:
     spec = None if package in sys.modules else find_spec(package)
     if spec is None:
         return import_module(name)
+    absent = [each for each in unused if each not in sys.modules]
+    sys.modules.update({each: _Absent(each) for each in absent})
     sys.modules[package] = module_from_spec(spec)  # it only says where its modules are
     try:
         module = _alone[name] = import_module(name)
     finally:
-        for each in [each for each in sys.modules if each.partition(".")[0] == package]:
+        for each in [*absent, *[each for each in sys.modules if each.partition(".")[0] == package]]:
             del sys.modules[each]
     return module

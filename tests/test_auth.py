@@ -149,9 +149,15 @@ def test_what_is_missing_is_said_before_anything_is_sent() -> None:
 
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_to_get_ready_is_to_import_what_a_token_needs(token: str | None) -> None:
-    code = f"import sys; from fsmux.auth import ClientAuth as A; A('', {token!r}).get_ready(); print(*sys.modules)"
+    code = f"""
+import sys
+from fsmux import auth, importing
+auth.ClientAuth("", {token!r}).get_ready()
+print(*sys.modules, *importing._alone)
+"""
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert ("asn1crypto.x509" in found) == (token is not None), "which scramp imports"
+    assert ("scramp.core" in found) == (token is not None)
+    assert "asn1crypto.x509" not in found, "what is not used takes its time, too"
 
 
 def test_another_mechanism_is_refused() -> None:

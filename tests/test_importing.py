@@ -42,6 +42,33 @@ assert slow.answer == slow.core.answer == without_package("slow.core").answer ==
     assert run(code, library).split() == ["core", "more", "then", "package", "core", "more"]
 
 
+def test_what_is_unused_is_not_loaded_and_nobody_else_misses_it(library: Path) -> None:
+    code = """
+from fsmux.importing import without_package
+core = without_package("slow.core", "heavy", "heavy.part")
+assert core.answer == 42 and core.part is core.Class is None
+import heavy.part
+assert heavy.part.Class is not None
+"""
+    (library / "slow/core.py").write_text("from heavy import part\nfrom heavy.part import Class\nanswer = 42\n")
+    (library / "heavy").mkdir()
+    (library / "heavy/__init__.py").write_text("print('heavy')\n")
+    (library / "heavy/part.py").write_text("print('part')\nclass Class: ...\n")
+    assert run(code, library).split() == ["heavy", "part"]
+
+
+def test_what_is_loaded_already_is_used(library: Path) -> None:
+    code = """
+import heavy
+from fsmux.importing import without_package
+assert without_package("slow.core", "heavy").Class is heavy.Class
+assert heavy.Class is not None
+"""
+    (library / "slow/core.py").write_text("from heavy import Class\n")
+    (library / "heavy.py").write_text("class Class: ...\n")
+    assert run(code, library) == ""
+
+
 def test_a_package_that_is_imported_already_stays(library: Path) -> None:
     code = """
 import slow

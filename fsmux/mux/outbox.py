@@ -49,6 +49,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._pushed = threading.Condition(self._lock)
         self._waited_for = False  # whether a thread waits for something to send
+        self._ending = False  # and that nothing more is worth waiting for
         self._eager = EagerBudget(eager_credit)
         self._eager_waiting: deque[SendQueue] = deque()
         self._grants: dict[int, tuple[int, int]] = {}  # by stream: the limit, and how many messages go before it
@@ -158,11 +159,17 @@ class Outbox:
     def wait(self, seconds: float) -> bool:
         """Wait in the writer's thread until something can be sent, but not longer; whether it can."""
         with self._pushed:
-            if self.idle:
+            if self.idle and not self._ending:
                 self._waited_for = True
                 self._pushed.wait(seconds)
                 self._waited_for = False
             return not self.idle
+
+    def end(self) -> None:
+        """What is queued now is the last: from here on :meth:`wait` does not."""
+        with self._pushed:
+            self._ending = True
+            self._pushed.notify()
 
     @property
     def has_bulk(self) -> bool:

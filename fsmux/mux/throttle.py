@@ -66,6 +66,6 @@ class Throttle:
 
     def _accrue(self, now: float) -> None:
         assert self.rate is not None
-        most = max(self.rate * BURST_SECONDS, 1.0)
+        most = self.rate * BURST_SECONDS + 1  # the part of a byte that cannot go yet is no saving
         self._free = min(self._free + max(0.0, now - self._at) * self.rate, most)
         self._at = max(now, self._at)

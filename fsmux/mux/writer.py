@@ -66,7 +66,8 @@ class Writer:
                 await self._pump_at_rate()
 
     async def flush(self) -> None:
-        """Return once all that can be sent has been, or the writer was stopped."""
+        """Return once all that can be sent has been, or the writer was stopped; nothing else is going to be sent."""
+        self._outbox.end()
         while not (self._outbox.idle and self._sent_all.is_set()) and not self._stopped:
             await self._sent_all.wait()
             await trio.lowlevel.checkpoint()

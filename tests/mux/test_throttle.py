@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -51,6 +51,8 @@ def test_no_stretch_of_time_holds_more_than_the_rate_and_one_burst(rate: int, st
 
 
 @given(RATES, st.lists(st.floats(0.001, BURST_SECONDS - PORTION_SECONDS), min_size=1, max_size=300))
+@example(12, [0.0625] * 7)
+@example(20, [0.0749] * 300)
 def test_who_comes_often_enough_loses_nothing(rate: int, pauses: list[float]) -> None:
     throttle = Throttle(rate, 0.0)
     now, taken = 0.0, 0
