@@ -199,11 +199,15 @@ INDEX_BYTES: Final = 40 * 1024
 
 def weight(group: Group) -> int:
     """More bytes than the group takes in a message."""
-    texts = group.targets
-    fixed = 64 + sum(map(len, group.directory)) + 4 * len(group.directory) + (group.error is not None) * ERROR_COST
-    entries = sum(map(len, group.names)) + _entry_cost(group) * len(group.names) + SHARED_COST * len(group.shared)
-    xattrs = sum(map(_xattrs_cost, group.xattrs.values())) if group.xattrs else 0
-    return fixed + entries + xattrs + sum(map(len, texts)) + 4 * len(texts)
+    directory, names, texts = group.directory, group.names, group.targets
+    size = 64 + sum(map(len, directory)) + 4 * len(directory)
+    if names:
+        size += sum(map(len, names)) + _entry_cost(group) * len(names) + SHARED_COST * len(group.shared)
+    if texts:
+        size += sum(map(len, texts)) + 4 * len(texts)
+    if group.xattrs:
+        size += sum(map(_xattrs_cost, group.xattrs.values()))
+    return size + ERROR_COST if group.error is not None else size
 
 
 def xattrs_size(xattrs: Xattrs) -> int:

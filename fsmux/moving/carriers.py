@@ -192,22 +192,16 @@ class _Packs:
             if self.watch is not None:
                 self.watch(group, errors)
             return
-        again: set[int] = set()
-        for index, error in sorted(errors.items()):
-            parts = (*group.directory, group.names[index]) if group.names else group.directory
-            if error.code is ErrorCode.INTEGRITY and self._may_try_again(parts, error):
-                self._again.append([group.pick([index])])
-                again.add(index)
-            elif not any(parts[:depth] in self._blocked for depth in range(len(parts) + 1)):
-                if group.names and group.act is Act.MAKE and group.modes[index] & KIND_BITS == DIRECTORY:
-                    self._blocked.add(parts)  # said once, and not of everything in it
-                self._report.fail(printable(parts), parts, error)
+        again = self._fail(group, errors) if errors else ()
         if self.watch is not None:
             self.watch(group, errors, again)
-        self._tell_changed(group, errors)
         if group.act is not Act.MAKE or not group.names:
+            self._tell_changed(group, errors)
             return
-        if errors or not group.kinds <= {REGULAR}:
+        kinds = group.kinds
+        if kinds != {REGULAR}:
+            self._tell_made(group, kinds, errors)
+        if errors or kinds != {REGULAR}:
             files = [
                 index for index, mode in enumerate(group.modes) if mode & KIND_BITS == REGULAR and index not in errors
             ]
@@ -218,28 +212,43 @@ class _Packs:
             group.crcs = crcs
         self._report.packed(FilesDone(group.directory, group.names, group.sizes, group.crcs, durable))
 
+    def _fail(self, group: Group, errors: dict[int, FsmuxError]) -> set[int]:
+        """Entries have failed; those that are to be tried again."""
+        again: set[int] = set()
+        for index, error in sorted(errors.items()):
+            parts = (*group.directory, group.names[index]) if group.names else group.directory
+            if error.code is ErrorCode.INTEGRITY and self._may_try_again(parts, error):
+                self._again.append([group.pick([index])])
+                again.add(index)
+            elif not any(parts[:depth] in self._blocked for depth in range(len(parts) + 1)):
+                if group.names and group.act is Act.MAKE and group.modes[index] & KIND_BITS == DIRECTORY:
+                    self._blocked.add(parts)  # said once, and not of everything in it
+                self._report.fail(printable(parts), parts, error)
+        return again
+
     def _warn(self, group: Group, index: int, error: FsmuxError) -> None:
         """An entry stands, but for this."""
         parts = (*group.directory, group.names[index]) if group.names else group.directory
         self._report.report.warn_once(str(error), self._report.name_of(parts))
 
     def _tell_changed(self, group: Group, errors: Container[int]) -> None:
-        """Tell of all but files that were sent."""
+        """Tell of a directory itself, or of names that are not made."""
         report = self._report
         if not group.names:
             if group.act is Act.ADJUST and group.directory in self._untold:
                 self._untold.discard(group.directory)
             elif 0 not in errors:
                 report.changed_itself(_DONE_BY[group.act], group.directory)
-        elif group.act is not Act.MAKE:
+        else:
             names = [name for index, name in enumerate(group.names) if index not in errors]
             report.changed(_DONE_BY[group.act], group.directory, names)
-        elif not (kinds := group.kinds) <= {REGULAR}:
-            for kind, action in ((DIRECTORY, events.MAKE_DIRECTORY), (SYMLINK, events.MAKE_LINK)):
-                if kind in kinds:
-                    modes = enumerate(group.modes)
-                    made = [i for i, mode in modes if mode & KIND_BITS == kind and i not in errors]
-                    report.changed(action, group.directory, [group.names[index] for index in made])
+
+    def _tell_made(self, group: Group, kinds: set[int], errors: Container[int]) -> None:
+        """Tell of what is made without being sent."""
+        for kind, action in ((DIRECTORY, events.MAKE_DIRECTORY), (SYMLINK, events.MAKE_LINK)):
+            if kind in kinds:
+                made = [i for i, mode in enumerate(group.modes) if mode & KIND_BITS == kind and i not in errors]
+                self._report.changed(action, group.directory, [group.names[index] for index in made])
 
     def _may_try_again(self, parts: Parts, error: FsmuxError) -> bool:
         attempt = self._attempts[parts] = self._attempts.get(parts, 0) + 1

@@ -36,9 +36,13 @@ FAILED_BYTES: Final = MAX_CONTROL_PAYLOAD - KIB
 
 
 def _path(parts: Parts) -> pb.Path:
+    return pb.Path(parts=_plain(parts))
+
+
+def _plain(parts: Parts) -> Parts:
     if (why := checks.why_not_parts(parts)) is not None:
         raise BadName(f"{printable(parts)}: {why}")
-    return pb.Path(parts=parts)
+    return parts
 
 
 def _text(text: str) -> str:
@@ -162,20 +166,22 @@ def _lost(m: Group, room: int) -> list[pb.Lost]:
 def _group(m: Group, room: int) -> pb.Group:
     if m.as_asked:
         return pb.Group(as_asked=True, crcs=m.crcs, holed=m.holed, lost=_lost(m, room))
-    raw = pb.Group(
-        names=b"/".join(m.names),
-        sizes=m.sizes,
-        mtimes_ns=m.mtimes,
-        modes=m.modes,
-        targets=m.targets,
-        crcs=m.crcs,
-        act=m.act,  # type: ignore[arg-type]  # an IntEnum of the same numbers
-        more=m.more,
-        owners=m.owners,
-        holed=m.holed,
-    )
+    raw = pb.Group(names=b"/".join(m.names), sizes=m.sizes, mtimes_ns=m.mtimes, modes=m.modes)
+    # What most groups have not is not even named: there are two for each directory of a tree.
     if m.directory:
-        raw.directory.CopyFrom(_path(m.directory))
+        raw.directory.parts.extend(_plain(m.directory))
+    if m.crcs:
+        raw.crcs.extend(m.crcs)
+    if m.act:
+        raw.act = m.act  # type: ignore[assignment]  # an IntEnum of the same numbers
+    if m.targets:
+        raw.targets.extend(m.targets)
+    if m.owners:
+        raw.owners.extend(m.owners)
+    if m.holed:
+        raw.holed.extend(m.holed)
+    if m.more:
+        raw.more = True
     if m.lost:
         raw.lost.extend(_lost(m, room))
     if m.shared:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _DOTS: Final = {b"", b".", b".."}
 _ACTS: Final = {int(act): act for act in Act}
+_FILES: Final = {REGULAR}
 _KINDS_OF_PACKS: Final = frozenset((REGULAR, DIRECTORY, SYMLINK))
 
 
@@ -108,8 +109,7 @@ def _group(raw: pb.Group, field: str) -> Group:
     if (act := _ACTS.get(raw.act)) is None:
         raise ProtocolError(f"{field}: {raw.act} is no act")
     group = Group(_directory(raw, field), names, sizes, mtimes, modes, act=act, more=raw.more)
-    if count:
-        _check_numbers(group, field)
+    kinds = _checked_kinds(group, field) if count else set()
     if raw.owners:
         group.owners = list(raw.owners)
         if len(group.owners) != count:
@@ -120,11 +120,11 @@ def _group(raw: pb.Group, field: str) -> Group:
             raise ProtocolError(f"{field}: {len(group.crcs)} checksums for {len(names)} names")
     group.targets = [_target(text, field) for text in raw.targets]
     links = 0
-    if group.act is Act.MAKE and SYMLINK in group.kinds:
+    if group.act is Act.MAKE and SYMLINK in kinds:
         links = sum([mode & KIND_BITS == SYMLINK for mode in modes])
     elif group.act is Act.LINK:
         links = len(names)
-        if not links or group.kinds != {REGULAR} or any(sizes):
+        if not links or kinds != {REGULAR} or any(sizes):
             raise ProtocolError(f"{field}: only files can be linked, and nothing of them is sent")
     if links != len(group.targets):
         raise ProtocolError(f"{field}: {len(group.targets)} targets for {links} links")
@@ -157,19 +157,21 @@ def _names(joined: bytes, field: str) -> list[bytes]:
     return names
 
 
-def _check_numbers(group: Group, field: str) -> None:
+def _checked_kinds(group: Group, field: str) -> set[int]:
+    """The kinds of a group whose numbers are in order."""
     sizes, modes = group.sizes, group.modes
     if max(sizes) > MAX_FILE_SIZE:
         raise ProtocolError(f"{field}: a size beyond the largest file")
-    kinds = set(modes)
-    if any(mode & ~MODE_BITS for mode in kinds):
+    if any([mode & ~MODE_BITS for mode in set(modes)]):
         raise ProtocolError(f"{field}: a mode of more than kind and permission bits")
-    if any(mode & KIND_BITS != REGULAR for mode in kinds):
+    kinds = group.kinds
+    if kinds != _FILES:
         for size, mode in zip(sizes, modes, strict=True):
             if size and mode & KIND_BITS != REGULAR:
                 raise ProtocolError(f"{field}: a size of what is no regular file")
     if group.itself and modes[0] & KIND_BITS != DIRECTORY:
         raise ProtocolError(f"{field}: entries without names")
+    return kinds
 
 
 def _target(text: bytes, field: str) -> bytes:
