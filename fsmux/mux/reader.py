@@ -18,7 +18,7 @@ import trio
 
 from fsmux import limits
 from fsmux.errors import ConnectionLost
-from fsmux.mux.pour import POUR_MIN
+from fsmux.mux.pour import POUR_MIN, POUR_ON
 from fsmux.wire.decoder import NEVER, Decoder
 from fsmux.wire.frames import Cmd, Frame
 
@@ -150,7 +150,7 @@ class Reader:
                     self._gather(count, alive=False)  # its whole frames have shown that
                 self._together += pour.length
                 self._told_of.add(pour.stream.id)
-                following = None if decoder.undecided is None else self._table.pour(decoder.undecided)
+                following = None if decoder.undecided is None else self._table.pour(decoder.undecided, POUR_ON)
                 late = time.monotonic() - self._gathering_since >= limits.FRAME_SECONDS
                 again = following is not None and following.stream.id in self._told_of
                 if waited_for or late or again or self._together >= TOGETHER_BYTES:

@@ -203,8 +203,10 @@ class StreamTable:
         self._placed = data = self._pool.place(header.length, places)
         return data.views
 
-    def pour(self, header: Header) -> Pour | None:
+    def pour(self, header: Header, least: int = POUR_MIN) -> Pour | None:
         """How a DATA payload gets straight to the disk; None if it does not, and :meth:`place` is to be asked.
+
+        It does not if it has less than ``least`` bytes.
 
         May be asked in the reader's thread while the event loop works: what is changed here, nobody but the reader
         changes.
@@ -212,7 +214,7 @@ class StreamTable:
         stream = self._streams.get(header.stream_id)
         if stream is None or stream.left or stream.remote_ended:
             return None
-        if header.length < POUR_MIN:
+        if header.length < least:
             return None
         credit, outlet = stream.receive_credit, stream.outlet
         if outlet is None or not credit.announced or credit.received + header.length > credit.granted:

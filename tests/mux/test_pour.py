@@ -14,8 +14,9 @@ from zlib_ng.zlib_ng import crc32
 from fsmux.errors import ConnectionLost, FsmuxError, InternalError, NoSpace, StreamReset
 from fsmux.limits import MIB
 from fsmux.mux import pour as pouring
+from fsmux.mux import reader
 from fsmux.mux.buffers import Data
-from fsmux.mux.pour import POUR_MIN
+from fsmux.mux.pour import POUR_MIN, POUR_ON
 from fsmux.wire.frames import Cmd, Frame
 from fsmux.wire.messages import Chunk, Get, Ok, Put, Span
 from fsmux.wire.state import Role
@@ -189,6 +190,24 @@ async def test_a_reset_stream_gets_nothing_more(source: Path) -> None:
         stream.consumed(item)
         stream.close(StreamReset("enough"))
     assert canvas.poured < SIZE
+
+
+async def test_a_thread_that_is_there_takes_smaller_payloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "IDLE_MS", 5000)
+    canvas, sizes = Canvas(), (POUR_MIN, POUR_ON, POUR_ON - 1)
+    async with facing_raw("tcp", Role.CLIENT) as (client, peer), client.open_stream(Get((b"x",))) as stream:
+
+        async def give() -> None:
+            await peer.until(Cmd.CREDIT)
+            await peer.send(Span(0, sum(sizes)), on=stream.id)
+            for value, size in enumerate(sizes, 1):
+                await peer.stream.send_all(as_bytes(Frame(Cmd.DATA, stream.id, bytes([value]) * size)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give)
+            await canvas.take(stream, sum(sizes))
+    assert canvas.content[: sum(sizes)] == b"".join(bytes([value]) * size for value, size in enumerate(sizes, 1))
+    assert canvas.poured == POUR_MIN + POUR_ON
 
 
 async def half_a_payload(stream: Stream, peer: RawPeer) -> None:
