@@ -250,16 +250,20 @@ class Receiving:
     async def _commit(self) -> None:
         assert self._offer is not None
         identity = self._offer.identity
-        crc = await self.disk.read(self.sink.manifest.crc32)
+        crc, durable = await self.disk.meta(self._check_and_commit, self._offer)
+        error = self.sink.refused
+        refused = None if error is None else Fault(error.code, str(error))
+        self.outcome = Outcome(identity.size, self._received, self.resumed, crc, durable, refused)
+
+    def _check_and_commit(self, offer: Offer) -> tuple[int, bool]:
+        """The CRC-32 of the whole file, which stands now, and whether that is durable. Blocks."""
+        crc = self.sink.manifest.crc32()
         if self._whole_crc is not None and self._whole_crc != crc:
             raise IntegrityError(
                 f"{self._report.name}: the whole file came to {crc:08x}, its sender says {self._whole_crc:08x}; "
                 "run it again with --no-resume"
             )
-        durable = await self.disk.meta(self.sink.commit, self._offer.mode, identity.mtime_ns)
-        error = self.sink.refused
-        refused = None if error is None else Fault(error.code, str(error))
-        self.outcome = Outcome(identity.size, self._received, self.resumed, crc, durable, refused)
+        return crc, self.sink.commit(offer.mode, offer.identity.mtime_ns)
 
     # ---- what intakes tell -----------------------------------------------------------------------------------------
 
