@@ -1,9 +1,9 @@
 """One frame to bytes, one header from bytes.
 
 Theory: a frame is an 18-byte header and a payload, and the two part as early as possible.  A payload may be a
-:class:`FileSpan`, which stands for bytes that only the kernel will ever see: it passes through :func:`encode`
-untouched, and the transport, not this module, turns it into a ``sendfile``.  That is why a DATA frame's checksum covers
-its header alone (the chunk's CRC-32 covers the bytes), while every other frame's covers header and payload.
+:class:`FileSpan`, which stands for bytes that are still in their file: it passes through :func:`encode` untouched, and
+the transport, not this module, has the kernel send them.  That is why a DATA frame's checksum covers its header alone
+(the chunk's CRC-32 covers the bytes), while every other frame's covers header and payload.
 
 A header has room for 16 bits of checksum, which find any single flipped bit of a short frame, but not of a long one.
 So a long message is *sealed*: a whole CRC-32 goes behind it.

@@ -345,3 +345,13 @@ def test_a_dropped_payload_holds_no_file() -> None:
     box.data(one, Cmd.DATA, FileSpan(lease, 0, 10))
     assert lease.users == 0
     assert not one.items
+
+
+def test_an_end_is_not_waited_beyond() -> None:
+    box = outbox()
+    waiting = threading.Thread(target=box.wait, args=(60,))
+    waiting.start()
+    box.end()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert not box.wait(60), "nor does anybody begin to wait"
