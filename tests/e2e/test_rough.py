@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = int(os.environ.get("ROUGH_ROUNDS", "1"))
 SIZE: Final = 12 * MIB + 12_345
+LONG: Final = 72 * MIB + 12_345
+"""Whose second half is more than the widest window: a server that is stopped cannot have sent all of it by then."""
+
 WORDS: Final = ("transfer", "--json", "--chunk-size", "1MiB")
 OTHER: Final[dict[Direction, Direction]] = {"up": "down", "down": "up"}
 IN_TIME: Final = ("--timeout", "1")
@@ -132,8 +135,8 @@ def test_a_process_that_stops_for_a_moment(
     victim: str, direction: Direction, relay: Relay, server: Server, near: Path, far: Path
 ) -> None:
     """Nobody gives it up, and nothing is sent twice."""
-    random_file(near / "file", SIZE)
-    client = start_until(relay, direction, SIZE // 2, *WORDS, *pair(direction, relay.address, near, far))
+    random_file(near / "file", LONG)
+    client = start_until(relay, direction, LONG // 2, *WORDS, *pair(direction, relay.address, near, far))
     stopped = client if victim == "client" else server.process
     stopped.send_signal(signal.SIGSTOP)
     relay.go_on()
@@ -143,15 +146,15 @@ def test_a_process_that_stops_for_a_moment(
     outcome = finish(client)
     assert outcome.status == 0, outcome.err
     assert same(near, far)
-    assert (outcome.summary["bytes_sent"], outcome.summary["retries"]) == (SIZE, 0)
+    assert (outcome.summary["bytes_sent"], outcome.summary["retries"]) == (LONG, 0)
 
 
 def test_a_server_that_stops_for_longer_than_its_client_waits(
     direction: Direction, relay: Relay, server: Server, near: Path, far: Path
 ) -> None:
-    random_file(near / "file", SIZE)
+    random_file(near / "file", LONG)
     words = (*WORDS, *IN_TIME, *pair(direction, relay.address, near, far))
-    client = start_until(relay, direction, SIZE // 2, *words, into=far)
+    client = start_until(relay, direction, LONG // 2, *words, into=far)
     server.process.send_signal(signal.SIGSTOP)
     relay.go_on()
     wait_for(client, "silent for")
@@ -161,8 +164,8 @@ def test_a_server_that_stops_for_longer_than_its_client_waits(
     outcome = finish(client)
     assert outcome.status == 0, outcome.err
     assert same(near, far)
-    assert recorded >= SIZE // 2 - BEHIND
-    assert outcome.summary["bytes_sent"] <= 2 * SIZE - recorded
+    assert recorded >= LONG // 2 - BEHIND
+    assert outcome.summary["bytes_sent"] <= 2 * LONG - recorded
     assert not (far / ".fsmux").exists()
 
 
