@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = int(os.environ.get("ROUGH_ROUNDS", "1"))
 SIZE: Final = 12 * MIB + 12_345
-LONG: Final = 72 * MIB + 12_345
-"""Whose second half is more than the widest window: a server that is stopped cannot have sent all of it by then."""
+LONG: Final = 40 * MIB + 12_345
+"""Whose second half is more than a window on a short link: a server that is stopped cannot have sent all of it by then.
+"""
 
 WORDS: Final = ("transfer", "--json", "--chunk-size", "1MiB")
 OTHER: Final[dict[Direction, Direction]] = {"up": "down", "down": "up"}
