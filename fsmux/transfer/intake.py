@@ -84,16 +84,9 @@ class Intake:
         self.stream.outlet = self._outlet
         try:
             while not await self._receiving.committed(self):
-                await self._take(await self._next())
+                await self._take(await self.stream.receive())
         finally:
             self.stream.outlet = None
-
-    async def _next(self) -> Message | Data | None:
-        """What has come, at once if it has: not a checkpoint for each of the few things that a file comes with."""
-        try:
-            return self.stream.receive_nowait()
-        except trio.WouldBlock:
-            return await self.stream.receive()
 
     @property
     def finished(self) -> bool:
