@@ -58,9 +58,10 @@ class Group(Struct):
     ``shared`` has, for files with several names, a key that is the same for all names of one file, and no other's.
     ``xattrs``, if they are kept, has the extended attributes of entries that have any, and None if they are not known.
 
-    A group without names and with one mode and time is about the directory itself.  ``crcs`` and ``lost`` (index and
-    error of what could not be read) and ``holed`` (indexes of files with holes) belong to groups whose contents travel,
-    and so does ``as_asked``: all else is as it was when they were asked for, and is not said again.
+    A group without names and with one mode and time is about the directory itself.  ``finish``: the directory gets this
+    time and mode when all else of its pack is done.  ``crcs`` and ``lost`` (index and error of what could not be read)
+    and ``holed`` (indexes of files with holes) belong to groups whose contents travel, and so does ``as_asked``: all
+    else is as it was when they were asked for, and is not said again.
     ``more``: the next group goes on with the same directory.  ``error``: it, or the rest of it, cannot be read.
     """
 
@@ -75,6 +76,7 @@ class Group(Struct):
     lost: list[tuple[int, FsmuxError]] = []
     holed: list[int] = []
     as_asked: bool = False
+    finish: tuple[int, int] | None = None
     more: bool = False
     error: FsmuxError | None = None
     shared: dict[int, bytes] = field(default_factory=dict)
@@ -181,6 +183,9 @@ ENTRY_COST: Final = 18
 """Bytes that an entry takes in a message beside its name, its size and its link's text: eight for the time, three for
 the mode, four for the checksum, two to say that it has holes, and what joins the names."""
 
+FINISH_COST: Final = 15
+"""Bytes of time and mode of a directory that a group finishes."""
+
 KEY_SIZE: Final = 16
 """Bytes of a key in ``Group.shared``."""
 
@@ -238,6 +243,7 @@ class Packer:
 
     def _clear(self) -> None:
         self._groups: list[Group] = []
+        self._latest: dict[Parts, Group] = {}
         self._entries = self._bytes = self._weight = 0
 
     @property
@@ -264,6 +270,15 @@ class Packer:
                 group = group.cut(room, len(group))
             yield self.flush()
 
+    def finish(self, group: Group) -> bool:
+        """Have a directory be finished by the group that fills it, if that is still here; False if it is not."""
+        latest = self._latest.get(group.directory)
+        if latest is None or group.owners or group.xattrs or self._weight + FINISH_COST > INDEX_BYTES:
+            return False
+        latest.finish = group.mtimes[0], group.modes[0]
+        self._weight += FINISH_COST
+        return True
+
     @property
     def _half_full(self) -> bool:
         most = max(self._bytes / self._most_bytes, self._entries / self._most_entries, self._weight / INDEX_BYTES)
@@ -281,6 +296,8 @@ class Packer:
 
     def _add(self, group: Group, size: int, contents: int) -> None:
         self._groups.append(group)
+        if group.act is Act.MAKE and group.names:
+            self._latest[group.directory] = group
         self._entries += max(len(group), 1)
         self._bytes += contents
         self._weight += size

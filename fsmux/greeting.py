@@ -11,6 +11,7 @@ from fsmux.errors import FsmuxError
 from fsmux.wire.frames import (
     BRIEF_FEATURE,
     CHOWN_FEATURE,
+    FINISH_FEATURE,
     GIVEN_FEATURE,
     HOLES_FEATURE,
     JOIN_FEATURE,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 FEATURES: tuple[str, ...] = (
     PACE_FEATURE, JOIN_FEATURE, PACKS_FEATURE, LINKS_FEATURE, SYNC_FEATURE, HOLES_FEATURE, KEPT_FEATURE,
-    OWNERS_FEATURE, GIVEN_FEATURE, BRIEF_FEATURE,
+    OWNERS_FEATURE, GIVEN_FEATURE, BRIEF_FEATURE, FINISH_FEATURE,
 )  # fmt: skip
 """Optional parts of the protocol that this side speaks beyond version 1."""
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fsmux.columns import (
     DIRECTORY,
+    FINISH_COST,
     INDEX_BYTES,
     KIND_BITS,
     REGULAR,
@@ -137,6 +138,38 @@ def test_a_directory_stays_in_one_piece_behind_a_batch_that_is_half_full(
     ]
     made = [*(batch for group in found for batch in packer.put(group)), packer.flush()]
     assert [[len(group) for group in batch] for batch in made] == batches
+
+
+def test_a_directory_is_finished_by_the_group_that_fills_it_while_that_is_here() -> None:
+    packer = Packer(10_000, 650)
+    filling = Group((b"d",), [b"f"], [1], [0], [REGULAR])
+    finishing = itself((b"d",), 7, DIRECTORY | 0o750, Act.ADJUST)
+    assert not packer.finish(finishing)  # nothing fills it
+    assert not list(packer.put(Group((b"d",), [b"g"], [0], [0], [REGULAR], act=Act.ADJUST)))
+    assert not packer.finish(finishing)
+    assert not list(packer.put(filling))
+    assert not list(packer.put(Group((b"d", b"below"), [b"f"], [1], [0], [REGULAR])))
+    assert not packer.finish(itself((b"d",), 7, DIRECTORY, Act.ADJUST, owner=5))
+    assert not packer.finish(itself((b"d",), 7, DIRECTORY, Act.ADJUST, xattrs=((b"user.a", b""),)))
+    assert packer.finish(finishing)
+    assert [group.finish for group in packer.flush()] == [None, (7, DIRECTORY | 0o750), None]
+    assert not packer.finish(finishing)  # that is on its way
+
+
+def test_what_finishes_directories_fits_into_the_message_too() -> None:
+    packer = Packer(2**40, 10**6)
+    batches = []
+    for number in range(3000):
+        group = Group((b"%d" % number,), [b"f"], [1], [0], [REGULAR])
+        batches += packer.put(group)
+        if not packer.finish(itself(group.directory, 2**62, DIRECTORY | 0o777, Act.ADJUST)):
+            batches += packer.put(itself(group.directory, 2**62, DIRECTORY | 0o777, Act.ADJUST))
+    assert len(batches) > 5
+    for batch in batches:
+        assert sum(map(weight, batch)) + FINISH_COST * sum(group.finish is not None for group in batch) <= INDEX_BYTES
+        for group in batch:
+            group.crcs = [2**32 - 1] * len(group) if group.act is Act.MAKE else []
+        assert len(encode(Pack(2**63, tuple(batch)))) <= INDEX_BYTES
 
 
 @settings(deadline=None)  # two thousand entries, and a text for each

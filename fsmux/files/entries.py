@@ -54,7 +54,7 @@ class Writer:
         perms, write_file, take = terms.kept.perms, self._write_file, contents.take
         group, first, stop, offset = part.group, part.first, part.stop, part.offset
         assert staged.state is not None
-        files, unique, whole = staged.files, staged.state.unique, bool(staged.whole)
+        files, unique, at_home = staged.files, staged.state.unique, staged.at_home
         lost = {index for index, _ in group.lost}
         holed = set(group.holed)
         texts = group.link_targets()
@@ -69,7 +69,7 @@ class Writer:
             kind = mode & KIND_BITS
             if kind == DIRECTORY or index in lost:
                 continue
-            temporary = name if whole else unique()
+            temporary = name if at_home else unique()
             try:
                 if owners:
                     owner = owners[index]

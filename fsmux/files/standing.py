@@ -7,7 +7,7 @@ entry that fails is noted and the next one is done; what is raised is about the 
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, user_and_group
 from fsmux.errors import FsmuxError, IntegrityError, NotFound
@@ -15,15 +15,18 @@ from fsmux.files import names, sharing, tree
 from fsmux.files.attributes import set_xattrs
 from fsmux.files.entries import read_back
 from fsmux.files.lease import Lease
-from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_READ
-from fsmux.files.whole import take_place
+from fsmux.files.naming import named
+from fsmux.files.syscalls import OPEN_READ
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fsmux.files.holding import Holding
     from fsmux.files.ranges import Poll
     from fsmux.files.terms import Staged, Terms
+    from fsmux.files.whole import Stage
+
+P = ParamSpec("P")
 
 
 class Standing:
@@ -37,21 +40,60 @@ class Standing:
 
     def publish(self, one: Staged, directory: int | None = None) -> None:
         """Rename what was written, into ``directory`` if that is open; what is raised leaves nothing behind."""
-        if not (one.files or one.whole):
+        if not one.files:
             return
         assert one.state is not None
-        here, parent = self._holding.hold(one.state), self._terms.base + one.group.directory
         try:
-            if not one.whole:
-                self._stand(one, here, directory)
-            elif not take_place(self._root, here, one.whole, parent):
-                lease = Lease(self._sys.openat(here, one.whole, OPEN_DIRECTORY), self._sys)
-                with closing(lease), lease as within:
-                    self._stand(one, within, directory)
-                self.discard(one)
+            self._stand(one, self._holding.hold(one.state), directory)
         except BaseException:
             self.discard(one)
             raise
+
+    def appear(self, stage: Stage) -> bool:
+        """Have a stage take its place; False if that cannot be, and what is in it stands one by one."""
+        if stage.take_place(self._root):
+            return True
+        for made in stage.made:
+            try:
+                with named(made.parts), self._root.landing_in(made.parts[:-1]) as (directory, _):
+                    self._root.make_directory(directory, made.parts, made.mode)
+            except FsmuxError as error:
+                self._terms.fail(made.pack, made.place, [made.entry], error)
+        for one in stage.filled:
+            self._try(one, self._from_stage, stage)
+        for one in stage.finished:
+            self._try(one, self.adjust)
+        stage.discard()
+        return False
+
+    def finish_in(self, stage: Stage, one: Staged) -> None:
+        """Set what is kept of a directory in a stage."""
+        self._try(one, self._open_and_set, stage)
+
+    def _open_and_set(self, one: Staged, stage: Stage) -> None:
+        fd = stage.open(self._terms.base + one.group.directory)
+        try:
+            self._set(one, fd)
+        finally:
+            self._sys.close(fd)
+
+    def finish(self, one: Staged, directory: int) -> None:
+        """Set what is kept of a directory that is open."""
+        self._try(one, self._set, directory)
+
+    def _from_stage(self, one: Staged, stage: Stage) -> None:
+        lease = Lease(stage.open(self._terms.base + one.group.directory), self._sys)
+        with closing(lease), lease as within:
+            self._stand(one, within, None)
+
+    def _try(
+        self, one: Staged, act: Callable[Concatenate[Staged, P], None], *args: P.args, **options: P.kwargs
+    ) -> None:
+        try:
+            with named(self._terms.base + one.group.directory):
+                act(one, *args, **options)
+        except FsmuxError as error:
+            self._terms.fail_group(one, error)
 
     def _stand(self, one: Staged, here: int, directory: int | None) -> None:
         """Rename all that is in ``here``; anew if the directory it goes to has lost its place meanwhile."""
@@ -91,10 +133,6 @@ class Standing:
         if one.state is None:
             return
         here = self._holding.hold(one.state)
-        if one.whole:
-            with suppress(OSError):
-                tree.remove(self._sys, here, one.whole)
-            return
         for temporary, _ in one.files:
             with suppress(OSError):
                 self._sys.unlink(here, temporary)
@@ -160,18 +198,18 @@ class Standing:
         with closing(self._root.directory(self._terms.base + group.directory)) as lease, lease as directory:
             self._note(directory)
             if group.itself:
-                self._set(directory, one, 0)
+                self._set(one, directory)
             for index, name in enumerate(group.names):
                 try:
                     fd = self._sys.openat(directory, name, OPEN_READ)
                     try:
-                        self._set(fd, one, index)
+                        self._set(one, fd, index)
                     finally:
                         self._sys.close(fd)
                 except OSError as error:
                     self._terms.fail_entry(one, index, error)
 
-    def _set(self, fd: int, one: Staged, index: int) -> None:
+    def _set(self, one: Staged, fd: int, index: int = 0) -> None:
         group, terms, sys = one.group, self._terms, self._sys
         if (owner := terms.owner(group, index)) is not None:
             sys.fchown(fd, *user_and_group(owner))

@@ -40,8 +40,8 @@ class Failure(NamedTuple):
 class Staged(NamedTuple):
     """A group that is to be committed: its files are in ``state``, each as (name until then, number in the group).
 
-    Without ``state`` nothing of it was written: it is to be linked, removed or adjusted.  With ``whole`` they are in a
-    directory of that name there, which is to take the place of theirs (:mod:`.whole`).
+    Without ``state`` nothing of it was written: it is to be linked, removed or adjusted, and ``first`` is the number of
+    its first entry.  ``at_home``: they have their names, in what is to be their directory (:mod:`.whole`).
     """
 
     pack: int
@@ -49,12 +49,15 @@ class Staged(NamedTuple):
     group: Group
     state: StateDir | None
     files: list[tuple[bytes, int]]
-    whole: bytes = b""
+    at_home: bool = False
+    first: int = 0
 
     @property
     def indexes(self) -> Iterable[int]:
         """All that it is about."""
-        return range(max(len(self.group), 1)) if self.state is None else [index for _, index in self.files]
+        if self.state is None:
+            return range(self.first, self.first + max(len(self.group), 1))
+        return [index for _, index in self.files]
 
 
 class Terms:

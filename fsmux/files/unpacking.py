@@ -14,18 +14,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fsmux.columns import DIRECTORY, KIND_BITS, Act, Group
+from fsmux.columns import DIRECTORY, KIND_BITS, Act, Group, itself
 from fsmux.errors import FsmuxError, from_os_error
-from fsmux.files import names, whole
+from fsmux.files import names
 from fsmux.files.entries import Part, Writer
 from fsmux.files.holding import Holding
 from fsmux.files.naming import named
 from fsmux.files.standing import Standing
 from fsmux.files.terms import Failure, Staged, Terms
+from fsmux.files.whole import POSSIBLE, Made, Stage, stage_for, worth_it
 from fsmux.records import EVERYTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fsmux.files.contents import Contents
     from fsmux.files.ranges import Poll
@@ -87,27 +88,52 @@ class Unpacker:
         self._made: list[tuple[StateDir, _Made]] = []
         self._empty: set[Parts] = set()
         """Directories that were made here, and have got nothing since."""
+        self._stages: list[Stage] = []
+        self._within: dict[Parts, Stage] = {}
+        """The directories that are in stages."""
+        self._finishing: dict[Parts, Staged] = {}
+        """What is to be set of directories themselves when all is in them."""
+        self._closing: dict[Parts, int] = {}
+        """The groups of the pack after whose files these directories can be finished."""
 
     def begin(self, number: int, groups: Sequence[Group], threads: int) -> list[Share]:
         """Make the directories of a pack, and deal out the rest of it, to that many threads if it is worth it."""
+        last: dict[Parts, int] = {}
         for place, group in enumerate(groups):
+            parent = self._base + group.directory
             try:
-                with named(self._base + group.directory):
-                    if group.act is not Act.MAKE:
+                with named(parent):
+                    if group.itself and group.act is Act.ADJUST:
+                        self._finishing[parent] = Staged(number, place, group, None, [])
+                    elif group.act is not Act.MAKE:
                         self._staged.append(Staged(number, place, group, None, []))
                     elif group.itself:
                         mode = self._passable(group.modes[0])
-                        parent = self._base + group.directory
                         self._root.mkdir(parent, True, mode)
                         with self._root.landing_in(parent) as (directory, state):
                             self._note_made(parent, directory, state, _Made(number, place, [0]))
-                    elif DIRECTORY in group.kinds:
-                        self._make_directories(number, place, group)
+                    else:
+                        last[parent] = place
+                        if group.finish is not None:
+                            mtime, mode = group.finish
+                            finishing = itself(group.directory, mtime, mode, Act.ADJUST)
+                            self._finishing[parent] = Staged(number, place, finishing, None, [], first=len(group))
+                        stage = self._stage(groups, place)
+                        if DIRECTORY in group.kinds:
+                            self._make_directories(number, place, group, stage)
             except FsmuxError as error:
                 made = [index for index, mode in enumerate(group.modes) if mode & KIND_BITS == DIRECTORY]
                 self._terms.fail(number, place, made, error)
         entries = sum(map(len, groups))
-        return _deal(number, groups, threads if entries >= WORTH_A_THREAD else 1, entries)
+        shares = _deal(number, groups, threads if entries >= WORTH_A_THREAD else 1, entries)
+        self._closing = (
+            {}
+            if len(shares) > 1 or self._renaming
+            else {
+                parent: last[parent] for parent in self._finishing.keys() & last.keys() if self._can_be_finished(parent)
+            }
+        )
+        return shares
 
     def fill(self, share: Share, contents: Contents) -> None:
         """Write the files and links of a share; :meth:`commit` says what became of them.  In any thread."""
@@ -125,10 +151,12 @@ class Unpacker:
 
         ``poll`` is called between removals, and may raise.
         """
-        staged, self._staged = self._staged, []
+        stages, staged = self._taken()
         staged.sort(key=_order)
         self._standing.hold_linked(staged)
         bad = self._sync()
+        for stage in stages:
+            self._have_appear(stage, bad.get(stage.state))
         for one in staged:
             try:
                 with named(self._base + one.group.directory):
@@ -149,6 +177,9 @@ class Unpacker:
                 self._terms.fail_group(one, error)
         unsafe = self._sync()
         self._holding.close_left()
+        for stage in stages:
+            if (lost := unsafe.get(stage.state)) is not None:
+                self._fail_stage(stage, lost)
         for one in staged:
             if one.state is not None and one.state in unsafe:
                 self._terms.fail_group(one, unsafe[one.state])
@@ -166,35 +197,117 @@ class Unpacker:
 
     def close(self) -> None:
         """Remove what was not committed."""
+        stages, self._stages = self._stages, []
+        for stage in stages:
+            stage.discard()
         staged, self._staged = self._staged, []
         for one in staged:
             self._standing.discard(one)
         self._holding.let_go()
         self._holding.close_left()
 
+    def _taken(self) -> tuple[list[Stage], list[Staged]]:
+        """What is to be committed, with directories in stages finished; those elsewhere are behind everything else."""
+        renaming = self._renaming
+        for parent, one in self._finishing.items():
+            stage = None if renaming or not self._passes(parent) else self._within.get(parent)
+            if stage is None:
+                self._staged.append(one)
+            else:
+                stage.finished.append(one)
+                self._standing.finish_in(stage, one)
+        stages, staged, self._stages, self._staged = self._stages, self._staged, [], []
+        self._finishing, self._within = {}, {}
+        return stages, staged
+
+    def _have_appear(self, stage: Stage, lost: FsmuxError | None) -> None:
+        if lost is not None:
+            stage.discard()
+            self._fail_stage(stage, lost)
+        elif self._standing.appear(stage):
+            for parts in stage.empty(self._base):
+                self._note_empty(parts)
+
+    def _fail_stage(self, stage: Stage, error: FsmuxError) -> None:
+        for one in (*stage.filled, *stage.finished):
+            self._terms.fail_group(one, error)
+
     def _sync(self) -> dict[StateDir | int, FsmuxError]:
         """Sync what is written to together; the errors of those file systems that failed."""
         return self._holding.sync() if self.commits_together else {}
 
-    def _make_directories(self, number: int, place: int, group: Group) -> None:
+    @property
+    def _renaming(self) -> bool:
+        """Whether names are to be linked or removed when all files stand, which changes the time of their directory."""
+        return any([one.group.act in (Act.LINK, Act.REMOVE) for one in self._staged])
+
+    def _can_be_finished(self, parent: Parts) -> bool:
+        """Whether a directory can be finished when its last files of this pack were written."""
+        stage = self._within.get(parent)
+        if stage is not None:
+            return self._passes(parent)
+        # Its files do not stand before all are synced, or something is to appear in it, or to go from it at the end.
+        return (
+            not self.commits_together
+            and parent != self._base
+            and all([parent != stage.parts[:-1] for stage in self._stages])
+        )
+
+    def _passes(self, parent: Parts) -> bool:
+        """Whether a directory in a stage can still be emptied when it is finished, if the stage comes to nothing."""
+        return self._finishing[parent].group.modes[0] & PASSABLE == PASSABLE
+
+    def _stage(self, groups: Sequence[Group], place: int) -> Stage | None:
+        """The stage that a group belongs into, a new one if it pays; None if there is none."""
+        parent = self._base + groups[place].directory
+        stage = self._within.get(parent)
+        if stage is None and parent in self._empty:
+            self._empty.discard(parent)
+            if worth_it(groups, place) and (stage := stage_for(self._root, self._holding, parent)) is not None:
+                self._stages.append(stage)
+                self._within[parent] = stage
+        return stage
+
+    def _make_directories(self, number: int, place: int, group: Group, stage: Stage | None) -> None:
         parent = self._base + group.directory
         names.check(parent)
         names.check_in(parent, group.names)
         made: list[int] = []
-        with self._root.landing_in(parent) as (directory, state):
-            for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
-                if mode & KIND_BITS == DIRECTORY:
+        if stage is not None:
+            directory = stage.open(parent)
+            try:
+                for index, parts, mode in self._directories(group):
                     try:
-                        if self._root.make_directory(directory, (*parent, name), self._passable(mode)):
-                            self._note_empty((*parent, name))
+                        stage.make(directory, Made(parts, mode, number, place, index))
+                        self._within[parts] = stage
                         made.append(index)
                     except OSError as error:
-                        failed = from_os_error(error, self._terms.name_of(group, index))
-                        self._terms.fail(number, place, [index], failed)
+                        self._terms.fail(
+                            number, place, [index], from_os_error(error, self._terms.name_of(group, index))
+                        )
+            finally:
+                self._root.sys.close(directory)
+            if self.commits_together:
+                self._made.append((stage.state, _Made(number, place, made)))
+            return
+        with self._root.landing_in(parent) as (directory, state):
+            for index, parts, mode in self._directories(group):
+                try:
+                    if self._root.make_directory(directory, parts, mode):
+                        self._note_empty(parts)
+                    made.append(index)
+                except OSError as error:
+                    self._terms.fail(number, place, [index], from_os_error(error, self._terms.name_of(group, index)))
             self._note_made(parent, directory, state, _Made(number, place, made))
 
+    def _directories(self, group: Group) -> Iterator[tuple[int, Parts, int]]:
+        """The directories of a group: their indexes, where they are, and how they are made."""
+        for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
+            if mode & KIND_BITS == DIRECTORY:
+                yield index, (*self._base, *group.directory, name), self._passable(mode)
+
     def _note_empty(self, parts: Parts) -> None:
-        if not whole.POSSIBLE or self._terms.verify or self._terms.settles:
+        if not POSSIBLE or self._terms.verify or self._terms.settles:
             return  # what is read back or synced by itself takes its name by itself
         if len(self._empty) >= EMPTY_KNOWN:
             self._empty.clear()
@@ -217,27 +330,31 @@ class Unpacker:
         parent = self._base + group.directory
         names.check(parent)
         names.check_in(parent, group.names)
-        with self._root.landing_in(parent) as (directory, state):
-            here, name = self._holding.hold(state), b""
-            alike: int | None = None
-            if parent in self._empty:
-                self._empty.discard(parent)
-                if whole.worth_it(group) and part.stop - part.first == len(group):
-                    name = state.unique()
-                    alike = whole.make_alike(self._root.sys, directory, here, name)
-            staged = Staged(pack, part.place, group, state, [], b"" if alike is None else name)
+        if (stage := self._within.get(parent)) is not None:
+            staged = Staged(pack, part.place, group, stage.state, [], at_home=True)
+            directory = stage.open(parent)
             try:
-                self._writer.write(staged, part, directory, here if alike is None else alike, contents)
+                stage.filled.append(staged)
+                self._writer.write(staged, part, directory, directory, contents)
+                if self._closing.get(parent) == part.place:
+                    stage.finished.append(self._finishing.pop(parent))
+                    self._standing.finish(stage.finished[-1], directory)
+            finally:
+                self._root.sys.close(directory)
+            return
+        with self._root.landing_in(parent) as (directory, state):
+            staged = Staged(pack, part.place, group, state, [])
+            try:
+                self._writer.write(staged, part, directory, self._holding.hold(state), contents)
             except BaseException:
                 self._standing.discard(staged)
                 raise
-            finally:
-                if alike is not None:
-                    self._root.sys.close(alike)
             if self.commits_together:
                 self._staged.append(staged)
-            else:
-                self._standing.publish(staged, directory)
+                return
+            self._standing.publish(staged, directory)
+            if self._closing.get(parent) == part.place:
+                self._standing.finish(self._finishing.pop(parent), directory)
 
 
 def _deal(number: int, groups: Sequence[Group], threads: int, entries: int) -> list[Share]:

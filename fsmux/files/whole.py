@@ -1,10 +1,10 @@
-"""Fresh directories that appear with all their files in them: one rename instead of one for each.
+"""Fresh directories that appear with all that is in them: one rename instead of one for each file.
 
-Theory: a directory that a stream of packs has made is empty until its files come, mostly all in one pack.  These are
-put together under their final names in a directory of the reserved one, which then takes the place of the empty one by
-``rename``: the kernel allows that as long as that is empty, and asks and does it in one step.  So what appears is
-whole, as it is with files, and a file takes two thirds of the time (100,000 of 1 KiB in 1,000 directories: 10.2 µs of
-system calls each instead of 15.1, measured).
+Theory: a directory that a stream of packs has made is empty until its files come, mostly in one pack, and with them
+often what is to be below it.  All that a pack has for it is put together under final names in a directory of the
+reserved one, a *stage*, which then takes the place of the empty one by ``rename``: the kernel allows that as long as
+that is empty, and asks and does it in one step.  So what appears is whole, as it is with files, and a file takes two
+thirds of the time (100,000 of 1 KiB in 1,000 directories: 10.2 µs of system calls each instead of 15.1, measured).
 
 What has taken the place must not be told from what was there.  A directory that got anything from the one above it
 that it would not get in the reserved one (a set-group-ID bit, an access control list, a label) is filled file by file.
@@ -17,57 +17,124 @@ from __future__ import annotations
 import stat
 import sys
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fsmux.columns import DIRECTORY
+from fsmux.columns import Act
 from fsmux.errors import FsmuxError
+from fsmux.files import tree
+from fsmux.files.resolve import open_beneath
 from fsmux.files.syscalls import OPEN_DIRECTORY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fsmux.columns import Group
+    from fsmux.files.holding import Holding
     from fsmux.files.root import Root
+    from fsmux.files.state import StateDir
     from fsmux.files.syscalls import Syscalls
+    from fsmux.files.terms import Staged
     from fsmux.records import Parts
 
 WORTH_A_DIRECTORY: Final = 8
-"""Files from which on it pays: a directory costs as much as about five renames (38 µs and 5 µs, measured)."""
+"""Entries from which on it pays: a directory costs as much as about five renames (38 µs and 5 µs, measured)."""
 
 POSSIBLE: Final = sys.platform == "linux"
 """Whether it was seen to be so, and what a directory inherits can be looked at."""
 
 
-def worth_it(group: Group) -> bool:
-    """Whether a directory should appear with this group in it."""
-    return len(group) >= WORTH_A_DIRECTORY and not group.lost and DIRECTORY not in group.kinds
+class Made(NamedTuple):
+    """A directory in a stage: its place, how it was made, and the numbers of its pack, its group and itself."""
+
+    parts: Parts
+    mode: int
+    pack: int
+    place: int
+    entry: int
 
 
-def make_alike(calls: Syscalls, directory: int, here: int, name: bytes) -> int | None:
-    """Make a directory ``name`` in ``here`` that nobody could tell from the empty ``directory``: its descriptor.
+class Stage:
+    """A directory ``name`` in the reserved one, on which ``here`` is open, that is to take the place of ``parts``.
 
-    None if there is no such, for whatever reason: then nothing has changed.
+    It is one thread's to make directories in it, and anybody's to :meth:`open` them.
+    """
+
+    def __init__(self, calls: Syscalls, state: StateDir, here: int, name: bytes, parts: Parts) -> None:
+        self.state = state
+        self.parts = parts
+        self.filled: list[Staged] = []
+        """Groups whose files and links are in it."""
+        self.finished: list[Staged] = []
+        """Groups about its directories themselves, done before it appears."""
+        self.made: list[Made] = []
+        self._calls = calls
+        self._here = here
+        self._name = name
+
+    def open(self, parts: Parts) -> int:
+        """A descriptor of what is to be the directory ``parts``, which is this one or was made in it."""
+        return open_beneath(self._calls, self._here, (self._name, *parts[len(self.parts) :]), OPEN_DIRECTORY)
+
+    def make(self, directory: int, made: Made) -> None:
+        """Make a directory, in the one of its place, on which ``directory`` is open."""
+        self._calls.mkdir(directory, made.parts[-1], made.mode)
+        self.made.append(made)
+
+    def take_place(self, root: Root) -> bool:
+        """Have it stand; False if it cannot."""
+        try:
+            with closing(root.directory(self.parts[:-1])) as lease, lease as above:
+                root.sys.rename(self._here, self._name, above, self.parts[-1])
+        except (OSError, FsmuxError):
+            return False
+        return True
+
+    def discard(self) -> None:
+        """Remove it, with what is in it."""
+        with suppress(OSError):
+            tree.remove(self._calls, self._here, self._name)
+
+    def empty(self, base: Parts) -> list[Parts]:
+        """The directories that nothing was put into; those of groups are below ``base``."""
+        full = {made.parts[:-1] for made in self.made}
+        full.update([base + one.group.directory for one in self.filled])
+        return [made.parts for made in self.made if made.parts not in full]
+
+
+def stage_for(root: Root, holding: Holding, parts: Parts) -> Stage | None:
+    """A stage for the empty directory ``parts``, which nobody could tell from that; None if it cannot be."""
+    if not parts:
+        return None
+    with root.landing_in(parts) as (directory, state):
+        here, name = holding.hold(state), state.unique()
+        made = _make_alike(root.sys, directory, here, name)
+    return Stage(root.sys, state, here, name, parts) if made else None
+
+
+def _make_alike(calls: Syscalls, directory: int, here: int, name: bytes) -> bool:
+    """Make a directory ``name`` in ``here`` that nobody could tell from the empty ``directory``.
+
+    If there can be no such, for whatever reason, nothing has changed.
     """
     try:
         facts = calls.fstat(directory)
         if facts.st_mode & stat.S_ISGID or _inherits(calls, directory):
-            return None
+            return False
         calls.mkdir(here, name, stat.S_IMODE(facts.st_mode))
     except OSError:
-        return None
-    fd = None
-    try:
-        fd = calls.openat(here, name, OPEN_DIRECTORY)
-        made = calls.fstat(fd)
-        alike = (made.st_mode, made.st_uid, made.st_gid) == (facts.st_mode, facts.st_uid, facts.st_gid)
-        if alike and not _inherits(calls, fd):
-            return fd
-    except OSError:
-        pass
+        return False
     with suppress(OSError):
-        if fd is not None:
+        fd = calls.openat(here, name, OPEN_DIRECTORY)
+        try:
+            made = calls.fstat(fd)
+            alike = (made.st_mode, made.st_uid, made.st_gid) == (facts.st_mode, facts.st_uid, facts.st_gid)
+            if alike and not _inherits(calls, fd):
+                return True
+        finally:
             calls.close(fd)
     with suppress(OSError):
         calls.rmdir(here, name)
-    return None
+    return False
 
 
 def _inherits(calls: Syscalls, directory: int) -> bool:
@@ -77,11 +144,15 @@ def _inherits(calls: Syscalls, directory: int) -> bool:
         return False  # the file system has none
 
 
-def take_place(root: Root, here: int, name: bytes, parts: Parts) -> bool:
-    """Have the directory ``name`` in ``here`` take the place of ``parts``; False if it cannot."""
-    try:
-        with closing(root.directory(parts[:-1])) as lease, lease as above:
-            root.sys.rename(here, name, above, parts[-1])
-    except (OSError, FsmuxError):
-        return False
-    return True
+def worth_it(groups: Sequence[Group], place: int) -> bool:
+    """Whether the directory of a group should appear with all that the pack has for it and below it."""
+    directory = groups[place].directory
+    entries = 0
+    for group in groups[place:]:
+        if group.act is Act.MAKE and group.directory[: len(directory)] == directory:
+            entries += len(group)
+            if entries >= WORTH_A_DIRECTORY:
+                return True
+        elif group.act is Act.MAKE:
+            break
+    return False

@@ -23,6 +23,7 @@ from fsmux.limits import PACK_BYTES, PACKS_AHEAD
 from fsmux.mux.service import all_of
 from fsmux.records import EVERYTHING, Durability, Kept, Parts, printable
 from fsmux.transfer.assembly import MAX_ATTEMPTS
+from fsmux.wire.frames import FINISH_FEATURE
 from fsmux.wire.messages import Ask, Fetch, Pack, Packed, Store
 from fsmux.wire.messages.groups import completed
 
@@ -108,6 +109,7 @@ class _Packs:
         self._report = report
         self._packer = Packer(PACK_BYTES)
         self._in, self._out = trio.open_memory_channel[list[Group]](1)
+        self._finishes = self._may_finish()
         self._number = 0
         self._under_way: dict[int, list[Group]] = {}
         self._again: deque[list[Group]] = deque()
@@ -116,8 +118,14 @@ class _Packs:
         self._untold: set[Parts] = set()
         self._changed = trio.Event()
 
+    def _may_finish(self) -> bool:
+        """Whether directories may be finished by the groups that fill them."""
+        return True
+
     async def put(self, group: Group, *, told: bool = True) -> None:
         if not told:
+            if self._finishes and group.itself and group.act is Act.ADJUST and self._packer.finish(group):
+                return
             self._untold.add(group.directory)
         for groups in self._packer.put(group):
             await self._in.send(groups)
@@ -216,19 +224,22 @@ class _Packs:
         """Entries have failed; those that are to be tried again."""
         again: set[int] = set()
         for index, error in sorted(errors.items()):
-            parts = (*group.directory, group.names[index]) if group.names else group.directory
+            name = group.names[index : index + 1]  # none: it is about the directory
+            parts = (*group.directory, *name)
             if error.code is ErrorCode.INTEGRITY and self._may_try_again(parts, error):
-                self._again.append([group.pick([index])])
+                once_more = group.pick([index])
+                once_more.finish = group.finish  # which its coming undoes
+                self._again.append([once_more])
                 again.add(index)
             elif not any(parts[:depth] in self._blocked for depth in range(len(parts) + 1)):
-                if group.names and group.act is Act.MAKE and group.modes[index] & KIND_BITS == DIRECTORY:
+                if name and group.act is Act.MAKE and group.modes[index] & KIND_BITS == DIRECTORY:
                     self._blocked.add(parts)  # said once, and not of everything in it
                 self._report.fail(printable(parts), parts, error)
         return again
 
     def _warn(self, group: Group, index: int, error: FsmuxError) -> None:
         """An entry stands, but for this."""
-        parts = (*group.directory, group.names[index]) if group.names else group.directory
+        parts = (*group.directory, *group.names[index : index + 1])
         self._report.report.warn_once(str(error), self._report.name_of(parts))
 
     def _tell_changed(self, group: Group, errors: Container[int]) -> None:
@@ -260,6 +271,9 @@ class _Packs:
 class Upload(_Packs):
     """Packs to the server."""
 
+    def _may_finish(self) -> bool:
+        return FINISH_FEATURE in self._route.connection.peer_hello.features
+
     async def _carry(self) -> None:
         route = self._route
         request = Store(
@@ -289,7 +303,7 @@ class Upload(_Packs):
                 raise ProtocolError("the server acknowledged what was never sent")
             failed: Errors = []
             for place, index, fault, stands in packed.failed:
-                if place >= len(groups) or index >= max(len(groups[place]), 1):
+                if place >= len(groups) or index >= _entries(groups[place]):
                     raise ProtocolError("the server failed at what was never sent")
                 error = from_code(fault.code, fault.text)
                 if stands:
@@ -337,6 +351,7 @@ class Download(_Packs):
             one = None if one is None else completed(one, group)
             if one is None or not (one is group or _answers(one, group)):
                 break
+            one.finish = group.finish
             found.append(one)
         if not groups or len(found) != len(groups) or next(came, None) is not None:
             raise ProtocolError("the server sent something else than it was asked for")
@@ -350,6 +365,11 @@ class Download(_Packs):
             else:
                 failed.append((failure.group, failure.entry, failure.error))
         self._finished(pack.number, pack.groups, failed, self._durable)
+
+
+def _entries(group: Group) -> int:
+    """How many things of a group can fail."""
+    return max(len(group), 1) + (group.finish is not None)
 
 
 def _travels(group: Group) -> bool:

@@ -250,6 +250,8 @@ class _Moving:
             existing = await self._cleared(self._tree.clear, group, existing)
         for part in self._account.parted(group):
             await self._do(here, part, existing, equal)
+        if not (group.more or here.expected):
+            await self._leave()  # nothing more comes of it, and what finishes it goes with its files
 
     async def _cleared(self, clear: Callable[[Parts, bool], Awaitable[bool]], group: Group, existing: Group) -> Group:
         """What stands at the destination, after directories in the way of files, and the reverse, were removed."""

@@ -62,6 +62,9 @@ GIVEN_FEATURE: Final = "given"
 BRIEF_FEATURE: Final = "brief"
 """Who names it in its HELLO lets a PACK leave out what is as it was asked for."""
 
+FINISH_FEATURE: Final = "finish"
+"""Who names it in its HELLO finishes directories with the packs that fill them, if a group says so."""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

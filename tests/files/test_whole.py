@@ -190,3 +190,131 @@ def test_what_a_killed_process_left_is_swept(top: Path) -> None:
         assert found.loose
         leftovers.sweep_top(root)
     assert os.listdir(top) == []
+
+
+def subtree(times: int = 5) -> list[Group]:
+    """``d`` with files, and directories in it and below these; all of them are finished, innermost first."""
+    below = made(b"e", b"empty")
+    below.directory = (b"d",)
+    groups = [below, files(), made(b"f"), files(), files()]
+    groups[2].directory = (b"d", b"e")
+    groups[3].directory, groups[4].directory = (b"d", b"e"), (b"d", b"e", b"f")
+    inner = [(b"d", b"e", b"f"), (b"d", b"e"), (b"d", b"empty"), (b"d",)]
+    return [*groups, *[itself(parts, times, DIRECTORY | 0o750, Act.ADJUST) for parts in inner]]
+
+
+def is_subtree(top: Path, times: int = 5) -> bool:
+    inner = [top / "d", top / "d/e", top / "d/e/f"]
+    facts = [path.stat() for path in (*inner, top / "d/empty")]
+    return all(map(stands, inner)) and {(one.st_mtime_ns, stat.S_IMODE(one.st_mode)) for one in facts} == {
+        (times, 0o750)
+    }
+
+
+def test_what_is_below_appears_with_it(top: Path, unpacker: Unpacker) -> None:
+    write(unpacker, 1, made(b"d"), *subtree(), contents=CONTENTS * 3)
+    assert os.listdir(top / "d") == []
+    assert unpacker.commit() == []
+    assert is_subtree(top)
+    unpacker.close()
+    assert os.listdir(top) == ["d"]
+
+
+@pytest.mark.parametrize("mode", [0o750, 0o550])
+def test_what_comes_below_later_appears_by_itself(top: Path, unpacker: Unpacker, mode: int) -> None:
+    outer, *inner = subtree()
+    write(unpacker, 1, made(b"d"), outer, inner[0], contents=CONTENTS)
+    assert unpacker.commit() == []
+    before = number_of(top / "d"), number_of(top / "d/e")
+    for group in inner[4:]:
+        group.modes = [DIRECTORY | mode]
+    write(unpacker, 2, *inner[1:], contents=CONTENTS * 2)
+    assert unpacker.commit() == []
+    assert (top / "d/e/f").stat().st_mtime_ns == 5
+    assert stat.S_IMODE((top / "d/e").stat().st_mode) == mode
+    if mode == 0o750:
+        assert is_subtree(top)
+        assert (number_of(top / "d"), number_of(top / "d/e") != before[1]) == (before[0], True)
+
+
+def test_packs_that_are_committed_together_fill_one_directory(top: Path, root: Root) -> None:
+    with closing(Unpacker(root, (), Durability.BATCH)) as unpacker:
+        groups = subtree()
+        write(unpacker, 1, made(b"d"), *groups[:2])
+        write(unpacker, 2, groups[2], groups[3])
+        write(unpacker, 3, *groups[4:])
+        assert unpacker.commit() == []
+    assert is_subtree(top)
+
+
+@pytest.mark.parametrize("theirs", ["theirs", "e/theirs", "e/f/theirs"])
+def test_all_that_is_below_goes_beside_what_somebody_else_has_put_there(
+    top: Path, unpacker: Unpacker, theirs: str
+) -> None:
+    write(unpacker, 1, made(b"d"), contents=b"")
+    assert unpacker.commit() == []
+    write(unpacker, 2, *subtree(), contents=CONTENTS * 3)
+    (top / "d" / theirs).parent.mkdir(parents=True, exist_ok=True)
+    (top / "d" / theirs).write_bytes(b"theirs")
+    assert unpacker.commit() == []
+    assert is_subtree(top)
+    assert (top / "d" / theirs).read_bytes() == b"theirs"
+    unpacker.close()
+    assert os.listdir(top) == ["d"]
+
+
+def test_what_cannot_go_beside_it_fails_alone(top: Path, unpacker: Unpacker) -> None:
+    """A file stands where a directory was to be, whose files and whose subdirectory fail with it."""
+    write(unpacker, 1, made(b"d"), contents=b"")
+    assert unpacker.commit() == []
+    groups = subtree()
+    write(unpacker, 2, *groups, contents=CONTENTS * 3)
+    (top / "d/e").write_bytes(b"theirs")
+    failed = {failure[:3] for failure in unpacker.commit()}
+    entries = {(2, place, index) for place in (3, 4) for index in range(len(NAMES))}
+    assert failed == {(2, 0, 0), (2, 2, 0), *entries, (2, 5, 0), (2, 6, 0)}
+    assert stands(top / "d")
+    assert (top / "d").stat().st_mtime_ns == (top / "d/empty").stat().st_mtime_ns == 5
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("count", [2, WORTH_A_DIRECTORY])
+@pytest.mark.parametrize("mode", [0o750, 0o500])
+def test_a_group_finishes_its_directory(top: Path, unpacker: Unpacker, fresh: bool, count: int, mode: int) -> None:
+    """Whatever else of the pack goes into it, or below it."""
+    if not fresh:
+        (top / "d").mkdir()
+    first, second, inner = files(), files(), made(b"e")
+    first.names, second.names = NAMES[:count], [b"more" + name for name in NAMES[:count]]
+    inner.directory = (b"d",)
+    below = files()
+    below.directory = (b"d", b"e")
+    for group in (first, second):
+        for column in (group.sizes, group.mtimes, group.modes, group.crcs):
+            del column[count:]
+    contents = CONTENTS[: count * 200]
+    second.finish = below.finish = (5, DIRECTORY | mode)
+    write(unpacker, 1, made(b"d"), inner, first, second, below, contents=contents * 2 + CONTENTS)
+    assert unpacker.commit() == []
+    assert stands(top / "d/e")
+    assert len(os.listdir(top / "d")) == 2 * count + 1
+    for path in (top / "d", top / "d/e"):
+        assert (path.stat().st_mtime_ns, stat.S_IMODE(path.stat().st_mode)) == (5, mode)
+
+
+def test_a_directory_is_finished_when_what_is_linked_in_it_stands(top: Path, unpacker: Unpacker) -> None:
+    filling = files()
+    filling.finish = (5, DIRECTORY | 0o755)
+    linking = Group((b"d",), [b"same"], [0], [0], [REGULAR | 0o640], [b"d/00"], Act.LINK)
+    write(unpacker, 1, made(b"d"), filling, linking)
+    assert unpacker.commit() == []
+    assert (top / "d/same").samefile(top / "d/00")
+    assert (top / "d").stat().st_mtime_ns == 5
+
+
+def test_a_directory_that_cannot_be_finished_fails_as_its_last_entry(top: Path, unpacker: Unpacker) -> None:
+    filling = files()
+    filling.finish = (5, DIRECTORY | 0o755)
+    write(unpacker, 1, filling)
+    failed = [failure[:3] for failure in unpacker.commit()]
+    assert sorted(failed) == [(1, 0, index) for index in range(len(NAMES) + 1)]

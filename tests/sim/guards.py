@@ -12,6 +12,7 @@ from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
 from fsmux.errors import Busy, FsmuxError, IntegrityError
 from fsmux.files import leftovers, listing
 from fsmux.files.commit import commit_all
+from fsmux.files.holding import Holding
 from fsmux.files.journal import RECORD, Header, Journal, Type, parse
 from fsmux.files.lease import Lease
 from fsmux.files.opening import open_sink
@@ -20,7 +21,7 @@ from fsmux.files.root import Root
 from fsmux.files.source import Source
 from fsmux.files.syscalls import OPEN_CREATE
 from fsmux.files.unpacking import Unpacker
-from fsmux.files.whole import make_alike, take_place
+from fsmux.files.whole import stage_for
 from fsmux.moving.extras import removal
 from fsmux.records import Attrs, Durability, Extent, Kind
 from tests.sim.choices import Chooser
@@ -344,7 +345,8 @@ def empty_directory_replaced() -> None:
         unpack(root, Ledger(), {(*place, b"mine"): SMALL}, Durability.BATCH)
 
     def come_whole(root: Root) -> None:
-        unpack(root, Ledger(), {(*place, b"mine"): SMALL, (*place, b"too"): SMALL}, Durability.BATCH)
+        found = {(*place, b"mine"): SMALL, (*place, b"too"): SMALL, (*place, b"sub", b"deep"): SMALL}
+        unpack(root, Ledger(), found, Durability.BATCH)
 
     for act in (commit, commit_as_a_group, come_in_a_pack, come_whole):
         device = Device()
@@ -358,20 +360,23 @@ def empty_directory_replaced() -> None:
                 if name != "rename" or place[0] not in calls.device.root.entries:
                     return
                 calls.watch = no_watch
-                with other.landing_in(place) as (directory, state), state.hold() as here:
-                    named = state.unique()
-                    alike = make_alike(other.sys, directory, here, named)
-                    if alike is None:
-                        raise Wrong("no directory like an empty one could be made")
-                    other.sys.close(other.sys.openat(alike, b"theirs", OPEN_CREATE))
-                    other.sys.close(alike)
-                    if not take_place(other, here, named, place):
-                        raise Wrong("the place of an empty directory could not be taken")
+                holding = Holding(other.sys)
+                stage = stage_for(other, holding, place)
+                if stage is None:
+                    raise Wrong("no directory like an empty one could be made")
+                inside = stage.open(place)
+                other.sys.close(other.sys.openat(inside, b"theirs", OPEN_CREATE))
+                other.sys.close(inside)
+                if not stage.take_place(other):
+                    raise Wrong("the place of an empty directory could not be taken")
+                holding.let_go()
+                holding.close_left()
 
             calls.watch = interfere
             act(root)
-        names = {b"theirs", b"mine"} | ({b"too"} if act is come_whole else set())
-        if calls.watch is not no_watch or device.root.entries[place[0]].entries.keys() != names:
+        names = {b"theirs", b"mine"} | ({b"too", b"sub"} if act is come_whole else set())
+        found = device.root.entries[place[0]].entries
+        if calls.watch is not no_watch or found.keys() != names or (b"sub" in names and not found[b"sub"].entries):
             raise Wrong("a file was lost with the empty directory that it was to stand in")
 
 

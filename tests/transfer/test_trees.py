@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from functools import partial
@@ -14,13 +15,14 @@ from zlib_ng.zlib_ng import crc32
 
 from fsmux import handlers, limits, tree_handlers
 from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
-from fsmux.errors import FsmuxError, ProtocolError, StreamReset, Unsupported
+from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, StreamReset, Unsupported
 from fsmux.events import FileDone, FileFailed, FilesDone, FilesSkipped, Planned, Scanning, WouldDo
+from fsmux.files.syscalls import Syscalls
 from fsmux.limits import MEDIUM_FILE
 from fsmux.mux.service import all_of
 from fsmux.records import Durability
-from fsmux.wire.frames import BRIEF_FEATURE
-from fsmux.wire.messages import Ask, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
+from fsmux.wire.frames import BRIEF_FEATURE, FINISH_FEATURE
+from fsmux.wire.messages import Ask, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
 from fsmux.wire.messages.groups import completed
 
 from .kit import Move, Side, content, damaging_pair, descriptors, facing, state_of
@@ -246,14 +248,89 @@ async def test_what_arrives_damaged_is_asked_for_again(served: Path, there: Path
 
     async with facing("memory", served, there, pair=damaging_pair(damage)) as side:
         move = Tree(side, direction)
-        (move.source / "file").mkdir()
+        (move.source / "file/d").mkdir(parents=True)
         for number in range(20):
-            (move.source / f"file/{number}").write_bytes(content(500, number))
+            (move.source / f"file/d/{number}").write_bytes(content(500, number))
+        os.utime(move.source / "file/d", ns=(1, 7))
         summary = await move()
         assert (summary.files, summary.failed) == (20, 0)
         assert summary.retries >= 1
-        for number in range(20):
-            assert (move.target / f"file/{number}").read_bytes() == content(500, number)
+        assert inventory(move.target / "file") == inventory(move.source / "file")
+
+
+@pytest.mark.parametrize("lacking", ["", FINISH_FEATURE], ids=["a server", "an earlier server"])
+async def test_directories_are_finished_by_what_fills_them(
+    side: Side, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    """But on servers that know what that means only."""
+    source = make(side.there / "from")
+    (source / "leaf").mkdir()
+    (source / "leaf/file").write_bytes(b"1")
+    connection = side.client.connection
+    features = tuple(one for one in connection.peer_hello.features if one != lacking)
+    monkeypatch.setattr(connection, "peer_hello", msgspec.structs.replace(connection.peer_hello, features=features))
+    came: list[Group] = []
+    real = tree_handlers._accept
+
+    def accept(pack: Pack) -> Pack:
+        came.extend(pack.groups)
+        return real(pack)
+
+    monkeypatch.setattr(tree_handlers, "_accept", accept)
+    assert (await side.client.upload(source, "", observer=side.observe)).failed == 0
+    assert inventory(side.served / "from") == inventory(source)
+    by_themselves = {group.directory for group in came if group.itself and group.act is Act.ADJUST}
+    with_files = {group.directory for group in came if group.finish is not None}
+    every = {(), (b"d",), (b"d", b"deep"), (b"d", b"deep", b"er"), (b"empty",), (b"leaf",)}
+    assert by_themselves | with_files == every
+    assert with_files == (set() if lacking else {(b"leaf",)})
+
+
+async def test_a_directory_that_cannot_be_finished_is_named(move: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make(move.source / "file")
+    (source / "leaf").mkdir()
+    (source / "leaf/file").write_bytes(b"1")
+    real = Syscalls.fchmod
+
+    def refuse(self: Syscalls, fd: int, mode: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        real(self, fd, mode)
+
+    monkeypatch.setattr(Syscalls, "fchmod", refuse)
+    summary = await move()
+    assert {event.path for event in move.side.of(FileFailed)} == {
+        ".", "d", "d/deep", "d/deep/er", "empty", "leaf",
+    }  # fmt: skip
+    assert (summary.failed, summary.files) == (6, 43)
+
+
+@pytest.mark.parametrize(("index", "known"), [(1, True), (2, False)])
+async def test_a_server_fails_at_what_was_sent_only(
+    side: Side, monkeypatch: pytest.MonkeyPatch, index: int, known: bool
+) -> None:
+    """The directory comes behind the files of a group that finishes it, and nothing behind the directory."""
+    (side.there / "d/leaf").mkdir(parents=True)
+    (side.there / "d/leaf/only").write_bytes(b"1")
+
+    async def lie(context: Any, stream: Any, request: Any) -> None:
+        stream.expect(None)
+        pack: Pack = await stream.receive()
+        (place,) = [place for place, group in enumerate(pack.groups) if group.finish is not None]
+        data: Any = await stream.receive()
+        stream.consumed(data)
+        await stream.send(Packed(pack.number, (Failed(place, index, Fault(ErrorCode.PERMISSION, "no"), False),), False))
+        while isinstance(pack := await stream.receive(), Pack):
+            await stream.send(Packed(pack.number, (), False))
+        stream.end()
+
+    monkeypatch.setitem(handlers.HANDLERS, Store, lie)
+    if known:
+        await side.client.upload(side.there / "d", "", observer=side.observe)
+        assert [event.path for event in side.of(FileFailed)] == ["leaf"]
+    else:
+        with pytest.raises(ProtocolError, match="failed at what was never sent"):
+            await side.client.upload(side.there / "d", "", observer=side.observe)
 
 
 async def test_a_peer_without_packs_is_a_clear_error(move: Tree) -> None:

@@ -63,6 +63,9 @@ def extents(draw: st.DrawFn) -> tuple[m.Extent, ...]:
     return tuple(result)
 
 
+finishes = st.tuples(times, modes.map(lambda mode: 0o040000 | mode))
+
+
 @st.composite
 def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, digested: bool = False) -> Group:
     """A group of a pack, of what is asked for, of a listing, or of files that are to be read."""
@@ -98,6 +101,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
         act,
         [draw(u32) for _ in found] if packed and act is Act.MAKE else [],
         holed=[index for index, one in enumerate(regular) if one and packed and draw(st.booleans())],
+        finish=draw(st.one_of(st.none(), finishes)) if packed and found and act is Act.MAKE else None,
         more=listed and draw(st.booleans()),
         owners=[draw(u64) for _ in found] if draw(st.booleans()) else [],
         xattrs=sparse(draw(st.one_of(st.none(), xattrs)) for _ in found) if draw(st.booleans()) else {},

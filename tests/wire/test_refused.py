@@ -162,7 +162,19 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
         (Cmd.PACK, pb.Pack(groups=[pb.Group(as_asked=True, **bad)]), "PACK")
         for bad in (
             {"names": b"a"}, {"sizes": [1]}, {"mtimes_ns": [1]}, {"modes": [0o100644]}, {"crcs": [0] * 1001},
-            {"crcs": [0], "lost": [pb.Lost(index=1)]},
+            {"crcs": [0], "lost": [pb.Lost(index=1)]}, {"own_mode": 0o040755},
+        )
+    ],
+    *[
+        (cmd, cls(groups=[pb.Group(**{
+            "names": b"a", "sizes": [0], "mtimes_ns": [0], "modes": [0o100644], "crcs": [0], "own_mode": 0o040755,
+        } | bad)]), cmd.name)
+        for cmd, cls, bad in (
+            (Cmd.PACK, pb.Pack, {"own_mode": 0o100644}), (Cmd.PACK, pb.Pack, {"own_mode": 0o755}),
+            (Cmd.PACK, pb.Pack, {"own_mode": 0o044755}), (Cmd.PACK, pb.Pack, {"act": 1}),
+            (Cmd.PACK, pb.Pack, {"act": 2}), (Cmd.PACK, pb.Pack, {"names": b"", "modes": [0o040755], "crcs": []}),
+            (Cmd.ASK, pb.Pack, {"crcs": []}), (Cmd.LISTED, pb.Listed, {"crcs": []}),
+            (Cmd.DIGEST, pb.Digest, {"crcs": []}),
         )
     ],
     (Cmd.CHUNK, pb.Chunk(index=MAX_CHUNKS), "CHUNK index"),

@@ -163,7 +163,7 @@ def _lost(m: Group, room: int) -> list[pb.Lost]:
     return [pb.Lost(index=index, fault=_brief(error.code, str(error), room)) for index, error in m.lost]
 
 
-def _group(m: Group, room: int) -> pb.Group:
+def _group(m: Group, room: int, asking: bool = False) -> pb.Group:
     if m.as_asked:
         return pb.Group(as_asked=True, crcs=m.crcs, holed=m.holed, lost=_lost(m, room))
     raw = pb.Group(names=b"/".join(m.names), sizes=m.sizes, mtimes_ns=m.mtimes, modes=m.modes)
@@ -180,6 +180,8 @@ def _group(m: Group, room: int) -> pb.Group:
         raw.owners.extend(m.owners)
     if m.holed:
         raw.holed.extend(m.holed)
+    if m.finish is not None and not asking:
+        raw.own_mtime_ns, raw.own_mode = m.finish
     if m.more:
         raw.more = True
     if m.lost:
@@ -194,10 +196,10 @@ def _group(m: Group, room: int) -> pb.Group:
     return raw
 
 
-def _groups(groups: Iterable[Group]) -> list[pb.Group]:
+def _groups(groups: Iterable[Group], *, asking: bool = False) -> list[pb.Group]:
     groups = tuple(groups)
     room = LOST_BYTES // max(sum([len(group.lost) for group in groups]), 1) - FAULT_COST
-    return [_group(group, room) for group in groups]
+    return [_group(group, room, asking) for group in groups]
 
 
 def _packed(m: t.Packed) -> pb.Packed:
@@ -281,7 +283,7 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Committed: _committed,
     t.Store: _store,
     t.Fetch: lambda m: pb.Fetch(path=_path(m.path)),
-    t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
+    t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups, asking=True)),
     t.Pack: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
     t.Packed: _packed,
     t.Walk: lambda m: pb.Walk(path=_path(m.path), owners=m.owners, xattrs=m.xattrs),

@@ -56,7 +56,7 @@ def packed(raw: Collection[pb.Group]) -> tuple[Group, ...]:
 def _as_asked(raw: pb.Group) -> Group:
     """A group of which only that is said which nobody could know; :func:`completed` puts it to the rest."""
     crcs, holed = list(raw.crcs), list(raw.holed)
-    if raw.names or raw.sizes or raw.modes or raw.mtimes_ns or len(crcs) > GROUP_ENTRIES:
+    if raw.names or raw.sizes or raw.modes or raw.mtimes_ns or raw.own_mode or len(crcs) > GROUP_ENTRIES:
         raise ProtocolError("PACK: a group is as it was asked for, and is not")
     return Group((), crcs=crcs, lost=_lost(raw.lost, len(crcs), "PACK"), holed=holed, as_asked=True)
 
@@ -137,9 +137,18 @@ def _group(raw: pb.Group, field: str) -> Group:
     if raw.holed:
         group.holed = list(raw.holed)
         _check_files(group.holed, group, field, "has holes")
+    if raw.own_mode:
+        group.finish = _finish(raw, group, field)
     if raw.HasField("fault"):
         group.error = _error(raw.fault, field)
     return group
+
+
+def _finish(raw: pb.Group, group: Group, field: str) -> tuple[int, int]:
+    mode = raw.own_mode
+    if field != "PACK" or group.act is not Act.MAKE or not group.names or mode & ~0o777 != DIRECTORY:
+        raise ProtocolError(f"{field}: this finishes no directory")
+    return raw.own_mtime_ns, mode
 
 
 def _directory(raw: pb.Group, field: str) -> Parts:
