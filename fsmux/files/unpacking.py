@@ -53,6 +53,10 @@ def _order(one: Staged) -> int:
     return _ORDER[one.group.act]
 
 
+def _depth(finishing: tuple[Parts, Staged]) -> int:
+    return len(finishing[0])
+
+
 class Share(NamedTuple):
     """What one thread writes of a pack."""
 
@@ -207,9 +211,12 @@ class Unpacker:
         self._holding.close_left()
 
     def _taken(self) -> tuple[list[Stage], list[Staged]]:
-        """What is to be committed, with directories in stages finished; those elsewhere are behind everything else."""
+        """What is to be committed, with directories in stages finished; those elsewhere are behind everything else.
+
+        The innermost ones come first: the mode of one above may keep its owner out.
+        """
         renaming = self._renaming
-        for parent, one in self._finishing.items():
+        for parent, one in sorted(self._finishing.items(), key=_depth, reverse=True):
             stage = None if renaming or not self._passes(parent) else self._within.get(parent)
             if stage is None:
                 self._staged.append(one)
@@ -243,18 +250,14 @@ class Unpacker:
 
     def _can_be_finished(self, parent: Parts) -> bool:
         """Whether a directory can be finished when its last files of this pack were written."""
-        stage = self._within.get(parent)
-        if stage is not None:
-            return self._passes(parent)
+        if not self._passes(parent):
+            return False
         # Its files do not stand before all are synced, or something is to appear in it, or to go from it at the end.
-        return (
-            not self.commits_together
-            and parent != self._base
-            and all([parent != stage.parts[:-1] for stage in self._stages])
-        )
+        late = self.commits_together or parent == self._base or parent in [stage.parts[:-1] for stage in self._stages]
+        return parent in self._within or not late
 
     def _passes(self, parent: Parts) -> bool:
-        """Whether a directory in a stage can still be emptied when it is finished, if the stage comes to nothing."""
+        """Whether its owner can go through a finished directory, and empty it if its stage comes to nothing."""
         return self._finishing[parent].group.modes[0] & PASSABLE == PASSABLE
 
     def _stage(self, groups: Sequence[Group], place: int) -> Stage | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -15,6 +16,7 @@ from fsmux.columns import DIRECTORY, REGULAR, SYMLINK, Act, Group, itself
 from fsmux.files import leftovers
 from fsmux.files.contents import Contents
 from fsmux.files.root import Root
+from fsmux.files.syscalls import Syscalls
 from fsmux.files.unpacking import Unpacker
 from fsmux.files.whole import POSSIBLE, WORTH_A_DIRECTORY
 from fsmux.records import Durability
@@ -22,6 +24,8 @@ from fsmux.records import Durability
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from fsmux.records import Parts
 
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="only where it was measured")
 
@@ -203,12 +207,11 @@ def subtree(times: int = 5) -> list[Group]:
     return [*groups, *[itself(parts, times, DIRECTORY | 0o750, Act.ADJUST) for parts in inner]]
 
 
-def is_subtree(top: Path, times: int = 5) -> bool:
+def is_subtree(top: Path, times: int = 5, mode: int = 0o750) -> bool:
     inner = [top / "d", top / "d/e", top / "d/e/f"]
     facts = [path.stat() for path in (*inner, top / "d/empty")]
-    return all(map(stands, inner)) and {(one.st_mtime_ns, stat.S_IMODE(one.st_mode)) for one in facts} == {
-        (times, 0o750)
-    }
+    kept = {(one.st_mtime_ns, stat.S_IMODE(one.st_mode)) for one in facts}
+    return all(map(stands, inner)) and kept == {(times, mode)}
 
 
 def test_what_is_below_appears_with_it(top: Path, unpacker: Unpacker) -> None:
@@ -310,6 +313,41 @@ def test_a_directory_is_finished_when_what_is_linked_in_it_stands(top: Path, unp
     assert unpacker.commit() == []
     assert (top / "d/same").samefile(top / "d/00")
     assert (top / "d").stat().st_mtime_ns == 5
+
+
+class Strict(Syscalls):
+    """Has permissions count, as they do for anybody but root: nobody passes through what has no ``x`` for its owner."""
+
+    def openat2(self, directory: int, parts: Parts, flags: int, resolve: int) -> int:
+        for depth in range(1, len(parts)):
+            if not os.stat(b"/".join(parts[:depth]), dir_fd=directory, follow_symlinks=False).st_mode & 0o100:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return super().openat2(directory, parts, flags, resolve)
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+@pytest.mark.parametrize("by_group", [True, False])
+@pytest.mark.parametrize("fresh", [True, False])
+def test_directories_that_keep_their_owner_out_are_finished_last(
+    top: Path, durability: Durability, by_group: bool, fresh: bool
+) -> None:
+    if not fresh:
+        (top / "d/e").mkdir(parents=True)
+    outer, *groups = subtree()
+    filling = [group for group in groups if group.act is Act.MAKE]
+    finishing = [group for group in groups if group.act is Act.ADJUST]
+    for group in finishing:
+        group.modes = [DIRECTORY | 0o640]
+    if by_group:
+        facts = {group.directory: (group.mtimes[0], group.modes[0]) for group in finishing}
+        outer.finish = facts.pop((b"d",))
+        for group in filling:
+            group.finish = facts.pop(group.directory, None)
+        finishing = [group for group in finishing if group.directory in facts]
+    with Root.open(top, sys=Strict()) as root, closing(Unpacker(root, (), durability)) as unpacker:
+        write(unpacker, 1, made(b"d"), outer, *filling, *finishing, contents=CONTENTS * 3)
+        assert unpacker.commit() == []
+    assert is_subtree(top, mode=0o640)
 
 
 def test_a_directory_that_cannot_be_finished_fails_as_its_last_entry(top: Path, unpacker: Unpacker) -> None:
