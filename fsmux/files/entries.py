@@ -47,6 +47,8 @@ class Writer:
         self._syncs = (terms.durable or terms.verify) and not terms.together  # each file by itself
         self._more = READABLE if terms.verify else 0
         self._masked: dict[int, bool] = {}
+        self.left: set[int] = set()
+        """The descriptors of directories in which something is left that could not be removed."""
 
     def write(self, staged: Staged, part: Part, directory: int, here: int, contents: Contents) -> None:
         """Write files and links that go to ``directory``, by the descriptor ``here``, and note them as staged."""
@@ -120,12 +122,25 @@ class Writer:
             if self._syncs:
                 sys.fsync(fd)
         except BaseException:
-            sys.close(fd)
             with suppress(OSError):
-                sys.unlink(here, temporary)
+                sys.close(fd)
+            self._undo(here, temporary)
             raise
-        sys.close(fd)
+        try:
+            sys.close(fd)
+        except OSError:  # some file systems say no sooner that there is no room
+            self._undo(here, temporary)
+            raise
         return refused
+
+    def _undo(self, here: int, temporary: bytes) -> None:
+        """Remove what is not whole."""
+        try:
+            self._sys.unlink(here, temporary)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            self.left.add(here)
 
     def _write_link(
         self, here: int, temporary: bytes, text: bytes, mtime: int, owner: int | None, xattrs: Xattrs | None
@@ -142,7 +157,7 @@ class Writer:
             if self._times:
                 sys.utime_link(here, temporary, mtime)
         except OSError:
-            sys.unlink(here, temporary)
+            self._undo(here, temporary)
             raise
         return refused
 

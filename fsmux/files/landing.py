@@ -25,7 +25,7 @@ from fsmux.records import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from fsmux.records import Parts
 
@@ -262,10 +262,15 @@ class Landing:
         finally:
             self._close(parent)
 
+    def forget_settled(self, made: Iterable[Parts]) -> None:
+        """Directories are new: whatever had their names, and perhaps the same numbers, may have been durable."""
+        with self._mutex:
+            for parts in made if self._settled else ():
+                self._settled.pop(parts, None)
+
     def _mkdir(self, parent: int, parts: Parts, mode: int) -> None:
         self.sys.mkdir(parent, parts[-1], mode)
-        with self._mutex:
-            self._settled.pop(parts, None)
+        self.forget_settled([parts])
 
     def _close(self, fd: int) -> None:
         with suppress(OSError):

@@ -38,20 +38,24 @@ class Standing:
         self._sys = terms.sys
         self._holding = holding
 
-    def publish(self, one: Staged, directory: int | None = None) -> None:
-        """Rename what was written, into ``directory`` if that is open; what is raised leaves nothing behind."""
+    def publish(self, one: Staged, directory: int | None = None) -> bool:
+        """Rename what was written, into ``directory`` if that is open; what is raised leaves nothing behind.
+
+        False if that has lost its place meanwhile.
+        """
         if not one.files:
-            return
+            return True
         assert one.state is not None
         try:
-            self._stand(one, self._holding.hold(one.state), directory)
+            return self._stand(one, self._holding.hold(one.state), directory)
         except BaseException:
             self.discard(one)
             raise
 
     def appear(self, stage: Stage) -> bool:
         """Have a stage take its place; False if that cannot be, and what is in it stands one by one."""
-        if stage.take_place(self._root):
+        if not stage.spoiled and stage.take_place(self._root):
+            self._root.forget_settled([made.parts for made in stage.made])
             return True
         for made in stage.made:
             try:
@@ -68,7 +72,8 @@ class Standing:
 
     def finish_in(self, stage: Stage, one: Staged) -> None:
         """Set what is kept of a directory in a stage."""
-        self._try(one, self._open_and_set, stage)
+        if self._try(one, self._open_and_set, stage):
+            stage.finished.append(one)
 
     def _open_and_set(self, one: Staged, stage: Stage) -> None:
         fd = stage.open(self._terms.base + one.group.directory)
@@ -77,9 +82,10 @@ class Standing:
         finally:
             self._sys.close(fd)
 
-    def finish(self, one: Staged, directory: int) -> None:
-        """Set what is kept of a directory that is open."""
-        self._try(one, self._set, directory)
+    def finish(self, one: Staged, directory: int, stage: Stage | None = None) -> None:
+        """Set what is kept of a directory that is open, perhaps in a stage."""
+        if self._try(one, self._set, directory) and stage is not None:
+            stage.finished.append(one)
 
     def _from_stage(self, one: Staged, stage: Stage) -> None:
         lease = Lease(stage.open(self._terms.base + one.group.directory), self._sys)
@@ -87,22 +93,26 @@ class Standing:
             self._stand(one, within, None)
 
     def _try(
-        self, one: Staged, act: Callable[Concatenate[Staged, P], None], *args: P.args, **options: P.kwargs
-    ) -> None:
+        self, one: Staged, act: Callable[Concatenate[Staged, P], object], *args: P.args, **options: P.kwargs
+    ) -> bool:
         try:
             with named(self._terms.base + one.group.directory):
                 act(one, *args, **options)
         except FsmuxError as error:
             self._terms.fail_group(one, error)
+            return False
+        return True
 
-    def _stand(self, one: Staged, here: int, directory: int | None) -> None:
-        """Rename all that is in ``here``; anew if the directory it goes to has lost its place meanwhile."""
+    def _stand(self, one: Staged, here: int, directory: int | None) -> bool:
+        """Rename all that is in ``here``; anew, and False, if the directory it goes to has lost its place meanwhile."""
         left = one.files if directory is None else self._rename(one, here, directory, one.files)
+        at_once = not left
         for last in (False, True):
             if left:
                 parent = self._terms.base + one.group.directory
                 with closing(self._root.directory(parent)) as lease, lease as opened:
                     left = self._rename(one, here, opened, left, last=last)
+        return at_once
 
     def _rename(
         self, one: Staged, here: int, directory: int, files: list[tuple[bytes, int]], *, last: bool = False
@@ -218,7 +228,7 @@ class Standing:
         if (xattrs := terms.xattrs(group, index)) is not None and (
             refused := set_xattrs(sys, fd, xattrs, terms.namespaces)
         ) is not None:
-            terms.note_refused(one, index, refused)
+            terms.note_refused(one, one.first + index, refused)
         if terms.kept.times:
             sys.futime(fd, group.mtimes[index])
         if terms.settles:

@@ -61,6 +61,8 @@ _PUNCH_HOLE: Final = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE, which takes FALLOC_FL_
 _SEEK_DATA: Final = getattr(os, "SEEK_DATA", 3)
 _SEEK_HOLE: Final = getattr(os, "SEEK_HOLE", 4)
 _TMPFS_MAGIC: Final = 0x01021994
+_LONG: Final = ctypes.sizeof(ctypes.c_long)
+_FS_IOC_GETFLAGS: Final = 0x80006601 | _LONG << 16  # _IOR('f', 1, long)
 
 
 class _OpenHow(ctypes.Structure):
@@ -270,6 +272,15 @@ class Syscalls:
 
     def removexattr(self, of: int | bytes, name: bytes) -> None:
         os.removexattr(of, name, follow_symlinks=isinstance(of, int))
+
+    def flags(self, fd: int) -> int:
+        """What ``lsattr`` shows of a directory, and what is made in it may inherit; 0 if that cannot be known."""
+        if fcntl is None:
+            return 0
+        try:
+            return int.from_bytes(fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(_LONG))[:4], sys.byteorder)
+        except OSError:
+            return 0
 
     def futime(self, fd: int, mtime_ns: int) -> None:
         os.utime(fd, ns=(mtime_ns, mtime_ns))

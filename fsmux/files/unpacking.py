@@ -12,6 +12,7 @@ A file that gets a further name is synced before it like one that was written.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fsmux.columns import DIRECTORY, KIND_BITS, Act, Group, itself
@@ -26,7 +27,7 @@ from fsmux.files.whole import POSSIBLE, Made, Stage, stage_for, worth_it
 from fsmux.records import EVERYTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
     from fsmux.files.contents import Contents
     from fsmux.files.ranges import Poll
@@ -53,8 +54,13 @@ def _order(one: Staged) -> int:
     return _ORDER[one.group.act]
 
 
-def _depth(finishing: tuple[Parts, Staged]) -> int:
-    return len(finishing[0])
+def _depth(one: Staged) -> int:
+    return len(one.group.directory)
+
+
+def _passable(finishing: Staged) -> bool:
+    """Whether its owner can go through a finished directory, and empty it if its stage comes to nothing."""
+    return finishing.group.modes[0] & PASSABLE == PASSABLE
 
 
 class Share(NamedTuple):
@@ -95,20 +101,22 @@ class Unpacker:
         self._stages: list[Stage] = []
         self._within: dict[Parts, Stage] = {}
         """The directories that are in stages."""
-        self._finishing: dict[Parts, Staged] = {}
-        """What is to be set of directories themselves when all is in them."""
-        self._closing: dict[Parts, int] = {}
-        """The groups of the pack after whose files these directories can be finished."""
+        self._finishing: dict[tuple[int, int], Staged] = {}
+        """What is to be set of directories themselves when all is in them, by pack and group."""
+        self._closing: dict[int, Staged] = {}
+        """What of that can be done when the files of a group of the pack were written."""
 
     def begin(self, number: int, groups: Sequence[Group], threads: int) -> list[Share]:
         """Make the directories of a pack, and deal out the rest of it, to that many threads if it is worth it."""
         last: dict[Parts, int] = {}
+        finishing: dict[Parts, Staged] = {}
         for place, group in enumerate(groups):
             parent = self._base + group.directory
             try:
                 with named(parent):
                     if group.itself and group.act is Act.ADJUST:
-                        self._finishing[parent] = Staged(number, place, group, None, [])
+                        finishing[parent] = Staged(number, place, group, None, [])
+                        self._finishing[number, place] = finishing[parent]
                     elif group.act is not Act.MAKE:
                         self._staged.append(Staged(number, place, group, None, []))
                     elif group.itself:
@@ -120,8 +128,9 @@ class Unpacker:
                         last[parent] = place
                         if group.finish is not None:
                             mtime, mode = group.finish
-                            finishing = itself(group.directory, mtime, mode, Act.ADJUST)
-                            self._finishing[parent] = Staged(number, place, finishing, None, [], first=len(group))
+                            adjusting = itself(group.directory, mtime, mode, Act.ADJUST)
+                            finishing[parent] = Staged(number, place, adjusting, None, [], first=len(group))
+                            self._finishing[number, place] = finishing[parent]
                         stage = self._stage(groups, place)
                         if DIRECTORY in group.kinds:
                             self._make_directories(number, place, group, stage)
@@ -130,13 +139,11 @@ class Unpacker:
                 self._terms.fail(number, place, made, error)
         entries = sum(map(len, groups))
         shares = _deal(number, groups, threads if entries >= WORTH_A_THREAD else 1, entries)
-        self._closing = (
-            {}
-            if len(shares) > 1 or self._renaming
-            else {
-                parent: last[parent] for parent in self._finishing.keys() & last.keys() if self._can_be_finished(parent)
-            }
-        )
+        # Not with threads, which do not keep an order, and not if more packs come before all of it stands.
+        alone = len(shares) < 2 and not (self.commits_together or self._renaming)
+        self._closing = {
+            last[parent]: one for parent, one in finishing.items() if alone and self._may_close(parent, one, last)
+        }
         return shares
 
     def fill(self, share: Share, contents: Contents) -> None:
@@ -216,12 +223,11 @@ class Unpacker:
         The innermost ones come first: the mode of one above may keep its owner out.
         """
         renaming = self._renaming
-        for parent, one in sorted(self._finishing.items(), key=_depth, reverse=True):
-            stage = None if renaming or not self._passes(parent) else self._within.get(parent)
-            if stage is None:
+        for one in sorted(self._finishing.values(), key=_depth, reverse=True):
+            stage = self._within.get(self._base + one.group.directory)
+            if stage is None or renaming or not _passable(one):
                 self._staged.append(one)
             else:
-                stage.finished.append(one)
                 self._standing.finish_in(stage, one)
         stages, staged, self._stages, self._staged = self._stages, self._staged, [], []
         self._finishing, self._within = {}, {}
@@ -248,17 +254,14 @@ class Unpacker:
         """Whether names are to be linked or removed when all files stand, which changes the time of their directory."""
         return any([one.group.act in (Act.LINK, Act.REMOVE) for one in self._staged])
 
-    def _can_be_finished(self, parent: Parts) -> bool:
-        """Whether a directory can be finished when its last files of this pack were written."""
-        if not self._passes(parent):
+    def _may_close(self, parent: Parts, one: Staged, filling: Container[Parts]) -> bool:
+        """Whether a directory can be finished when its last files of this pack were written, if there are any."""
+        if parent not in filling or not _passable(one):
             return False
-        # Its files do not stand before all are synced, or something is to appear in it, or to go from it at the end.
-        late = self.commits_together or parent == self._base or parent in [stage.parts[:-1] for stage in self._stages]
-        return parent in self._within or not late
-
-    def _passes(self, parent: Parts) -> bool:
-        """Whether its owner can go through a finished directory, and empty it if its stage comes to nothing."""
-        return self._finishing[parent].group.modes[0] & PASSABLE == PASSABLE
+        # Nothing is to appear in it later, or to go from it at the end.
+        return parent in self._within or (
+            parent != self._base and parent not in [stage.parts[:-1] for stage in self._stages]
+        )
 
     def _stage(self, groups: Sequence[Group], place: int) -> Stage | None:
         """The stage that a group belongs into, a new one if it pays; None if there is none."""
@@ -266,9 +269,10 @@ class Unpacker:
         stage = self._within.get(parent)
         if stage is None and parent in self._empty:
             self._empty.discard(parent)
-            if worth_it(groups, place) and (stage := stage_for(self._root, self._holding, parent)) is not None:
-                self._stages.append(stage)
-                self._within[parent] = stage
+            with suppress(FsmuxError, OSError):  # then it is filled file by file
+                if worth_it(groups, place) and (stage := stage_for(self._root, self._holding, parent)) is not None:
+                    self._stages.append(stage)
+                    self._within[parent] = stage
         return stage
 
     def _make_directories(self, number: int, place: int, group: Group, stage: Stage | None) -> None:
@@ -293,15 +297,24 @@ class Unpacker:
             if self.commits_together:
                 self._made.append((stage.state, _Made(number, place, made)))
             return
-        with self._root.landing_in(parent) as (directory, state):
-            for index, parts, mode in self._directories(group):
-                try:
-                    if self._root.make_directory(directory, parts, mode):
-                        self._note_empty(parts)
-                    made.append(index)
-                except OSError as error:
-                    self._terms.fail(number, place, [index], from_os_error(error, self._terms.name_of(group, index)))
-            self._note_made(parent, directory, state, _Made(number, place, made))
+        left = list(self._directories(group))
+        for last in (False, True):  # it may lose its place to another one meanwhile (:mod:`.whole`)
+            directories, left = left, []
+            with self._root.landing_in(parent) as (directory, state):
+                for index, parts, mode in directories:
+                    try:
+                        if self._root.make_directory(directory, parts, mode):
+                            self._note_empty(parts)
+                        made.append(index)
+                    except OSError as error:
+                        if isinstance(error, FileNotFoundError) and not last:
+                            left.append((index, parts, mode))
+                            continue
+                        failed = from_os_error(error, self._terms.name_of(group, index))
+                        self._terms.fail(number, place, [index], failed)
+                if not left:
+                    self._note_made(parent, directory, state, _Made(number, place, made))
+                    return
 
     def _directories(self, group: Group) -> Iterator[tuple[int, Parts, int]]:
         """The directories of a group: their indexes, where they are, and how they are made."""
@@ -339,9 +352,12 @@ class Unpacker:
             try:
                 stage.filled.append(staged)
                 self._writer.write(staged, part, directory, directory, contents)
-                if self._closing.get(parent) == part.place:
-                    stage.finished.append(self._finishing.pop(parent))
-                    self._standing.finish(stage.finished[-1], directory)
+                if directory in self._writer.left:
+                    self._writer.left.discard(directory)
+                    stage.spoiled = True
+                if (closing := self._closing.pop(part.place, None)) is not None:
+                    del self._finishing[pack, closing.place]
+                    self._standing.finish(closing, directory, stage)
             finally:
                 self._root.sys.close(directory)
             return
@@ -355,9 +371,10 @@ class Unpacker:
             if self.commits_together:
                 self._staged.append(staged)
                 return
-            self._standing.publish(staged, directory)
-            if self._closing.get(parent) == part.place:
-                self._standing.finish(self._finishing.pop(parent), directory)
+            in_place = self._standing.publish(staged, directory)
+            if in_place and (closing := self._closing.pop(part.place, None)) is not None:
+                del self._finishing[pack, closing.place]
+                self._standing.finish(closing, directory)
 
 
 def _deal(number: int, groups: Sequence[Group], threads: int, entries: int) -> list[Share]:

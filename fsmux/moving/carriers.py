@@ -8,42 +8,33 @@ nobody wanted.  A pack that waits for its turn waits with its names only.
 
 from __future__ import annotations
 
-from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import trio
 from msgspec import Struct
 
-from fsmux import events
-from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer
-from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, from_code
-from fsmux.events import FilesDone, FilesLinked, Retrying
-from fsmux.limits import PACK_BYTES, PACKS_AHEAD
+from fsmux.columns import KIND_BITS, REGULAR, Act, Group
+from fsmux.errors import FsmuxError, ProtocolError, from_code
+from fsmux.moving.packs import Packs
 from fsmux.mux.service import all_of
-from fsmux.records import EVERYTHING, Durability, Kept, Parts, printable
-from fsmux.transfer.assembly import MAX_ATTEMPTS
+from fsmux.records import EVERYTHING, Durability, Kept, Parts
 from fsmux.wire.frames import FINISH_FEATURE
 from fsmux.wire.messages import Ask, Fetch, Pack, Packed, Store
 from fsmux.wire.messages.groups import completed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
+    from collections.abc import Container, Iterable
 
     from fsmux.files.root import Root
     from fsmux.files.terms import Failure
     from fsmux.files.unpacking import Unpacker
     from fsmux.moving.ledger import TreeNotes
-    from fsmux.moving.report import Account
     from fsmux.mux.connection import Connection
     from fsmux.mux.stream import Stream
     from fsmux.transfer.disk import Disk
     from fsmux.transfer.session import Run
 
     Errors = list[tuple[int, int, FsmuxError]]
-
-_DONE_BY: Final = {Act.MAKE: events.MAKE_DIRECTORY, Act.ADJUST: events.ADJUST, Act.REMOVE: events.REMOVE}
-"""What is told of groups about a directory itself, and of those that make nothing."""
 
 
 class Route(Struct, frozen=True):
@@ -100,175 +91,7 @@ async def carry_all(carrier: Carrier, groups: Iterable[tuple[Group, bool]]) -> N
     await all_of(put, carrier.run)
 
 
-class _Packs:
-    """What both directions have in common: cutting, counting, and telling what became of what."""
-
-    def __init__(self, route: Route, report: Account) -> None:
-        self.watch: Watch | None = None
-        self._route = route
-        self._report = report
-        self._packer = Packer(PACK_BYTES)
-        self._in, self._out = trio.open_memory_channel[list[Group]](1)
-        self._finishes = self._may_finish()
-        self._number = 0
-        self._under_way: dict[int, list[Group]] = {}
-        self._again: deque[list[Group]] = deque()
-        self._attempts: dict[Parts, int] = {}
-        self._blocked: set[Parts] = set()
-        self._untold: set[Parts] = set()
-        self._changed = trio.Event()
-
-    def _may_finish(self) -> bool:
-        """Whether directories may be finished by the groups that fill them."""
-        return True
-
-    async def put(self, group: Group, *, told: bool = True) -> None:
-        if not told:
-            if self._finishes and group.itself and group.act is Act.ADJUST and self._packer.finish(group):
-                return
-            self._untold.add(group.directory)
-        for groups in self._packer.put(group):
-            await self._in.send(groups)
-
-    async def hurry(self) -> None:
-        if not (self._packer.empty or self._under_way):
-            await self._in.send(self._packer.flush())
-
-    async def flush(self) -> None:
-        if self._again or not self._packer.empty:
-            await self._in.send(self._packer.flush())
-
-    async def end(self) -> None:
-        if not self._packer.empty:
-            await self._in.send(self._packer.flush())
-        self._in.close()
-
-    async def run(self) -> None:
-        """One stream for all, which this side ends behind the last pack, not behind the last answer: that would cost
-        one more round trip.  What is to be tried again by then takes another one.
-        """
-        await self._carry()
-        while self._again:
-            await self._carry()
-
-    async def _carry(self) -> None:
-        """What there is to be carried, over one stream."""
-        raise NotImplementedError
-
-    async def _each(self, carry: Callable[[int, list[Group]], Awaitable[None]]) -> None:
-        """Have every pack carried, not too many at once; return when the last one is on its way."""
-        async for groups in self._out:
-            if groups:
-                await self._start(carry, groups)
-            while self._again:
-                await self._start(carry, self._again.popleft())
-        while self._again:
-            await self._start(carry, self._again.popleft())
-
-    async def _start(self, carry: Callable[[int, list[Group]], Awaitable[None]], groups: list[Group]) -> None:
-        while len(self._under_way) >= PACKS_AHEAD:
-            self._changed = trio.Event()
-            await self._changed.wait()
-        self._number += 1
-        self._under_way[self._number] = groups
-        await carry(self._number, groups)
-
-    def _ended(self, stream: Stream) -> None:
-        """The server has nothing more to say: that is so when all that was begun was answered."""
-        if self._under_way or not stream.local_ended:
-            raise ProtocolError("the server ended the transfer early")
-
-    def _finished(self, number: int, groups: Sequence[Group], failed: Errors, durable: bool) -> None:
-        """A pack stands, but for what failed."""
-        by_group: dict[int, dict[int, FsmuxError]] = {}
-        for place, index, error in failed:
-            by_group.setdefault(place, {})[index] = error
-        for place, group in enumerate(groups):
-            errors = by_group.get(place, {})
-            errors.update(group.lost)
-            if self._route.notes is not None:
-                self._route.notes.stands(number, place, group, errors)
-            self._tell(group, errors, durable)
-        del self._under_way[number]
-        self._changed.set()
-
-    def _tell(self, group: Group, errors: dict[int, FsmuxError], durable: bool) -> None:
-        if group.act is Act.LINK:  # what cannot be linked is sent
-            names = [name for index, name in enumerate(group.names) if index not in errors]
-            if names:
-                self._report.linked(FilesLinked(group.directory, names))
-            if self.watch is not None:
-                self.watch(group, errors)
-            return
-        again = self._fail(group, errors) if errors else ()
-        if self.watch is not None:
-            self.watch(group, errors, again)
-        if group.act is not Act.MAKE or not group.names:
-            self._tell_changed(group, errors)
-            return
-        kinds = group.kinds
-        if kinds != {REGULAR}:
-            self._tell_made(group, kinds, errors)
-        if errors or kinds != {REGULAR}:
-            files = [
-                index for index, mode in enumerate(group.modes) if mode & KIND_BITS == REGULAR and index not in errors
-            ]
-            if not files:
-                return
-            crcs = [group.crcs[index] for index in files]
-            group = group.pick(files)
-            group.crcs = crcs
-        self._report.packed(FilesDone(group.directory, group.names, group.sizes, group.crcs, durable))
-
-    def _fail(self, group: Group, errors: dict[int, FsmuxError]) -> set[int]:
-        """Entries have failed; those that are to be tried again."""
-        again: set[int] = set()
-        for index, error in sorted(errors.items()):
-            name = group.names[index : index + 1]  # none: it is about the directory
-            parts = (*group.directory, *name)
-            if error.code is ErrorCode.INTEGRITY and self._may_try_again(parts, error):
-                once_more = group.pick([index])
-                once_more.finish = group.finish  # which its coming undoes
-                self._again.append([once_more])
-                again.add(index)
-            elif not any(parts[:depth] in self._blocked for depth in range(len(parts) + 1)):
-                if name and group.act is Act.MAKE and group.modes[index] & KIND_BITS == DIRECTORY:
-                    self._blocked.add(parts)  # said once, and not of everything in it
-                self._report.fail(printable(parts), parts, error)
-        return again
-
-    def _warn(self, group: Group, index: int, error: FsmuxError) -> None:
-        """An entry stands, but for this."""
-        parts = (*group.directory, *group.names[index : index + 1])
-        self._report.report.warn_once(str(error), self._report.name_of(parts))
-
-    def _tell_changed(self, group: Group, errors: Container[int]) -> None:
-        """Tell of a directory itself, or of names that are not made."""
-        report = self._report
-        if not group.names:
-            if group.act is Act.ADJUST and group.directory in self._untold:
-                self._untold.discard(group.directory)
-            elif 0 not in errors:
-                report.changed_itself(_DONE_BY[group.act], group.directory)
-        else:
-            names = [name for index, name in enumerate(group.names) if index not in errors]
-            report.changed(_DONE_BY[group.act], group.directory, names)
-
-    def _tell_made(self, group: Group, kinds: set[int], errors: Container[int]) -> None:
-        """Tell of what is made without being sent."""
-        for kind, action in ((DIRECTORY, events.MAKE_DIRECTORY), (SYMLINK, events.MAKE_LINK)):
-            if kind in kinds:
-                made = [i for i, mode in enumerate(group.modes) if mode & KIND_BITS == kind and i not in errors]
-                self._report.changed(action, group.directory, [group.names[index] for index in made])
-
-    def _may_try_again(self, parts: Parts, error: FsmuxError) -> bool:
-        attempt = self._attempts[parts] = self._attempts.get(parts, 0) + 1
-        if attempt < MAX_ATTEMPTS:
-            self._report(Retrying(printable(parts), attempt, 0.0, str(error)))
-        return attempt < MAX_ATTEMPTS
-
-
-class Upload(_Packs):
+class Upload(Packs):
     """Packs to the server."""
 
     def _may_finish(self) -> bool:
@@ -314,7 +137,7 @@ class Upload(_Packs):
         self._ended(stream)
 
 
-class Download(_Packs):
+class Download(Packs):
     """Packs from the server."""
 
     async def _carry(self) -> None:

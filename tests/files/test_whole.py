@@ -10,16 +10,15 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from zlib_ng.zlib_ng import crc32
 
 from fsmux.columns import DIRECTORY, REGULAR, SYMLINK, Act, Group, itself
 from fsmux.files import leftovers
-from fsmux.files.contents import Contents
 from fsmux.files.root import Root
 from fsmux.files.syscalls import Syscalls
 from fsmux.files.unpacking import Unpacker
 from fsmux.files.whole import POSSIBLE, WORTH_A_DIRECTORY
 from fsmux.records import Durability
+from tests.files.groups import CONTENTS, NAMES, files, is_subtree, made, number_of, stands, subtree, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,34 +29,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(not POSSIBLE, reason="only where it was measured")
 
 LEVELS = [Durability.NONE, Durability.BATCH]
-NAMES = [b"%02d" % number for number in range(WORTH_A_DIRECTORY)]
-CONTENTS = b"".join(name * 100 for name in NAMES)
 DEFAULT_ACL = struct.pack("<I" + "HHI" * 3, 2, 1, 7, 2**32 - 1, 4, 5, 2**32 - 1, 32, 0, 2**32 - 1)
 """``d:u::rwx,d:g::r-x,d:o::---`` as Linux has it in ``system.posix_acl_default``."""
-
-
-def made(*directories: bytes, mode: int = 0o755) -> Group:
-    count = len(directories)
-    return Group((), list(directories), [0] * count, [1] * count, [DIRECTORY | mode] * count, crcs=[0] * count)
-
-
-def files(directory: bytes = b"d") -> Group:
-    count = len(NAMES)
-    crcs = [crc32(name * 100) for name in NAMES]
-    return Group((directory,), list(NAMES), [200] * count, [7] * count, [REGULAR | 0o640] * count, crcs=crcs)
-
-
-def write(unpacker: Unpacker, number: int, *groups: Group, contents: bytes = CONTENTS) -> None:
-    for share in unpacker.begin(number, list(groups), 1):
-        unpacker.fill(share, Contents([memoryview(contents)]))
-
-
-def number_of(path: Path) -> int:
-    return path.stat().st_ino
-
-
-def stands(path: Path) -> bool:
-    return [(path / os.fsdecode(name)).read_bytes() for name in NAMES] == [name * 100 for name in NAMES]
 
 
 @pytest.fixture(params=LEVELS)
@@ -194,24 +167,6 @@ def test_what_a_killed_process_left_is_swept(top: Path) -> None:
         assert found.loose
         leftovers.sweep_top(root)
     assert os.listdir(top) == []
-
-
-def subtree(times: int = 5) -> list[Group]:
-    """``d`` with files, and directories in it and below these; all of them are finished, innermost first."""
-    below = made(b"e", b"empty")
-    below.directory = (b"d",)
-    groups = [below, files(), made(b"f"), files(), files()]
-    groups[2].directory = (b"d", b"e")
-    groups[3].directory, groups[4].directory = (b"d", b"e"), (b"d", b"e", b"f")
-    inner = [(b"d", b"e", b"f"), (b"d", b"e"), (b"d", b"empty"), (b"d",)]
-    return [*groups, *[itself(parts, times, DIRECTORY | 0o750, Act.ADJUST) for parts in inner]]
-
-
-def is_subtree(top: Path, times: int = 5, mode: int = 0o750) -> bool:
-    inner = [top / "d", top / "d/e", top / "d/e/f"]
-    facts = [path.stat() for path in (*inner, top / "d/empty")]
-    kept = {(one.st_mtime_ns, stat.S_IMODE(one.st_mode)) for one in facts}
-    return all(map(stands, inner)) and kept == {(times, mode)}
 
 
 def test_what_is_below_appears_with_it(top: Path, unpacker: Unpacker) -> None:

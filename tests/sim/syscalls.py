@@ -372,6 +372,10 @@ class SimSyscalls(Syscalls):
         self._enter("listxattr")
         return []
 
+    def flags(self, fd: int) -> int:
+        self._enter("flags")
+        return 0
+
     def futime(self, fd: int, mtime_ns: int) -> None:
         self._enter("futime")
         self._set_time(self._file(fd).inode, mtime_ns)

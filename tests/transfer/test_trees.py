@@ -236,24 +236,26 @@ async def test_cancelled_in_the_middle_it_leaves_nothing_and_goes_on_from_there(
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-async def test_what_arrives_damaged_is_asked_for_again(served: Path, there: Path, direction: str) -> None:
-    hurt = 3
+@pytest.mark.parametrize("count", [20, 1500])
+async def test_what_arrives_damaged_is_asked_for_again(served: Path, there: Path, direction: str, count: int) -> None:
+    """And its directory is finished again, by whatever group of it has done so before."""
+    hurt, place = (3, 700) if count < 1000 else (1, 5000)
 
     def damage(index: int, size: int) -> int | None:
         nonlocal hurt
-        if hurt and size > 1000:
+        if hurt and size > place + 300:
             hurt -= 1
-            return 700
+            return place
         return None
 
     async with facing("memory", served, there, pair=damaging_pair(damage)) as side:
         move = Tree(side, direction)
         (move.source / "file/d").mkdir(parents=True)
-        for number in range(20):
+        for number in range(count):
             (move.source / f"file/d/{number}").write_bytes(content(500, number))
         os.utime(move.source / "file/d", ns=(1, 7))
         summary = await move()
-        assert (summary.files, summary.failed) == (20, 0)
+        assert (summary.files, summary.failed) == (count, 0)
         assert summary.retries >= 1
         assert inventory(move.target / "file") == inventory(move.source / "file")
 
@@ -306,8 +308,9 @@ async def test_a_directory_that_cannot_be_finished_is_named(move: Tree, monkeypa
 
 
 @pytest.mark.parametrize(("index", "known"), [(1, True), (2, False)])
+@pytest.mark.parametrize("code", [ErrorCode.PERMISSION, ErrorCode.INTEGRITY])
 async def test_a_server_fails_at_what_was_sent_only(
-    side: Side, monkeypatch: pytest.MonkeyPatch, index: int, known: bool
+    side: Side, monkeypatch: pytest.MonkeyPatch, index: int, known: bool, code: ErrorCode
 ) -> None:
     """The directory comes behind the files of a group that finishes it, and nothing behind the directory."""
     (side.there / "d/leaf").mkdir(parents=True)
@@ -319,7 +322,7 @@ async def test_a_server_fails_at_what_was_sent_only(
         (place,) = [place for place, group in enumerate(pack.groups) if group.finish is not None]
         data: Any = await stream.receive()
         stream.consumed(data)
-        await stream.send(Packed(pack.number, (Failed(place, index, Fault(ErrorCode.PERMISSION, "no"), False),), False))
+        await stream.send(Packed(pack.number, (Failed(place, index, Fault(code, "no"), False),), False))
         while isinstance(pack := await stream.receive(), Pack):
             await stream.send(Packed(pack.number, (), False))
         stream.end()
