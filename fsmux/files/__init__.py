@@ -15,4 +15,5 @@ Everything here blocks and is called from worker threads; nothing here knows of 
     packing    packs of small files from the disk          unpacking  and to it
     terms      what is kept of packs, and promised         holding    what packs are put together in, and its syncs
     entries    one file or link after the other            standing   their final names, and what else is changed
+    whole      directories that appear with all in them    listing    what stands in a directory
 """

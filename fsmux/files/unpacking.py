@@ -58,7 +58,7 @@ def _depth(one: Staged) -> int:
     return len(one.group.directory)
 
 
-def _passable(finishing: Staged) -> bool:
+def _stays_passable(finishing: Staged) -> bool:
     """Whether its owner can go through a finished directory, and empty it if its stage comes to nothing."""
     return finishing.group.modes[0] & PASSABLE == PASSABLE
 
@@ -225,7 +225,7 @@ class Unpacker:
         renaming = self._renaming
         for one in sorted(self._finishing.values(), key=_depth, reverse=True):
             stage = self._within.get(self._base + one.group.directory)
-            if stage is None or renaming or not _passable(one):
+            if stage is None or renaming or not _stays_passable(one):
                 self._staged.append(one)
             else:
                 self._standing.finish_in(stage, one)
@@ -256,7 +256,7 @@ class Unpacker:
 
     def _may_close(self, parent: Parts, one: Staged, filling: Container[Parts]) -> bool:
         """Whether a directory can be finished when its last files of this pack were written, if there are any."""
-        if parent not in filling or not _passable(one):
+        if parent not in filling or not _stays_passable(one):
             return False
         # Nothing is to appear in it later, or to go from it at the end.
         return parent in self._within or (
