@@ -31,6 +31,8 @@ class Digester(Protocol):
 class Comparer:
     """Compares files of two sides."""
 
+    ahead = COMPARED_AHEAD
+
     def __init__(self, source: Digester, target: Digester, *, update: bool = False) -> None:
         self._source = source
         self._target = target

@@ -21,7 +21,6 @@ from msgspec import Struct, field
 
 from fsmux.columns import Act, Group, itself
 from fsmux.limits import SMALL_FILE
-from fsmux.moving.comparing import COMPARED_AHEAD, Comparer
 from fsmux.moving.existing import Existing
 from fsmux.moving.finishing import Left
 from fsmux.moving.report import UNKNOWN_XATTRS
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from fsmux.moving.carriers import Carrier
+    from fsmux.moving.comparing import Comparer
     from fsmux.moving.extras import TreeExtras
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account
@@ -133,7 +133,7 @@ class _Moving:
         self._scanned_in, self._scanned = trio.open_memory_channel[list[Group]](BATCHES)
         self._large_in, self._large = trio.open_memory_channel[tuple[_Open, Large]](LARGE_BACKLOG)
         self._looked_in, self._looked = trio.open_memory_channel[list[_Looked]](
-            LOOKED if tree.comparer is None else COMPARED_AHEAD
+            LOOKED if tree.comparer is None else tree.comparer.ahead
         )
         self._here: _Open | None = None
         top = tree.top

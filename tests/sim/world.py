@@ -404,7 +404,7 @@ def episode(seed: int, prepare: Callable[[World], None] = World.draw_tasks) -> R
             patch("fsmux.moving.tree.SMALL_FILE", SMALL),
             patch("fsmux.moving.attempt.SMALL_FILE", SMALL),
             patch("fsmux.moving.attempt.MEDIUM_FILE", MEDIUM),
-            patch("fsmux.moving.carriers.PACK_BYTES", PACK),
+            patch("fsmux.moving.packs.PACK_BYTES", PACK),
             patch("fsmux.files.whole.WORTH_A_DIRECTORY", 2),
         ):
             return await world.run()
