@@ -16,7 +16,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, NotFound, StorageError, from_os_error
+from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError, from_os_error
 from fsmux.files import ranges
 from fsmux.files.attributes import give, usual_mode
 from fsmux.files.journal import Type
@@ -122,8 +122,6 @@ def _publish_group(errors: dict[Sink, FsmuxError], group: list[Sink], *, again: 
                 first.root.leave(directory)
     except FsmuxError as error:
         # Nothing was renamed, or all was and only their durability is not known.
-        if isinstance(error, NotFound) and not (again or published):
-            left = [sink for sink in group if sink not in errors]  # one above has lost its place
         for sink in group:
             if sink not in left and (not published or sink.durability != Durability.NONE):
                 errors.setdefault(sink, error)

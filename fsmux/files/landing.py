@@ -25,7 +25,7 @@ from fsmux.records import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from fsmux.records import Parts
 
@@ -248,13 +248,19 @@ class Landing:
             self._close(fd)
 
     def _make_directories(self, top: int, parts: Parts) -> int:
-        """Open a directory, making it and its parents if they are missing."""
+        """Open a directory, making it and its parents if they are missing; anew if one has lost its place meanwhile."""
+        try:
+            return self._open_or_make(top, parts)
+        except FileNotFoundError:
+            return self._open_or_make(top, parts)
+
+    def _open_or_make(self, top: int, parts: Parts) -> int:
         try:
             return self._strict(top, parts)
         except FileNotFoundError:
             if not parts:
                 raise
-        parent = self._make_directories(top, parts[:-1])
+        parent = self._open_or_make(top, parts[:-1])
         try:
             with suppress(FileExistsError):
                 self._mkdir(parent, parts, 0o777)
@@ -262,15 +268,10 @@ class Landing:
         finally:
             self._close(parent)
 
-    def forget_settled(self, made: Iterable[Parts]) -> None:
-        """Directories are new: whatever had their names, and perhaps the same numbers, may have been durable."""
-        with self._mutex:
-            for parts in made if self._settled else ():
-                self._settled.pop(parts, None)
-
     def _mkdir(self, parent: int, parts: Parts, mode: int) -> None:
         self.sys.mkdir(parent, parts[-1], mode)
-        self.forget_settled([parts])
+        with self._mutex:
+            self._settled.pop(parts, None)
 
     def _close(self, fd: int) -> None:
         with suppress(OSError):

@@ -54,8 +54,7 @@ class Standing:
 
     def appear(self, stage: Stage) -> bool:
         """Have a stage take its place; False if that cannot be, and what is in it stands one by one."""
-        if not stage.spoiled and stage.take_place(self._root):
-            self._root.forget_settled([made.parts for made in stage.made])
+        if not stage.spoiled and stage.take_place():
             return True
         for made in stage.made:
             try:

@@ -60,7 +60,7 @@ class Stage:
     It is one thread's to make directories in it, and anybody's to :meth:`open` them.
     """
 
-    def __init__(self, calls: Syscalls, state: StateDir, here: int, name: bytes, parts: Parts) -> None:
+    def __init__(self, root: Root, state: StateDir, here: int, name: bytes, parts: Parts) -> None:
         self.state = state
         self.parts = parts
         self.filled: list[Staged] = []
@@ -70,13 +70,13 @@ class Stage:
         self.made: list[Made] = []
         self.spoiled = False
         """Whether something is in it that should not appear, and could not be removed."""
-        self._calls = calls
+        self._root = root
         self._here = here
         self._name = name
 
     def open(self, parts: Parts) -> int:
         """A descriptor of what is to be the directory ``parts``, which is this one or was made in it."""
-        calls, below = self._calls, parts[len(self.parts) :]
+        calls, below = self._root.sys, parts[len(self.parts) :]
         if len(self._name) + sum(map(len, below)) + len(below) <= MAX_PATH_BYTES:
             return open_beneath(calls, self._here, (self._name, *below), OPEN_DIRECTORY)
         top = calls.openat(self._here, self._name, OPEN_DIRECTORY)  # its own name may be longer than that of its place
@@ -87,19 +87,14 @@ class Stage:
 
     def make(self, directory: int, made: Made) -> None:
         """Make a directory, in the one of its place, on which ``directory`` is open; fine if it was made before."""
-        try:
-            self._calls.mkdir(directory, made.parts[-1], made.mode)
-        except FileExistsError:
-            if not stat.S_ISDIR(self._calls.stat(directory, made.parts[-1]).st_mode):
-                raise
-        else:
+        if self._root.make_directory(directory, made.parts, made.mode):
             self.made.append(made)
 
-    def take_place(self, root: Root) -> bool:
+    def take_place(self) -> bool:
         """Have it stand; False if it cannot."""
         try:
-            with closing(root.directory(self.parts[:-1])) as lease, lease as above:
-                root.sys.rename(self._here, self._name, above, self.parts[-1])
+            with closing(self._root.directory(self.parts[:-1])) as lease, lease as above:
+                self._root.sys.rename(self._here, self._name, above, self.parts[-1])
         except (OSError, FsmuxError):
             return False
         return True
@@ -107,7 +102,7 @@ class Stage:
     def discard(self) -> None:
         """Remove it, with what is in it."""
         with suppress(OSError):
-            tree.remove(self._calls, self._here, self._name)
+            tree.remove(self._root.sys, self._here, self._name)
 
     def empty(self, base: Parts) -> list[Parts]:
         """The directories that nothing was put into; those of groups are below ``base``."""
@@ -123,7 +118,7 @@ def stage_for(root: Root, holding: Holding, parts: Parts) -> Stage | None:
     with root.landing_in(parts) as (directory, state):
         here, name = holding.hold(state), state.unique()
         made = _make_alike(root.sys, directory, here, name)
-    return Stage(root.sys, state, here, name, parts) if made else None
+    return Stage(root, state, here, name, parts) if made else None
 
 
 def _make_alike(calls: Syscalls, directory: int, here: int, name: bytes) -> bool:

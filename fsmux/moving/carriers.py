@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 from fsmux.columns import KIND_BITS, REGULAR, Act, Group
-from fsmux.errors import FsmuxError, ProtocolError, from_code
+from fsmux.errors import ProtocolError, from_code
 from fsmux.moving.packs import Packs
 from fsmux.mux.service import all_of
 from fsmux.records import EVERYTHING, Durability, Kept, Parts
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
     from fsmux.files.terms import Failure
     from fsmux.files.unpacking import Unpacker
     from fsmux.moving.ledger import TreeNotes
+    from fsmux.moving.packs import Errors
     from fsmux.mux.connection import Connection
     from fsmux.mux.stream import Stream
     from fsmux.transfer.disk import Disk
     from fsmux.transfer.session import Run
-
-    Errors = list[tuple[int, int, FsmuxError]]
 
 
 class Route(Struct, frozen=True):

@@ -33,10 +33,10 @@ FINISHED = (5, DIRECTORY | 0o755)
 
 
 class Meddling(Syscalls):
-    """Has something else done at the first call of that name, ``before`` or behind it."""
+    """Has something else done before the first call of that name."""
 
-    def __init__(self, call: str, act: Callable[[], object], *, behind: bool = False) -> None:
-        self._call, self._act, self._behind = call, act, behind
+    def __init__(self, call: str, act: Callable[[], object]) -> None:
+        self._call, self._act = call, act
         self.armed = False
 
     def __getattribute__(self, name: str) -> object:
@@ -46,12 +46,8 @@ class Meddling(Syscalls):
         self.armed = False
 
         def call(*words: object) -> object:
-            if not self._behind:
-                self._act()
-                return found(*words)
-            result = found(*words)
             self._act()
-            return result
+            return found(*words)
 
         return call
 

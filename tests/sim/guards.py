@@ -367,7 +367,7 @@ def empty_directory_replaced() -> None:
                 inside = stage.open(place)
                 other.sys.close(other.sys.openat(inside, b"theirs", OPEN_CREATE))
                 other.sys.close(inside)
-                if not stage.take_place(other):
+                if not stage.take_place():
                     raise Wrong("the place of an empty directory could not be taken")
                 holding.let_go()
                 holding.close_left()
