@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,19 @@ def good(*words: str | os.PathLike[str], env: Mapping[str, str] | None = None) -
     outcome = run(*words, env=env)
     assert outcome.status == 0, outcome.err
     return outcome
+
+
+def wait_until_tidy(place: Path) -> None:
+    """Until nothing unfinished is in what a server serves, which is when the last connection that wrote has ended.
+
+    That may be after its client has: a server that lost a connection tidies up beside the one that came in its place,
+    and no client waits for what its server does behind the last answer.
+    """
+    reserved = place / ".fsmux"
+    limit = time.monotonic() + DEADLINE
+    while reserved.exists():
+        assert time.monotonic() < limit, list(reserved.rglob("*"))
+        time.sleep(0.005)
 
 
 def make_tree(root: Path) -> Path:

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.processes import FSMUX, environment, fsmux_server
 
-from .kit import DEADLINE, MIB, Outcome, Url, good, run, visible
+from .kit import DEADLINE, MIB, Outcome, Url, good, run, visible, wait_until_tidy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def test_both_ways(url: Url, served: Path, size: int) -> None:
     assert found == content
     assert wanted.items() <= outcome.summary.items()
     assert outcome.err.splitlines()[-1].startswith("1 file, ")
-    assert not (served / ".fsmux").exists()
+    wait_until_tidy(served)
 
 
 def outcome_of(outcome: Outcome) -> dict[str, Any]:
@@ -196,15 +196,8 @@ def test_a_signal_leaves_nothing(url: Url, served: Path, number: signal.Signals,
     assert outcome.status == status
     assert f"stopped by {number.name}\n" in outcome.err, "and no command that would go on"
     good("ls", url())
-    wait_until_gone(served / ".fsmux")
+    wait_until_tidy(served)
     assert visible(served) == set()
-
-
-def wait_until_gone(path: Path) -> None:
-    limit = time.monotonic() + DEADLINE
-    while path.exists():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
 
 
 def test_a_client_that_is_killed_leaves_nothing_behind_its_server(server: Server, url: Url, served: Path) -> None:
@@ -216,7 +209,7 @@ def test_a_client_that_is_killed_leaves_nothing_behind_its_server(server: Server
     piped.end()
     assert visible(served) == set()
     server.process.send_signal(signal.SIGTERM)  # which waits for clients that may come back no longer
-    wait_until_gone(served / ".fsmux")
+    wait_until_tidy(served)
 
 
 def test_a_lost_connection_goes_on_with_what_the_server_has(relay: Relay, served: Path) -> None:
@@ -235,7 +228,7 @@ def test_a_lost_connection_goes_on_with_what_the_server_has(relay: Relay, served
     assert (served / "name").read_bytes() == content
     assert {"files": 1, "bytes": SIZE, "bytes_sent": SIZE, "retries": 1}.items() <= outcome_of(outcome).items()
     assert relay.passed["up"] < 2 * SIZE, "what the server had was not sent again"
-    assert not (served / ".fsmux").exists()
+    wait_until_tidy(served)
 
 
 def drained(piped: Piped) -> Outcome:

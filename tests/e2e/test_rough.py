@@ -25,7 +25,7 @@ from benchmarks.journals import recorded_bytes
 from benchmarks.processes import fsmux_server
 from fsmux.errors import ExitCode
 
-from .kit import DEADLINE, MIB, Url, finish, good, inventory, run, start, visible
+from .kit import DEADLINE, MIB, Url, finish, good, inventory, run, start, visible, wait_until_tidy
 from .test_reconnecting import pair, wait_for
 from .test_resume import BEHIND, start_until
 
@@ -103,7 +103,7 @@ def test_a_flip_that_tcp_does_not_see_is_healed(
             good(*words)
         for file in files:
             assert (far / file.relative_to(near)).read_bytes() == file.read_bytes()
-    assert not (far / ".fsmux").exists()
+    wait_until_tidy(far)
 
 
 def test_connections_that_break_again_and_again(direction: Direction, relay: Relay, near: Path, far: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_server_that_stops_for_longer_than_its_client_waits(
     assert same(near, far)
     assert recorded >= LONG // 2 - BEHIND
     assert outcome.summary["bytes_sent"] <= 2 * LONG - recorded
-    assert not (far / ".fsmux").exists()
+    wait_until_tidy(far)
 
 
 def test_a_client_that_stops_while_its_server_goes_away(
@@ -220,7 +220,7 @@ def test_a_client_in_the_midst_of_packs_that_stops_and_is_killed(url: Url, serve
         finish(client)
     assert held <= temporary(far)
     good("transfer", "-q", url("other"), far / "another")
-    assert not (far / ".fsmux").exists()
+    wait_until_tidy(far)
     good(*tree)
     assert {path.name: path.read_bytes() for path in far.iterdir() if path.name.isdecimal()} == {
         path.name: path.read_bytes() for path in (served / "tree").iterdir()
@@ -328,4 +328,4 @@ def test_a_limit_on_open_files(
     unlimited(server.process, resource.RLIMIT_NOFILE)
     good(*words)
     assert inventory(far) == inventory(near)
-    assert not (far / ".fsmux").exists()
+    wait_until_tidy(far)

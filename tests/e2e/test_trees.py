@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .kit import MIB, Url, finish, good, inventory, make_tree, start, visible
+from .kit import MIB, Url, finish, good, inventory, make_tree, start, visible, wait_until_tidy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ def test_one_file_goes_up_and_comes_back(url: Url, served: Path, there: Path, si
     good("transfer", url("b"), there / "c")
     assert (there / "c").read_bytes() == content
     assert visible(served) == {"b"}
-    assert not (served / ".fsmux").exists()
+    wait_until_tidy(served)
     assert not (there / ".fsmux").exists()
 
 
