@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import trio
 from msgspec import Struct
 
-from fsmux.errors import FsmuxError, InternalError
+from fsmux.errors import Busy, FsmuxError, InternalError
 from fsmux.limits import HOP_BYTES
 from fsmux.mux.service import serving
 
@@ -41,6 +41,15 @@ the interpreter in between: two of them wait for its lock after each."""
 
 META = 8
 """Threads for open, stat, rename, sync: they wait for the disk, not for the processor."""
+
+BUSY_SECONDS = 3.0
+"""Seconds that a file may be another session's before it is given up.
+
+A command that was killed and is run again at once meets the session of the one before, which ends when the call that
+it is in returns: writing a checkpoint out takes a busy disk a second or two."""
+
+BUSY_POLL_SECONDS = 0.05
+"""Seconds between two looks: the lock is the file system's, which tells nobody that it is free."""
 
 
 class _Job(Struct, eq=False):
@@ -72,6 +81,17 @@ class Disk:
     async def meta(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``fn``, which opens, renames, syncs and the like, in a thread. Not abandoned on cancellation."""
         return await trio.to_thread.run_sync(lambda: fn(*args, **kwargs), limiter=self.meta_limiter)
+
+    async def when_free(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """:meth:`meta`, again and again for a while if what ``fn`` opens is :class:`Busy`. Cancelled between calls."""
+        deadline = trio.current_time() + BUSY_SECONDS
+        while True:
+            try:
+                return await self.meta(fn, *args, **kwargs)
+            except Busy:
+                if trio.current_time() >= deadline:
+                    raise
+            await trio.sleep(BUSY_POLL_SECONDS)
 
     async def pack(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``fn``, which goes through many small files, in a thread. Not abandoned on cancellation."""

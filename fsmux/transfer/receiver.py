@@ -166,7 +166,7 @@ class Receiving:
     async def _open(self, intake: Intake, offer: Offer) -> None:
         have = False
         if not self._opened:
-            self.sink = await self.disk.meta(self._open_sink, offer)
+            self.sink = await self.disk.when_free(self._open_sink, offer)
             self._opened = True
             self.map = self.sink.manifest.map
             self.assembly = Assembly(self.map)

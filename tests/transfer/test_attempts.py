@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from fsmux.columns import Group
 from fsmux.errors import Busy, FsmuxError, PeerShutdown, StreamReset
+from fsmux.files import lock
 from fsmux.files.chunks import crc32_of
 from fsmux.files.journal import parse
 from fsmux.files.root import Root
 from fsmux.files.source import Source
 from fsmux.limits import MIB
-from fsmux.transfer import attempts
+from fsmux.transfer import attempts, disk
 from fsmux.transfer.attempts import Attempts
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Report
@@ -241,12 +243,39 @@ async def test_a_reconnecting_client_takes_over_its_own_upload(side: Side, sourc
 @pytest.mark.parametrize(
     "stranger", [Put((b"file",)), Put((b"file",), join=OTHER, attempt=9), Put((b"file",), join=OTHER, streams=4)]
 )
-async def test_another_command_is_told_that_somebody_is_at_it(side: Side, source: Source, stranger: Put) -> None:
+async def test_another_command_is_told_that_somebody_is_at_it(
+    side: Side, source: Source, stranger: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "BUSY_SECONDS", 0.2)
     first = Put((b"file",), join=JOIN, streams=1, attempt=1)
     async with half_open(side, source, first) as stream:
         with pytest.raises(Busy):
             await put(side, side.client.connection, source, stranger)
         assert stream.error is None, "the first one goes on"
+
+
+async def test_another_command_waits_for_one_that_is_about_to_end(
+    side: Side, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed a moment ago, and the server has not done with it."""
+    refused = threading.Event()
+    inner = lock.acquire
+
+    def acquire(*args: Any, **options: Any) -> Any:
+        try:
+            return inner(*args, **options)
+        except Busy:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(lock, "acquire", acquire)
+    monkeypatch.setattr(disk, "BUSY_SECONDS", 60.0)
+    first, second = (Put((b"file",), join=join, streams=1, attempt=1) for join in (JOIN, OTHER))
+    async with trio.open_nursery() as nursery, half_open(side, source, first):
+        nursery.start_soon(put, side, side.client.connection, source, second)
+        await trio.to_thread.run_sync(refused.wait)
+    assert (side.served / "file").read_bytes() == content(3 * MIB)
+    assert state_of(side.served) == set()
 
 
 async def test_a_second_stream_of_the_same_attempt_takes_the_place_of_the_first(side: Side, source: Source) -> None:
