@@ -29,15 +29,19 @@ class Existing:
         self._directory: Parts | None = None
         self._held: Group | None = None
         self._more = False
+        self._looked = False
+        """Whether the directory was there to be looked into, as far as it was."""
         self._error: FsmuxError | None = None
         self._missing: list[Parts] = []
+        self._absent: set[Parts] = set()
+        """Directories that their own directory has not, and that the scan has not come to."""
         self._unasked: set[Parts] = set()
 
     async def ask(self, directories: list[Parts]) -> None:
         """Have these looked into, before the groups of the same directories are put beside what is there.
 
-        Not those in directories that were not there when they were looked into: whatever stands there now was put
-        there by ourselves, or behind our back.
+        Not those that were not there when the directory above them was looked into, nor what is in them: whatever
+        stands there now was put there by ourselves, or behind our back.
         """
         if self._looker is None or not directories:
             return
@@ -46,6 +50,9 @@ class Existing:
             if self._missing:
                 # They came in this order, so the scan is through with all that this one is not in.
                 self._missing = [above for above in self._missing if parts[: len(above)] == above]
+            if parts in self._absent:
+                self._absent.remove(parts)
+                self._missing.append(parts)
             if self._missing:
                 self._unasked.add(parts)
             else:
@@ -75,13 +82,19 @@ class Existing:
             self._take(await self._looker.next_group())
         if self._error is not None:
             return Group(group.directory, error=self._error)
-        return _joined(found)
+        there = _joined(found)
+        if self._looked and (below := group.subdirectories()):
+            known = () if there is None else there.names
+            self._absent.update([(*group.directory, name) for name in set(below).difference(known)])
+        return there
 
     async def _begin(self, looker: Looker, directory: Parts) -> None:
         self._directory = directory
         self._error = None
+        self._absent.discard(directory)  # it was asked for before that was known
         if directory in self._unasked:
             self._unasked.remove(directory)
+            self._looked = False
             self._held, self._more = None, False
             return
         while (group := await looker.next_group()).directory != directory:
@@ -91,6 +104,7 @@ class Existing:
     def _take(self, group: Group) -> None:
         self._held = group if group.error is None and group.names else None
         self._more = group.more and group.error is None
+        self._looked = group.error is None
         if group.error is not None:
             if group.error.code in NOTHING_THERE:
                 self._missing.append(group.directory)

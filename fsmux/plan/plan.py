@@ -224,8 +224,8 @@ def plan(
         if not existing and kinds <= _KIND_OF.keys() and max(source.sizes) <= medium:
             return _all_new(source, kinds)
         apart = existing is not None and existing.shared and standing is not None
-        if existing and kinds <= {REGULAR} and _same(source, existing) and equal is None and not (again or apart):
-            return Plan(current=source)
+        if existing and equal is None and not (again or apart) and kinds <= _KIND_OF.keys() and _same(source, existing):
+            return _all_current(source, kinds)
     return _one_by_one(
         source,
         existing,
@@ -260,23 +260,36 @@ def _same(source: Group, existing: Group) -> bool:
         and source.mtimes == existing.mtimes
         and source.sizes == existing.sizes
         and source.modes == existing.modes
+        and source.targets == existing.targets
         and source.owners == existing.owners
         and source.xattrs == existing.xattrs
     )
 
 
+def _all_current(source: Group, kinds: set[int]) -> Plan:
+    if DIRECTORY not in kinds:
+        return Plan(current=source)
+    entered = _entered(source, differs=False)
+    rest = [index for index, name in enumerate(source.names) if name not in entered]
+    return Plan(current=source.pick(rest) if rest else None, enter=entered)
+
+
 def _all_new(source: Group, kinds: set[int]) -> Plan:
     if kinds == {REGULAR}:
         return Plan(source, len(source))
-    found = Plan(source)
-    for index, (name, mtime, mode) in enumerate(zip(source.names, source.mtimes, source.modes, strict=True)):
-        kind = mode & KIND_BITS
-        if kind == DIRECTORY:
-            owner = source.owners[index] if source.owners else None
-            found.enter[name] = Entered(mtime, mode, True, True, owner, source.xattrs.get(index, ()))
-        elif kind == REGULAR:
-            found.files += 1
-    return found
+    return Plan(
+        source, sum([mode & KIND_BITS == REGULAR for mode in source.modes]), enter=_entered(source, differs=True)
+    )
+
+
+def _entered(source: Group, *, differs: bool) -> dict[bytes, Entered]:
+    """Its directories, all of which are made, or none of which is to be changed."""
+    owners, xattrs = source.owners, source.xattrs
+    return {
+        name: Entered(mtime, mode, differs, differs, owners[index] if owners else None, xattrs.get(index, ()))
+        for index, (name, mtime, mode) in enumerate(zip(source.names, source.mtimes, source.modes, strict=True))
+        if mode & KIND_BITS == DIRECTORY
+    }
 
 
 def _one_by_one(

@@ -50,6 +50,35 @@ async def test_what_is_in_a_directory_that_is_not_there_is_not_asked_for() -> No
     assert found == [None, None, None, [b"a"]]
 
 
+def directories(parts: Parts, *names: bytes, more: bool = False) -> Group:
+    return Group(parts, list(names), [0] * len(names), [0] * len(names), [0o040755] * len(names), more=more)
+
+
+async def test_what_its_directory_has_not_is_not_asked_for_even_if_it_is_made_meanwhile() -> None:
+    looking = Looking({(): [directories((), b"b", b"x", b"z")]})
+    existing = Existing(looking)
+    await existing.ask([(), (b"a",)])
+    for group in (directories((), b"a", b"b", b"c", more=True), directories((), b"d", b"z")):
+        assert await existing.beside(group) is not None
+    for parts in ((b"b",), (b"c",), (b"c", b"e"), (b"d",), (b"d", b"f"), (b"z",)):
+        looking.there[parts] = [directories(parts, b"k")]
+    looking.there[(b"a",)] = [directories((b"a",), b"k")]  # asked for before it was known to be missing
+    assert await existing.beside(directories((b"a",), b"l")) is None
+    await existing.ask([(b"a", b"l"), (b"b",), (b"c",), (b"c", b"e"), (b"d",), (b"d", b"f"), (b"z",)])
+    assert looking.asked == [(), (b"a",), (b"b",), (b"z",)]
+    assert await beside(existing, (b"b",), (b"c",), (b"c", b"e")) == [[b"k"], None, None]
+    assert await beside(existing, (b"d",), (b"d", b"f"), (b"z",)) == [None, None, [b"k"]]
+
+
+async def test_a_name_of_a_directory_that_stands_for_something_else_is_asked_for() -> None:
+    looking = Looking({(): [files((), b"a")]})
+    existing = Existing(looking)
+    await existing.ask([()])
+    assert await existing.beside(directories((), b"a", b"b")) is not None
+    await existing.ask([(b"a",), (b"b",)])
+    assert looking.asked == [(), (b"a",)]
+
+
 async def test_pages_of_the_directory_before_do_not_stand_in_one_that_was_not_asked_for() -> None:
     pages = [files((b"b",), b"a", b"b", more=True), files((b"b",), b"c")]
     existing = Existing(Looking({(b"b",): pages}))

@@ -163,3 +163,15 @@ def test_carried_out_the_plan_makes_both_sides_equal_and_a_second_one_has_nothin
     done = [name for part in (found.make, found.adjust, found.current) if part for name in part.names]
     spoken = sorted([*done, *found.special, *failed, *(large.name for large in found.large)])
     assert spoken == sorted(set(wanted) - {name for name, entered in found.enter.items() if not entered.made})
+
+
+@given(flat, flat, st.sampled_from(["missing", "the same", "another"]))
+def test_a_whole_group_is_planned_as_its_names_would_be_one_by_one(old: Tree, new: Tree, there: str) -> None:
+    source = grouped(new)[0]
+    source.more = False
+    existing = {"missing": None, "the same": grouped(new)[0], "another": grouped(old)[0]}[there]
+    found, one_by_one = (plan(source, existing, small=5, claimed=nobody) for nobody in (None, {}))
+    # Errors are not equal to one another.
+    assert [str(error) for _, error in found.failed] == [str(error) for _, error in one_by_one.failed]
+    found.failed = one_by_one.failed
+    assert found == one_by_one
