@@ -33,8 +33,8 @@ class Existing:
         """Whether the directory was there to be looked into, as far as it was."""
         self._error: FsmuxError | None = None
         self._missing: list[Parts] = []
-        self._absent: set[Parts] = set()
-        """Directories that their own directory has not, and that the scan has not come to."""
+        self._absent: dict[Parts, set[bytes]] = {}
+        """Directories that the one above them has not, and that the scan has not come to."""
         self._unasked: set[Parts] = set()
 
     async def ask(self, directories: list[Parts]) -> None:
@@ -50,8 +50,7 @@ class Existing:
             if self._missing:
                 # They came in this order, so the scan is through with all that this one is not in.
                 self._missing = [above for above in self._missing if parts[: len(above)] == above]
-            if parts in self._absent:
-                self._absent.remove(parts)
+            if self._forget(parts):
                 self._missing.append(parts)
             if self._missing:
                 self._unasked.add(parts)
@@ -84,14 +83,26 @@ class Existing:
             return Group(group.directory, error=self._error)
         there = _joined(found)
         if self._looked and (below := group.subdirectories()):
-            known = () if there is None else there.names
-            self._absent.update([(*group.directory, name) for name in set(below).difference(known)])
+            absent = set(below).difference(() if there is None else there.names)
+            if absent:
+                self._absent.setdefault(group.directory, set()).update(absent)
         return there
+
+    def _forget(self, directory: Parts) -> bool:
+        """Forget whether the directory above it lacks it, which is returned: the scan has come to it."""
+        above = directory[:-1]
+        names = self._absent.get(above)
+        if names is None or not directory or directory[-1] not in names:
+            return False
+        names.remove(directory[-1])
+        if not names:
+            del self._absent[above]
+        return True
 
     async def _begin(self, looker: Looker, directory: Parts) -> None:
         self._directory = directory
         self._error = None
-        self._absent.discard(directory)  # it was asked for before that was known
+        self._forget(directory)  # it may have been asked for before that was known
         if directory in self._unasked:
             self._unasked.remove(directory)
             self._looked = False
