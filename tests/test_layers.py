@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,7 @@ def for_types_only(tree: ast.Module) -> set[int]:
     return found
 
 
+@cache
 def imports(path: Path, *, types: bool) -> set[str]:
     """Dotted names that a module imports; with ``types`` those for type checking only, too."""
     tree = ast.parse(path.read_text())

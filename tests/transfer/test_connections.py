@@ -13,6 +13,7 @@ from fsmux.events import ChunkHealed, FileFailed, FileProgress, FileStarted, Pla
 from fsmux.files.root import Root
 from fsmux.files.source import Source
 from fsmux.limits import MIB
+from fsmux.transfer import disk
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Report
 from fsmux.wire.messages import Finish, Offer, Put, Want
@@ -381,7 +382,10 @@ async def test_a_stream_of_another_version_is_turned_away(side: Side, sending: S
                 await second.receive()
 
 
-async def test_without_an_id_a_second_stream_is_a_second_writer(side: Side, sending: Sending) -> None:
+async def test_without_an_id_a_second_stream_is_a_second_writer(
+    side: Side, sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "BUSY_SECONDS", 0.2)
     async with side.client.connection.open_stream(Put((b"file",))) as first:
         await first.send(Offer(sending.source.identity, 0o644, MIB))
         await first.expect_message(Want)
