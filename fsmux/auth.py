@@ -116,9 +116,9 @@ def _scramp() -> Any:
     """The library, when the first exchange begins: it costs some ms, and a client without a token never needs it.
 
     Its package asks the installation for its version when it is imported, which costs 10 ms more, and what reads
-    certificates, for bindings to channels that are not used here, 6 ms (measured).
+    certificates, for bindings to channels that are not used here, 6 ms (measured), and OpenSSL as much.
     """
-    return without_package("scramp.core", "asn1crypto", "asn1crypto.x509")
+    return without_package("scramp.core", "asn1crypto", "asn1crypto.x509", "ssl")
 
 
 # ---- the exchange -------------------------------------------------------------------------------------------------

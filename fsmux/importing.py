@@ -35,6 +35,27 @@ class _Absent(ModuleType):
             raise AttributeError(name)
 
 
+def without_parts(name: str, *parts: str) -> ModuleType:
+    """The package ``name``, imported without modules of it that it only passes on: what it takes from these is None.
+
+    That holds for this process, so it is for those who have one of their own; whoever imports one of the parts itself
+    has it.  If the package was imported before, or cannot be imported without them, it is whole.
+    """
+    if name not in sys.modules:
+        loaded = set(sys.modules)
+        absent = {part: _Absent(part) for part in parts}
+        sys.modules.update(absent)
+        try:
+            return import_module(name)
+        except Exception:  # whatever a later release makes of None
+            for each in [each for each in sys.modules if each not in loaded and each.partition(".")[0] == name]:
+                del sys.modules[each]
+        finally:
+            for part in absent.keys() & sys.modules.keys():
+                del sys.modules[part]
+    return import_module(name)
+
+
 def without_package(name: str, *unused: str) -> ModuleType:
     """The module ``name`` of a package, imported without executing what the package does when it is imported itself.
 

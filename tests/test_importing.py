@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsmux.importing import defer, without_package
+from fsmux.importing import defer, without_package, without_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +80,33 @@ assert sys.modules["slow"] is slow
     assert run(code, library).split() == ["package", "core", "more"]
 
 
+def test_a_package_is_imported_without_parts_that_it_only_passes_on(library: Path) -> None:
+    code = """
+from fsmux.importing import without_parts
+slow = without_parts("slow", "slow.core", "slow.none")
+assert slow.answer is None
+assert without_parts("slow", "slow.core") is slow
+print("then")
+from slow.core import answer
+assert answer == 42
+"""
+    assert run(code, library).split() == ["package", "then", "core", "more"]
+
+
+def test_a_package_that_needs_a_part_has_it(library: Path) -> None:
+    code = """
+from fsmux.importing import without_parts
+slow = without_parts("slow", "slow.core")
+import slow.core
+assert slow.answer == slow.core.answer == 42
+assert without_parts("slow", "slow.core") is slow
+"""
+    with (library / "slow/__init__.py").open("a") as file:
+        file.write("from slow.other import one\nassert answer + one == 43\n")
+    (library / "slow/other.py").write_text("one = 1\n")
+    assert run(code, library).split() == ["package", "package", "core", "more"]
+
+
 def test_a_deferred_module_is_loaded_when_it_is_used(library: Path) -> None:
     code = """
 import slow
@@ -99,5 +126,6 @@ assert later.value == 7
 def test_what_does_not_exist_is_said_where_it_is_asked_for() -> None:
     defer("fsmux.no_such_module")
     for name in ("fsmux.no_such_module", "no_such_package.core"):
-        with pytest.raises(ImportError):
-            without_package(name)
+        for without in (without_package, without_parts):
+            with pytest.raises(ImportError):
+                without(name)

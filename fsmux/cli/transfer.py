@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from fsmux.cli.options import chunk_size, filter_rules, find_token
 from fsmux.cli.render import Reporter, choose_painter
-from fsmux.cli.run import execute
+from fsmux.cli.run import execute, load_trio
 from fsmux.cli.tally import exit_code
 from fsmux.errors import ExitCode, UsageError
 from fsmux.plan.filters import Filters
@@ -105,6 +105,7 @@ def move(ctx: typer.Context, options: TransferOptions, job: Job) -> int:
 
 def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
     """The job that the options describe.  Raises :class:`UsageError` or AuthError before anything is done."""
+    load_trio()
     from fsmux.job import Job, Options
 
     if len(options.paths) < 2:
