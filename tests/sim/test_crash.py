@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from tests.sim.stories import STORIES, explore
 
-STATES = 50_000
+STATES = 27_000
 """Crash states to be checked in each run of the suite; ``make torture`` checks 500,000. The stories that were thought
-up have some 43,000."""
+up have some 25,000."""
 
-SAMPLES = 7
-"""Power cuts tried at one moment, where not all of them can be."""
+SAMPLES = 4
+"""Power cuts tried at one moment, where not all of them can be; ``make torture`` tries more."""
 
 
-def test_fifty_thousand_states_after_a_crash() -> None:
+def test_states_after_a_crash() -> None:
     explored = list(explore(STATES, seed=1, samples=SAMPLES))
     assert len(explored) > len(STORIES)
     assert sum(explorer.states for _, explorer in explored) >= STATES

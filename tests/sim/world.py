@@ -413,12 +413,12 @@ def episode(seed: int, prepare: Callable[[World], None] = World.draw_tasks) -> R
     return report
 
 
-def episodes(first: int, wanted: int) -> Iterator[Report]:
-    """So many episodes, each told twice.  Raises what went wrong, with a note of the seed."""
+def episodes(first: int, wanted: int, retold: int = 1) -> Iterator[Report]:
+    """So many episodes, one of each ``retold`` told twice.  Raises what went wrong, with a note of the seed."""
     for seed in range(first, first + wanted):
         try:
             report = episode(seed)
-            if episode(seed).trace != report.trace:
+            if not seed % retold and episode(seed).trace != report.trace:
                 raise Wrong("the same seed came to something else")
         except BaseException as error:
             error.add_note(f"seed {seed}")
