@@ -16,7 +16,7 @@ from fsmux.limits import MEDIUM_FILE, SMALL_FILE
 from fsmux.moving.carriers import Carrier, Download, Route, Upload, carry_all
 from fsmux.moving.report import name_of
 from fsmux.mux.service import all_of
-from fsmux.plan.plan import Facts
+from fsmux.plan.judging import Facts
 from fsmux.sites import LocalSite, Site
 from fsmux.wire.frames import SYNC_FEATURE
 

@@ -17,9 +17,8 @@ from fsmux.moving.attempt import Item, raise_if_lost
 from fsmux.moving.carriers import carry_all
 from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
 from fsmux.moving.singles import Batch, batched, has_place, pages
-from fsmux.plan.plan import (
+from fsmux.plan.judging import (
     Facts,
-    Large,
     Verdict,
     as_group,
     in_the_way,
@@ -27,7 +26,8 @@ from fsmux.plan.plan import (
     known_different,
     known_equal,
     same_size_and_time,
-)  # fmt: skip
+)
+from fsmux.plan.plan import Large  # fmt: skip
 from fsmux.records import Attrs, Kind, Parts, printable
 from fsmux.sites import LocalSite
 from fsmux.wire.frames import GIVEN_FEATURE, PACKS_FEATURE

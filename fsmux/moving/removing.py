@@ -14,7 +14,7 @@ from fsmux.columns import Act, itself
 from fsmux.errors import NotFound, Unsupported, UsageError
 from fsmux.events import Warned
 from fsmux.moving.extras import Extras, TreeExtras, removal, unprotected
-from fsmux.plan.plan import Facts, Verdict, judge
+from fsmux.plan.judging import Facts, Verdict, judge
 from fsmux.records import Kind, Parts
 from fsmux.wire.frames import SYNC_FEATURE
 

@@ -26,7 +26,8 @@ from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.files import Files
 from fsmux.moving.placing import Placing
 from fsmux.moving.report import UNKNOWN_XATTRS, name_of
-from fsmux.plan.plan import Entered, Facts, Large, Verdict, differs, in_the_way, judge
+from fsmux.plan.judging import Facts, Verdict, differs, in_the_way, judge
+from fsmux.plan.plan import Entered, Large
 from fsmux.records import EVERYTHING, Kind, Parts
 from fsmux.urls import Local, Remote
 from fsmux.wire.frames import KEPT_FEATURE, LINKS_FEATURE, PACKS_FEATURE

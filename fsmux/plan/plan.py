@@ -3,7 +3,7 @@
 Theory: a pure function from two groups of columns to a handful of columns, one directory (or a page of it) at a time,
 so that the first file can be on its way while the tree is still being read.  The two cases that make up nearly every
 tree cost next to nothing: where nothing stands everything is made, and where the columns are equal everything is up to
-date.  Only what is neither is judged name by name, by :func:`judge`.
+date.  Only what is neither is judged name by name (:mod:`.judging`).
 
 A directory is made before anything in it, and finished (its times and mode set, which every change inside of it would
 undo) after everything in it.  What exists at the destination alone is not looked at here.
@@ -11,136 +11,33 @@ undo) after everything in it.  What exists at the destination alone is not looke
 
 from __future__ import annotations
 
-import stat
-from enum import Enum, auto
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct, field
 
-from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group
-from fsmux.errors import Exists, FsmuxError, IsADirectory, NotADirectory
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group
+from fsmux.errors import Exists, FsmuxError
+from fsmux.plan.judging import (
+    KINDS,
+    Facts,
+    Verdict,
+    differs,
+    in_the_way,
+    judge,
+    known_different,
+    known_equal,
+    same_size_and_time,
+)
 from fsmux.plan.sharing import Further, SharedFile, stands_for
-from fsmux.records import EVERYTHING, Attrs, Kept, Kind, Parts, Xattrs, printable
+from fsmux.records import EVERYTHING, Kept, Parts, Xattrs, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection
 
     from fsmux.plan.sharing import Shared, Standing
 
-    UpToDate: TypeAlias = Callable[["Facts", "Facts"], bool]
-
-_KIND_OF = {REGULAR: Kind.FILE, DIRECTORY: Kind.DIRECTORY, SYMLINK: Kind.SYMLINK}
-_BITS_OF = {Kind.FILE: REGULAR, Kind.DIRECTORY: DIRECTORY, Kind.SYMLINK: SYMLINK, Kind.SPECIAL: stat.S_IFIFO}
-
-
-class Facts(NamedTuple):
-    """What is known of one name."""
-
-    size: int
-    mtime: int
-    mode: int
-    target: bytes = b""
-    owner: int | None = None
-    xattrs: Xattrs | None = None
-
-    @classmethod
-    def of(cls, attrs: Attrs) -> Facts:
-        mode = _BITS_OF[attrs.kind] | attrs.mode
-        return cls(attrs.size, attrs.mtime_ns, mode, attrs.link_target, attrs.owner, attrs.xattrs)
-
-
-def as_group(name: Sequence[bytes], facts: Facts) -> Group:
-    """One name as a group of its own."""
-    return Group((), list(name), [facts.size], [facts.mtime], [facts.mode])
-
-
-class Verdict(Enum):
-    """What is to be done about one name."""
-
-    MAKE = auto()
-    """Make the directory or the link, in place of a file or link that has the name."""
-    SEND = auto()
-    ADJUST = auto()
-    """The bytes are up to date, the mode is not; nor, perhaps, the time, if the bytes were compared."""
-    CURRENT = auto()
-    """Nothing is to be done, or no more than in the directory."""
-    NEWER = auto()
-    """A file is left alone because the one at the destination is newer."""
-    SPECIAL = auto()
-    """It cannot be transferred."""
-    FILE_IN_THE_WAY = auto()
-    DIRECTORY_IN_THE_WAY = auto()
-
-
-def same_size_and_time(source: Facts, destination: Facts) -> bool:
-    """The default of what counts as up to date."""
-    return source.size == destination.size and source.mtime == destination.mtime
-
-
-def known_equal(source: Facts, destination: Facts) -> bool:
-    """For files whose bytes were compared, and are the same."""
-    return True
-
-
-def known_different(source: Facts, destination: Facts) -> bool:
-    """For files whose bytes were compared, or need not be."""
-    return False
-
-
-def differs(source: Facts, existing: Facts | None, kept: Kept = EVERYTHING) -> bool:
-    """Whether what is kept of a file or a directory is to be set."""
-    if existing is None:
-        return True
-    return (
-        _other(source, existing, kept)
-        or (kept.perms and source.mode != existing.mode)
-        or (kept.times and source.mtime != existing.mtime)
-    )
-
-
-def _other(source: Facts, existing: Facts, kept: Kept) -> bool:
-    """Whether anything differs that is kept of links, too; extended attributes that are not known are left alone."""
-    xattrs = kept.xattrs and source.xattrs is not None and source.xattrs != existing.xattrs
-    return bool(xattrs) or (kept.owner and source.owner != existing.owner)
-
-
-def judge(
-    source: Facts, existing: Facts | None, up_to_date: UpToDate = same_size_and_time, *, update: bool = False,
-    kept: Kept = EVERYTHING,
-) -> Verdict:  # fmt: skip
-    """What to do about one name, which ``existing`` has at the destination; ``update``: no newer file is replaced."""
-    kind = source.mode & KIND_BITS
-    there = existing.mode & KIND_BITS if existing is not None else 0
-    if kind not in _KIND_OF:
-        return Verdict.SPECIAL
-    if kind == DIRECTORY:
-        if existing is None:
-            return Verdict.MAKE
-        return Verdict.CURRENT if there == DIRECTORY else Verdict.FILE_IN_THE_WAY
-    if there == DIRECTORY:
-        return Verdict.DIRECTORY_IN_THE_WAY
-    if kind == SYMLINK:
-        if existing is None or there != SYMLINK or existing.target != source.target or _other(source, existing, kept):
-            return Verdict.MAKE
-        return Verdict.CURRENT
-    if existing is None or there != REGULAR:
-        return Verdict.SEND
-    if update and existing.mtime > source.mtime:
-        return Verdict.NEWER
-    if up_to_date(source, existing):
-        return Verdict.ADJUST if differs(source, existing, kept) else Verdict.CURRENT
-    return Verdict.SEND
-
-
 _STANDS_AFTERWARDS = frozenset((Verdict.SEND, Verdict.ADJUST, Verdict.CURRENT))
-
-
-def in_the_way(verdict: Verdict, parts: Parts) -> FsmuxError:
-    """The error for a verdict of that kind."""
-    if verdict is Verdict.FILE_IN_THE_WAY:
-        text = "something else stands where a directory must be, so nothing in it was transferred; move it away first"
-        return NotADirectory(f"{printable(parts)}: {text}")
-    return IsADirectory(f"{printable(parts)}: a directory stands under this name; move it away first")
+"""Verdicts after which a file is at the destination."""
 
 
 class Entered(NamedTuple):
@@ -221,10 +118,10 @@ def plan(
     medium = max(small, medium)
     if claimed is None and source.names and not (source.shared and shared is not None):
         kinds = source.kinds
-        if not existing and kinds <= _KIND_OF.keys() and max(source.sizes) <= medium:
+        if not existing and kinds <= KINDS and max(source.sizes) <= medium:
             return _all_new(source, kinds)
         apart = existing is not None and existing.shared and standing is not None
-        if existing and equal is None and not (again or apart) and kinds <= _KIND_OF.keys() and _same(source, existing):
+        if existing and equal is None and not (again or apart) and kinds <= KINDS and _same(source, existing):
             return _all_current(source, kinds)
     return _one_by_one(
         source,
@@ -249,7 +146,7 @@ def conflicts(source: Group, existing: Group) -> list[tuple[int, bool]]:
     found = []
     for index, (name, mode) in enumerate(zip(existing.names, existing.modes, strict=True)):
         wanted, there = kinds.get(name), mode & KIND_BITS
-        if wanted in _KIND_OF and (wanted == DIRECTORY) is not (there == DIRECTORY):
+        if wanted in KINDS and (wanted == DIRECTORY) is not (there == DIRECTORY):
             found.append((index, there == DIRECTORY))
     return found
 

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from fsmux.columns import DIRECTORY as DIR
 from fsmux.columns import KIND_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import Exists, IsADirectory, NotADirectory
-from fsmux.plan.plan import Entered, Facts, Large, Plan, Verdict, in_the_way, judge, plan
+from fsmux.plan.judging import Facts, Verdict, in_the_way, judge
+from fsmux.plan.plan import Entered, Large, Plan, plan
 
 from .trees import DIRECTORY, FILE, LINK, OTHER, SPECIAL, Tree, grouped, leaves, names
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fsmux.columns import Group
 from fsmux.errors import AccessError, FsmuxError
-from fsmux.plan.plan import Facts
+from fsmux.plan.judging import Facts
 from fsmux.records import Attrs, Kind, Parts
 
 if TYPE_CHECKING:

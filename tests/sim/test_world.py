@@ -1,4 +1,4 @@
-"""Client, server, disks and network together: whatever a seed has in store, all ends well, and in the same way again."""
+"""Client, server, disks and network together: whatever a seed has in store, all ends well, and so again."""
 
 from __future__ import annotations
 
