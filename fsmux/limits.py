@@ -47,6 +47,10 @@ MAX_CHUNKS: Final = 2**20
 MIN_HOLE: Final = 512
 """Bytes of a hole that is worth a word: the smallest block of any file system. What comes shorter is sent."""
 
+MAX_ATTEMPTS: Final = 3
+"""Times a chunk, or a small file, may arrive damaged. TCP misses 1 damaged segment in 65,536; three in one chunk are no
+accident."""
+
 MAX_FILE_SIZE: Final = 2**62
 """Bytes. Sums of two of these still fit a signed 64-bit offset."""
 

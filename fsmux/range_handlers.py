@@ -14,10 +14,9 @@ import trio
 
 from fsmux.errors import IntegrityError, NetworkError, ProtocolError
 from fsmux.files.growing import Growing
-from fsmux.limits import MAX_DATA_PAYLOAD
+from fsmux.limits import MAX_ATTEMPTS, MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
 from fsmux.records import Attrs, Kind, printable
-from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.growths import LINGER_SECONDS
 from fsmux.wire.messages import Again, Close, Committed, Create, Ok, Write
 

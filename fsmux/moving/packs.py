@@ -16,9 +16,8 @@ from fsmux import events
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError
 from fsmux.events import FilesDone, FilesLinked, Retrying
-from fsmux.limits import PACK_BYTES, PACKS_AHEAD
+from fsmux.limits import MAX_ATTEMPTS, PACK_BYTES, PACKS_AHEAD
 from fsmux.records import Parts, printable
-from fsmux.transfer.assembly import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Sequence

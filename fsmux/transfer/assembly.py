@@ -19,10 +19,6 @@ from fsmux.transfer.ranges import subtract
 if TYPE_CHECKING:
     from fsmux.files.chunks import ChunkMap
 
-MAX_ATTEMPTS = 3
-"""Times a chunk may arrive damaged. TCP misses 1 damaged segment in 65,536; three in one chunk are no accident."""
-
-
 MAX_RANGES = 2**20
 """Ranges of chunks that are not settled: about 130 MB of memory. A chunk of 64 MiB that is data and holes by turns of
 512 bytes has 131,072 of them; a correct sender begins few chunks before it completes others."""

@@ -21,10 +21,9 @@ from fsmux.errors import IntegrityError, ProtocolError, SourceChanged
 from fsmux.events import ChunkHealed, FileStarted
 from fsmux.files.chunks import ChunkMap, combine, crc32_of
 from fsmux.files.holes import zero_views, zeros_crc
-from fsmux.limits import INITIAL_WINDOW
+from fsmux.limits import INITIAL_WINDOW, MAX_ATTEMPTS
 from fsmux.mux.buffers import Data
 from fsmux.mux.service import all_of
-from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.session import Outcome, Report
 from fsmux.wire.messages import Again, Chunk, Committed, Finish, Offer, Span, Want
 

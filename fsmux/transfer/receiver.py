@@ -21,8 +21,9 @@ import trio
 
 from fsmux.errors import FsmuxError, IntegrityError, InternalError, RefusedError, StreamReset
 from fsmux.events import ChunkHealed, FileStarted
+from fsmux.limits import MAX_ATTEMPTS
 from fsmux.records import Extent
-from fsmux.transfer.assembly import MAX_ATTEMPTS, Assembly
+from fsmux.transfer.assembly import Assembly
 from fsmux.transfer.intake import Intake
 from fsmux.transfer.ranges import MAX_PIECE, Pool, merged, piece_size, subtract, within
 from fsmux.transfer.session import STREAM_LOST, Outcome, Report

@@ -24,9 +24,8 @@ from fsmux.events import ChunkHealed, FileStarted
 from fsmux.files.chunks import ChunkMap, effective_chunk_size, sparse_chunk_size
 from fsmux.files.holes import zeros_crc
 from fsmux.files.source import MOST_RUNS
-from fsmux.limits import INITIAL_WINDOW, MAX_CHUNKS
+from fsmux.limits import INITIAL_WINDOW, MAX_ATTEMPTS, MAX_CHUNKS
 from fsmux.records import Extent
-from fsmux.transfer.assembly import MAX_ATTEMPTS
 from fsmux.transfer.digests import DigestMeter
 from fsmux.transfer.ranges import subtract
 from fsmux.transfer.session import Outcome, Report
