@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.processes import FSMUX, Process, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 DEADLINE = 30.0
+POLL_SECONDS = 0.005
 MIB = 2**20
 
 
@@ -78,6 +79,22 @@ def good(*words: str | os.PathLike[str], env: Mapping[str, str] | None = None) -
     return outcome
 
 
+def wait_until(
+    happened: Callable[[], object], *, during: Process | None = None, told: Callable[[], object] = str
+) -> None:
+    """Look until something is so that nobody tells of: what is on a disk, or what another process has written.
+
+    That has to be before the command ends ``during`` which it is to happen.  ``told`` is what a failure shows.
+    """
+    limit = time.monotonic() + DEADLINE
+    while not happened():
+        assert time.monotonic() < limit, told()
+        if during is None:
+            time.sleep(POLL_SECONDS)
+        else:
+            assert not during.ended(POLL_SECONDS), finish(during)
+
+
 def wait_until_tidy(place: Path) -> None:
     """Until nothing unfinished is in what a server serves, which is when the last connection that wrote has ended.
 
@@ -85,10 +102,7 @@ def wait_until_tidy(place: Path) -> None:
     and no client waits for what its server does behind the last answer.
     """
     reserved = place / ".fsmux"
-    limit = time.monotonic() + DEADLINE
-    while reserved.exists():
-        assert time.monotonic() < limit, list(reserved.rglob("*"))
-        time.sleep(0.005)
+    wait_until(lambda: not reserved.exists(), told=lambda: list(reserved.rglob("*")))
 
 
 def make_tree(root: Path) -> Path:

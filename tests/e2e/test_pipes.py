@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.processes import FSMUX, environment, fsmux_server
 
-from .kit import DEADLINE, MIB, Outcome, Url, good, run, visible, wait_until_tidy
+from .kit import DEADLINE, MIB, Outcome, Url, good, run, visible, wait_until, wait_until_tidy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,10 +160,7 @@ def test_nothing_has_the_name_before_all_of_it_is_there(url: Url, served: Path) 
 
 
 def wait_for_parts(served: Path, size: int) -> None:
-    limit = time.monotonic() + DEADLINE
-    while sum(path.stat().st_size for path in served.glob(".fsmux/*.tmp")) < size:
-        assert time.monotonic() < limit
-        time.sleep(0.005)
+    wait_until(lambda: sum(path.stat().st_size for path in served.glob(".fsmux/*.tmp")) >= size)
 
 
 def test_permissions_are_those_of_any_new_file(url: Url, served: Path) -> None:

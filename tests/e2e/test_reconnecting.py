@@ -14,7 +14,7 @@ from benchmarks.harness import random_file
 from benchmarks.processes import fsmux_server
 from benchmarks.restarts import Restarts
 
-from .kit import DEADLINE, MIB, Url, finish, run, start, wait_until_tidy
+from .kit import MIB, Url, finish, run, start, wait_until, wait_until_tidy
 from .test_resume import BEHIND, start_until
 
 if TYPE_CHECKING:
@@ -36,10 +36,8 @@ def pair(direction: Direction, address: str, near: Path, far: Path, name: str = 
 
 def wait_for(process: Process, text: str, times: int = 1) -> None:
     """Until a command has said so on stderr so often."""
-    limit = time.monotonic() + DEADLINE
-    while process.errors_until_now().count(text) < times:
-        assert not process.ended(0.005), finish(process)
-        assert time.monotonic() < limit, process.errors_until_now()
+    said = process.errors_until_now
+    wait_until(lambda: said().count(text) >= times, during=process, told=said)
 
 
 def of(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -87,10 +85,7 @@ def test_what_was_up_to_date_before_counts_as_skipped_however_often_it_is_looked
         assert run(*WORDS, *words).status == 0
         random_file(top / "b", 24 * MIB)
         process = start(*WORDS, "--bwlimit", "12M", *words)
-        limit = time.monotonic() + DEADLINE
-        while not list(restarts.served.glob(".fsmux/*.journal")):
-            assert not process.ended(0.005), finish(process)
-            assert time.monotonic() < limit
+        wait_until(lambda: list(restarts.served.glob(".fsmux/*.journal")), during=process)
         restarts.restart(signal.SIGKILL)
         outcome = finish(process)
     assert outcome.status == 0, outcome.err

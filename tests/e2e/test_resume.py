@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from benchmarks.journals import recorded_bytes
 from benchmarks.processes import fsmux_server
 
-from .kit import DEADLINE, MIB, Outcome, Url, finish, good, run, start, visible, wait_until_tidy
+from .kit import MIB, Outcome, Url, finish, good, run, start, visible, wait_until, wait_until_tidy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +35,15 @@ def start_until(
     """
     relay.stop_after(direction, count)
     process = start(*words)
-    limit = time.monotonic() + DEADLINE
-    while not relay.reached.is_set() or (into and recorded_bytes(into) < count - BEHIND):
-        assert not process.ended(0.01), finish(process)
-        assert time.monotonic() < limit, (relay.passed, into and recorded_bytes(into))
+
+    def come() -> int:
+        return recorded_bytes(into) if into else count
+
+    wait_until(
+        lambda: relay.reached.is_set() and come() >= count - BEHIND,
+        during=process,
+        told=lambda: (relay.passed, come()),
+    )
     return process
 
 

@@ -14,7 +14,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +24,7 @@ from benchmarks.journals import recorded_bytes
 from benchmarks.processes import fsmux_server
 from fsmux.errors import ExitCode
 
-from .kit import DEADLINE, MIB, Url, finish, good, inventory, run, start, visible, wait_until_tidy
+from .kit import DEADLINE, MIB, Url, finish, good, inventory, run, start, visible, wait_until, wait_until_tidy
 from .test_reconnecting import pair, wait_for
 from .test_resume import BEHIND, start_until
 
@@ -264,10 +263,7 @@ def test_a_disk_that_becomes_full_and_is_made_larger(direction: Direction, small
     with fsmux_server(far if direction == "up" else near) as server:
         words = (*WORDS, "--bwlimit", "6M", *pair(direction, server.address, near, far))
         client = start(*words)
-        limit = time.monotonic() + DEADLINE
-        while recorded_bytes(far) < 2 * MIB:
-            assert not client.ended(0.005), finish(client)
-            assert time.monotonic() < limit
+        wait_until(lambda: recorded_bytes(far) >= 2 * MIB, during=client)
         hog = far / "hog"
         with hog.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(bytes(65536)):
