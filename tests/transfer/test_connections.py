@@ -76,6 +76,12 @@ class Joint(Move):
 
         self.side.on_event = look
 
+    async def once_arrived(self, count: int, act: Any) -> None:
+        """The same once they have arrived, where that may be all of it before the sender tells of so many."""
+        while sum(self.carried()) < count:  # noqa: ASYNC110  # the other end tells nobody
+            await trio.sleep(0.001)
+        act()
+
     def cut(self, number: int) -> None:
         """End a connection as if its cable were cut."""
         self.near[number]._fail(ConnectionLost("the cable was cut"))
@@ -184,8 +190,9 @@ async def test_resuming_sends_what_is_missing(joint: Joint, connections: int) ->
     """Whether the second attempt has as many connections or one."""
     wanted = joint.write()
     with trio.CancelScope() as scope:
-        joint.when(SIZE // 2, scope.cancel)
-        await joint(bwlimit=60 * MIB)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(joint.once_arrived, SIZE // 2, scope.cancel)
+            await joint(bwlimit=60 * MIB)
     assert scope.cancelled_caught
     await joint.side.quiet()
     assert not (joint.target / "file").exists()
