@@ -79,10 +79,6 @@ class Item(Struct):
         """Where the target has what a manifest calls so."""
         return self.target_prefix[: len(self.target_prefix) - len(self.listed)] + listed
 
-    @property
-    def place(self) -> tuple[int, Parts]:
-        return id(self.target), self.target_prefix
-
     async def standing(self) -> Facts | None:
         """What stands where it goes, if anything does."""
         if self.fresh:

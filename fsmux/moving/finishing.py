@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fsmux.columns import Act, Group, itself
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from fsmux.plan.plan import Entered
     from fsmux.records import Kept, Parts
@@ -26,14 +26,17 @@ class Left(NamedTuple):
     """Whether anything in it was made, or may have been for a while."""
 
 
-def finished(left: Sequence[Left], kept: Kept) -> list[tuple[Group, bool]]:
-    """What is to be set of directories, deepest first, and whether it is told; ``left`` is in the order of sources."""
+def finished(left: Sequence[Left], kept: Kept, touched: Container[Parts] = ()) -> list[tuple[Group, bool]]:
+    """What is to be set of directories, deepest first, and whether it is told; ``left`` is in the order of sources.
+
+    Into those that are ``touched`` something was put by others than these.
+    """
     by_name: dict[Parts, list[Left]] = {}
     for one in left:
         by_name.setdefault(one.parts, []).append(one)
     groups: list[tuple[Group, bool]] = []
     for parts, each in sorted(by_name.items(), reverse=True):
         mtime, mode, made, differs, owner, xattrs = each[0].facts
-        if differs or (kept.times and any(one.touched for one in each)):
+        if differs or (kept.times and (parts in touched or any(one.touched for one in each))):
             groups.append((itself(parts, mtime, mode, Act.ADJUST, owner, xattrs), differs and not made))
     return groups

@@ -13,14 +13,13 @@ What only trees need, or only some options, is imported when it is met: one file
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from fsmux.errors import Unsupported, UsageError
+from fsmux.errors import FsmuxError, Unsupported, UsageError
 from fsmux.lanes import open_lanes
 from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.files import Files
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from fsmux.columns import Group
     from fsmux.job import Options
     from fsmux.moving.finishing import Left
+    from fsmux.moving.meeting import Meeting
     from fsmux.moving.removing import Removing
     from fsmux.moving.report import Report
     from fsmux.plan.filters import Filters
@@ -52,7 +52,6 @@ class Transfer:
     def __init__(self, client: Client, options: Options, report: Report, run: Run) -> None:
         self._attempt = Attempt(client, options, report, run)
         self._files = Files(self._attempt)
-        self._begun: set[tuple[int, Parts]] = set()
         self._removing: Removing | None = None
 
     async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> None:
@@ -91,27 +90,38 @@ class Transfer:
             if item.top.xattrs is None:
                 self._attempt.report.warn_once(UNKNOWN_XATTRS, name_of((), item.label))
         trees = [item for item in items if item.top.kind is Kind.DIRECTORY]
-        waiting = await self._files.plan([item for item in items if item.top.kind is not Kind.DIRECTORY])
+        singles = [item for item in items if item.top.kind is not Kind.DIRECTORY]
+        meeting = await self._meeting(items) if trees and len(items) > 1 else None
+        waiting = await self._files.plan(singles)
         if not trees:
             self._attempt.report.planned()
         await self._files.move(waiting)
-        shared = Counter(item.place for item in trees)
-        # By place: names that are taken, because sources that share one must not meet in them; and what is left.
-        claimed: dict[tuple[int, Parts], dict[Parts, bool]] = {}
-        later: dict[tuple[int, Parts], list[Left]] = {}
+        if meeting is not None:
+            for item, _ in waiting:
+                if meeting.has(item):
+                    meeting.leave(item, (), touched=True)
         for item in trees:
-            if shared[item.place] > 1:
-                names = claimed.setdefault(item.place, {})
-                await self._move_tree(item, names, later.setdefault(item.place, []), last=item is trees[-1])
-            else:
-                await self._move_tree(item, None, None, last=item is trees[-1])
-        for item in trees:
-            if (left := later.pop(item.place, None)) is not None:
-                from fsmux.moving.finishing import finished
-
-                await self._attempt.carry(item, finished(left, self._attempt.options.kept))
+            met = meeting if meeting is not None and meeting.has(item) else None
+            await self._move_tree(item, met, last=item is trees[-1])
+        if meeting is not None:
+            for item, groups in meeting.finished(trees, self._attempt.options.kept):
+                await self._attempt.carry(item, groups)
         if self._removing is not None:
             await self._removing.remove(trees)
+
+    async def _meeting(self, items: Sequence[Item]) -> Meeting:
+        """Which sources meet at the destination; what is no directory has taken its place already."""
+        from fsmux.moving.meeting import Meeting
+
+        meeting = Meeting(items)
+        for item in [item for item in items if meeting.has(item)]:
+            if item.top.kind is Kind.DIRECTORY:
+                seen = await item.standing()
+                if seen is not None and judge(Facts.of(item.top), seen) is Verdict.CURRENT:
+                    meeting.seen[item.number] = seen
+            elif item.top.kind is not Kind.SPECIAL:
+                meeting.claim(item)
+        return meeting
 
     def _takes_part(self, item: Item) -> bool:
         """Whether the filters let in the source itself, which they do if only what is in it goes."""
@@ -123,15 +133,20 @@ class Transfer:
             self._attempt.report.skip(name_of((), item.label), size, "left out by a filter")
         return False
 
-    async def _move_tree(
-        self, item: Item, claimed: dict[Parts, bool] | None, later: list[Left] | None, *, last: bool
-    ) -> None:
+    async def _move_tree(self, item: Item, meeting: Meeting | None, *, last: bool) -> None:
         from fsmux.moving.tree import Tree, move_tree
 
         options = self._attempt.options
         if not self._attempt.has(PACKS_FEATURE):
             raise Unsupported("the server cannot move trees in packs; both sides need this release of fsmux")
-        top, seen = Facts.of(item.top), await item.standing()
+        top, first = Facts.of(item.top), True
+        if meeting is not None:
+            try:
+                first = meeting.claim(item)
+            except FsmuxError as exc:
+                item.account.fail(name_of((), item.label), (), exc)
+                return
+        seen = (meeting.seen.get(item.number) if meeting is not None else None) or await item.standing()
         if self._removing is not None:
             seen = await self._removing.make_way(item, seen)
         verdict = judge(top, seen)
@@ -139,8 +154,7 @@ class Transfer:
             item.account.fail(name_of((), item.label), (), in_the_way(verdict, ()))
             return
         made = verdict is Verdict.MAKE
-        first = item.place not in self._begun
-        self._begun.add(item.place)
+        left: list[Left] = []
         filters = item.filters(options)
         extras = None if self._removing is None else self._removing.beside(item, filters)
 
@@ -167,8 +181,8 @@ class Transfer:
                 update=options.update,
                 account=item.account,
                 medium=self._attempt.medium,
-                claimed=claimed,
-                later=later,
+                claimed=None if meeting is None else meeting.below(item),
+                later=None if meeting is None else left,
                 last=last,
                 extras=extras,
                 clear=None if self._removing is None else partial(self._removing.clear, item),
@@ -178,6 +192,8 @@ class Transfer:
             )
             with self._attempt.lanes.carrying(self._attempt.lanes.alive[:1]):
                 await move_tree(tree)
+        if meeting is not None:
+            meeting.leave(item, left, touched=made)
         if extras is not None:
             extras.end()
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account
     from fsmux.plan.filters import Filters
+    from fsmux.plan.plan import Claimed
     from fsmux.records import Kept, Parts
 
 LOOKED = 2
@@ -92,7 +93,8 @@ class Tree(Struct):
     """Bytes of a file up to which it goes in a pack if nothing stands in its place."""
     last: bool
     """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
-    claimed: dict[Parts, bool] | None = None
+    claimed: Claimed | None = None
+    """What other sources have put there."""
     later: list[Left] | None = None
     """Where finishing is put off to if other sources go to the same place."""
     kept: Kept = EVERYTHING

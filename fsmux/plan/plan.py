@@ -33,8 +33,17 @@ from fsmux.records import EVERYTHING, Kept, Parts, Xattrs, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from typing import Protocol
 
     from fsmux.plan.sharing import Shared, Standing
+
+    class Claimed(Protocol):
+        """Names that sources have taken of one place, and whether each is a directory."""
+
+        def get(self, parts: Parts, /) -> bool | None: ...
+        def setdefault(self, parts: Parts, is_directory: bool, /) -> bool: ...
+        def __contains__(self, parts: object, /) -> bool: ...
+
 
 _STANDS_AFTERWARDS = frozenset((Verdict.SEND, Verdict.ADJUST, Verdict.CURRENT))
 """Verdicts after which a file is at the destination."""
@@ -98,7 +107,7 @@ def plan(
     medium: int = 0,
     update: bool = False,
     equal: Collection[bytes] | None = None,
-    claimed: dict[Parts, bool] | None = None,
+    claimed: Claimed | None = None,
     again: Collection[bytes] = (),
     shared: Shared | None = None,
     standing: Standing | None = None,
@@ -196,7 +205,7 @@ def _one_by_one(
     medium: int,
     update: bool,
     equal: Collection[bytes] | None,
-    claimed: dict[Parts, bool] | None,
+    claimed: Claimed | None,
     again: Collection[bytes],
     shared: Shared | None,
     standing: Standing,

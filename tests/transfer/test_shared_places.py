@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -91,3 +92,83 @@ async def test_any_sources_say_before_what_they_do_and_come_to_an_end(mirror: Mi
     before = inventory(mirror.target)
     assert await both(mirror, *names, delete=delete) == []
     assert inventory(mirror.target) == before
+
+
+# ---- places within one another -------------------------------------------------------------------------------------
+
+
+def two(mirror: Mirror, *files: str) -> None:
+    """The sources P and Q, which have these files, each with its own name in it."""
+    for name in files:
+        path = mirror.source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+
+
+def clear(mirror: Mirror, *names: str) -> None:
+    for name in names:
+        path = mirror.target / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(
+    ("names", "place", "stands"),
+    [
+        (("P/x", "Q/"), "x/o", "P/x/o"),
+        (("Q/", "P/x"), "x/o", "Q/x/o"),
+        (("P/f", "Q/"), "f", "P/f"),
+        (("Q/", "P/f"), "f", "P/f"),
+        (("P/", "Q/x"), "x/o", "P/x/o"),
+    ],
+)
+async def test_what_one_source_has_put_there_is_refused_to_another(
+    mirror: Mirror, names: tuple[str, ...], place: str, stands: str, again: bool
+) -> None:
+    two(mirror, "P/x/o", "P/f", "Q/x/o", "Q/f", "Q/x/other", "P/x/more")
+    for _ in range(1 + again):
+        would = await mirror(*names, dry_run=True)
+        assert would.failed >= 1
+        summary = await mirror(*names)
+        assert summary.failed == would.failed
+    found = inventory(mirror.target)
+    assert (mirror.target / place).read_bytes() == stands.encode()
+    assert again is False or summary.files == 0
+    expected = {"x/other", "x/more"} if "x" in place else set()
+    assert expected <= set(found)
+
+
+async def test_a_file_where_another_source_has_a_directory(mirror: Mirror) -> None:
+    two(mirror, "P/x", "Q/x/o")
+    for names, kept in ((("P/", "Q/x"), "file"), (("Q/", "P/x"), "file"), (("Q/x", "P/"), "directory")):
+        clear(mirror, "x")
+        assert (await mirror(*names, dry_run=True)).failed == 1
+        assert (await mirror(*names)).failed == 1
+        assert (mirror.target / "x").is_dir() is (kept == "directory")
+
+
+@pytest.mark.parametrize(
+    "names", [("P/", "Q/n"), ("Q/n", "P/"), ("P/", "Q/n", "R/n2"), ("P/", "Q/file"), ("Q/link", "P/")]
+)
+async def test_a_directory_is_finished_when_nobody_puts_anything_into_it_any_more(
+    mirror: Mirror, names: tuple[str, ...]
+) -> None:
+    two(mirror, "P/f", "Q/n/f", "R/n2/f", "Q/file")
+    (mirror.source / "Q/link").symlink_to("file")
+    for name in ("P", "Q/n", "R/n2"):
+        directory(mirror.source / name, 0o755, 5)
+    await both(mirror, *names)
+    assert mirror.target.stat().st_mtime_ns == 5
+    assert await both(mirror, *names) == []
+    # And when the first source has nothing more to do.
+    clear(mirror, "n", "n2", "file", "link")
+    directory(mirror.target, 0o755, 5)
+    await both(mirror, *names)
+    assert mirror.target.stat().st_mtime_ns == 5
+    assert await both(mirror, *names) == []
+    for name in ("n", "n2"):
+        if (mirror.target / name).exists():
+            assert (mirror.target / name).stat().st_mtime_ns == 5
