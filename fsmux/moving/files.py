@@ -73,7 +73,7 @@ class Files:
         verdict = await self._verdict(item, existing)
         if verdict in (Verdict.CURRENT, Verdict.ADJUST) and account.owed(()) and item.top.kind is Kind.FILE:
             verdict = Verdict.SEND  # an attempt that was cut short had it on its way, and heard no more of it
-        if verdict in (Verdict.CURRENT, Verdict.ADJUST) and item.top.kind is Kind.FILE:
+        if verdict in (Verdict.CURRENT, Verdict.ADJUST):
             await self._note_current(item)
         news = account.take_itself(item.top.size if verdict is Verdict.SEND else None)
         match verdict:
@@ -115,9 +115,14 @@ class Files:
         return judge(top, existing, up_to_date, update=options.update, kept=options.kept)
 
     async def _note_current(self, item: Item) -> None:
-        """A file is up to date, and is to have a record in the manifest."""
+        """It is up to date, and is to have a record in the manifest if it is a file, and none otherwise."""
         ledger, (site, here) = self._attempt.ledger, item.local
-        if ledger is None or ledger.has(b"/".join(item.listed), item.top.size, item.top.mtime_ns):
+        if ledger is None:
+            return
+        if item.top.kind is not Kind.FILE:
+            ledger.forget(item.listed, False)
+            return
+        if ledger.has(b"/".join(item.listed), item.top.size, item.top.mtime_ns):
             return
         files = [((), item.top.size)]
         await ledger.read(self._attempt.client.disk, site.root, here, item.listed, files, self._attempt.report)
@@ -161,6 +166,8 @@ class Files:
     async def _make_link(self, item: Item) -> None:
         attrs = replace(self._kept_of(item), xattrs=item.top.xattrs)
         await item.target.symlink(item.target_prefix, attrs, self._attempt.options.durability)
+        if self._attempt.ledger is not None:
+            self._attempt.ledger.forget(item.listed, False)
         if item.top.xattrs:  # which an earlier build takes no notice of, and nobody tells what of them is refused
             await self._set_xattrs(item, (), item.top.xattrs)
 

@@ -195,7 +195,11 @@ class TreeNotes:
         self._packs = PackDigests()
 
     async def planned(self, group: Group, found: Plan) -> None:
-        """What of a group is up to date is to have records."""
+        """What of a group is up to date is to have records, if these are files, and none otherwise."""
+        for name in found.enter:
+            self._ledger.forget((*self._base, *group.directory, name), False)
+        if found.current is not None:
+            self._no_files(found.current, ())
         names = {name for one in (found.current, found.adjust) if one is not None for name in one.names}
         if names and (unknown := self._ledger.unknown(self._base, group, names)):
             files = [((*group.directory, group.names[index]), group.sizes[index]) for index in unknown]
@@ -215,6 +219,8 @@ class TreeNotes:
             for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
                 if index not in failed:
                     self._ledger.forget((*self._base, *group.directory, name), mode & KIND_BITS == DIRECTORY)
+        elif group.act is Act.MAKE:
+            self._no_files(group, failed)
         directory = self._base + group.directory
         if group.act is Act.LINK:
             for index, first in enumerate(group.targets):
@@ -224,3 +230,11 @@ class TreeNotes:
             if index not in failed:
                 parts = (*directory, group.names[index])
                 self._ledger.add(Record(parts, group.sizes[index], group.mtimes[index], group.crcs[index], digest))
+
+    def _no_files(self, group: Group, failed: Container[int]) -> None:
+        """Where something else than a file stands, none does any more that has a record."""
+        if group.kinds <= {REGULAR}:
+            return
+        for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
+            if mode & KIND_BITS != REGULAR and index not in failed:
+                self._ledger.forget((*self._base, *group.directory, name), False)

@@ -171,6 +171,41 @@ def test_an_edited_file_gets_the_record_of_what_it_is_now(url: Url, served: Path
     good("verify", "--manifest", there / "m", served / "a")
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_what_is_no_file_any_more_has_no_record(
+    url: Url, served: Path, there: Path, direction: str, slash: str
+) -> None:
+    """By itself and in a tree; whether this run replaces it or finds it replaced."""
+    near, far = (there, served) if direction == "up" else (served, there)
+    for top in (near / "s", far / "d"):
+        (top / "k").mkdir(parents=True)
+        (top / "k" / "file").write_text("1")
+        (top / "was").write_text("1")
+        (top / "will").write_text("1")
+        os.utime(top / "was", ns=(5, 5))
+        os.utime(top / "will", ns=(5, 5))
+    names = ["s/"] if slash else ["s/was", "s/will", "s/k"]
+    ends = [url("d/") if direction == "up" else f"{there}/d/"]
+    words = (
+        "transfer",
+        "--manifest",
+        there / "m",
+        *[url(name) if direction == "down" else f"{there}/{name}" for name in names],
+    )
+    good(*words, *ends)
+    assert set(records(there / "m")) == {b"k/file", b"was", b"will"}
+    for top in (near / "s", far / "d"):
+        (top / "was").unlink()
+        (top / "was").symlink_to("k")
+    (near / "s/will").unlink()
+    (near / "s/will").symlink_to("k")
+    good(*words)
+    assert (far / "d/will").is_symlink()
+    assert set(records(there / "m")) == {b"k/file"}
+    good("verify", "--manifest", there / "m", far / "d")
+
+
 def test_a_dry_run_keeps_nothing(url: Url, there: Path) -> None:
     (there / "a").write_text("a")
     good("transfer", "-n", "--manifest", there / "m", there / "a", url("a"))
