@@ -186,14 +186,9 @@ def test_what_is_no_file_any_more_has_no_record(
         os.utime(top / "was", ns=(5, 5))
         os.utime(top / "will", ns=(5, 5))
     names = ["s/"] if slash else ["s/was", "s/will", "s/k"]
-    ends = [url("d/") if direction == "up" else f"{there}/d/"]
-    words = (
-        "transfer",
-        "--manifest",
-        there / "m",
-        *[url(name) if direction == "down" else f"{there}/{name}" for name in names],
-    )
-    good(*words, *ends)
+    sources = [f"{there}/{name}" if direction == "up" else url(name) for name in names]
+    words = ("transfer", "--manifest", there / "m", *sources, url("d/") if direction == "up" else f"{there}/d/")
+    good(*words)
     assert set(records(there / "m")) == {b"k/file", b"was", b"will"}
     for top in (near / "s", far / "d"):
         (top / "was").unlink()
