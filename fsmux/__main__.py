@@ -14,6 +14,7 @@ def main() -> None:
 
         print(f"fsmux {__version__}")
         return
+    _fill_closed_streams()
     from fsmux.limits import GC_STARTING
 
     gc.set_threshold(GC_STARTING)
@@ -26,6 +27,18 @@ def main() -> None:
         raise
     finally:
         gc.freeze()  # the interpreter's end would look for cycles among all that is about to go: 0.03 s (measured)
+
+
+def _fill_closed_streams() -> None:
+    """Have something behind standard streams that were closed (``2>&-``), and their numbers taken.
+
+    Otherwise the next files to be opened would have these numbers, and whoever writes to stderr would write into them.
+    ``sys.__stdin__`` and the like still say that there is none.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            nothing = open(os.open(os.devnull, os.O_RDWR), mode, closefd=False)  # noqa: SIM115  # to the very end
+            setattr(sys, name, nothing)
 
 
 def _leave(code: object) -> None:

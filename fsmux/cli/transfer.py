@@ -146,7 +146,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
 
 
 def _check_stdio(options: TransferOptions, *, to_stdout: bool) -> None:
-    if (sys.stdout if to_stdout else sys.stdin) is None:  # its number may be that of some other file by now
+    if (sys.__stdout__ if to_stdout else sys.__stdin__) is None:
         raise UsageError(f"{'stdout' if to_stdout else 'stdin'} is closed, so nothing can go through -")
     if to_stdout and options.verify == "disk":
         raise UsageError("--verify disk is about a disk, and - (stdout) is none")
@@ -170,6 +170,8 @@ def _selection(options: TransferOptions) -> Selection | None:
 
     try:
         if options.files_from == "-":
+            if sys.__stdin__ is None:
+                raise UsageError("stdin is closed, so no names can come from it")
             data = sys.stdin.buffer.read()
         else:
             with open(options.files_from, "rb") as file:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.processes import FSMUX, environment
 from fsmux._version import __version__
+from fsmux.errors import ExitCode
 
 from .kit import Url, good, make_tree, run
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
 
@@ -87,3 +91,29 @@ def test_version_imports_nothing_heavy() -> None:
     started = time.perf_counter()
     good("--version")
     assert time.perf_counter() - started < 1.5
+
+
+def without(streams: str, *words: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    """A command whose caller has closed some of its standard streams."""
+    script = f'exec "$@" {streams}'
+    return subprocess.run(
+        ["bash", "-c", script, "-", *FSMUX, *words], capture_output=True, text=True, env=environment(), timeout=60
+    )
+
+
+@pytest.mark.parametrize("streams", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_reason_to_fail(url: Url, served: Path, tmp_path: Path, streams: str) -> None:
+    (tmp_path / "file").write_bytes(b"bytes and nothing else")
+    for name, words in (("json", ["--json"]), ("plain", [])):
+        done = without(streams, "transfer", *words, tmp_path / "file", url(name))
+        assert (done.returncode, "unexpected" in done.stdout + done.stderr) == (0, False), done
+        assert (served / name).read_bytes() == b"bytes and nothing else"
+    error = without(streams, "stat", url("missing"))
+    assert error.returncode == run("stat", url("missing")).status
+    assert ("missing" in error.stderr, error.stdout) == ("2>" not in streams, "")
+
+
+def test_names_cannot_come_from_a_closed_stdin(url: Url, tmp_path: Path) -> None:
+    done = without("<&-", "transfer", "--files-from", "-", tmp_path, url())
+    assert done.returncode == ExitCode.USAGE
+    assert "stdin is closed" in done.stderr
