@@ -80,7 +80,12 @@ class Removing:
             return {} if looker is None else await unprotected(looker, tops, filters)
 
     async def make_way(self, item: Item, existing: Facts | None) -> Facts | None:
-        """What stands where a source goes, when what was in its way is gone."""
+        """What stands where a source goes, when what was in its way is gone.
+
+        Not if that is the destination itself, which was named: a link that leads to a directory, and is to stay one.
+        """
+        if not item.listed:
+            return existing
         verdict = judge(Facts.of(item.top), existing)
         is_directory = verdict is Verdict.DIRECTORY_IN_THE_WAY
         if (is_directory or verdict is Verdict.FILE_IN_THE_WAY) and await self.clear(item, (), is_directory):

@@ -433,3 +433,16 @@ async def test_a_failed_removal_fails_alone(mirror: Mirror) -> None:
     (failed,) = mirror.side.of(FileFailed)
     assert failed.path == "d"
     assert (target / "d/.fsmux/busy").exists()
+
+
+async def test_a_link_that_is_the_destination_is_not_removed(side: Side) -> None:
+    """It leads to a directory, so what is in the source is to go there; and nothing is written through links."""
+    fill(side.there / "s", "a")
+    fill(side.served / "real", "b")
+    (side.served / "link").symlink_to("real")
+    report = Report(side.observe)
+    transfer = Transfer(side.client, Options(delete=True), report, Run())
+    await transfer.run([Local(str(side.there / "s"), True)], side.client._place("link"))
+    assert report.sum_up().failed == 1
+    assert (side.served / "link").is_symlink()
+    assert sorted(inventory(side.served / "real")) == ["b"]
