@@ -225,7 +225,10 @@ def _publish(sink: Sink, directory: int) -> None:
     with sink.pin.state.hold() as here:
         if place.journal is not None:
             _check_name(sink, here)
-        sink.sys.rename(here, place.part_name, directory, sink.parts[-1])
+        try:
+            sink.sys.rename(here, place.part_name, directory, sink.parts[-1])
+        except PermissionError as refused:
+            sink.root.opening(refused, directory, sink.sys.rename, here, place.part_name, directory, sink.parts[-1])
     place.part_name = b""
 
 

@@ -12,7 +12,7 @@ import errno
 import stat
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fsmux.errors import BadName, from_os_error
 from fsmux.files import leftovers
@@ -25,9 +25,14 @@ from fsmux.records import printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fsmux.records import Parts
+
+T = TypeVar("T")
+
+_CHANGEABLE: Final = stat.S_IWUSR | stat.S_IXUSR
+"""What its owner needs of a directory to put something into it."""
 
 _SETTLED: Final = 4096
 """Directories remembered as durable; beyond it all are forgotten, which costs some fsyncs and nothing else."""
@@ -49,6 +54,8 @@ class Landing:
         self._states: dict[Parts, StateDir] = {}
         self._settled: dict[Parts, tuple[int, int]] = {}
         self._secret = b""
+        self._opened: dict[tuple[int, int], tuple[int, int]] = {}
+        """Directories that their owner may change for the moment: by how many users, and the permissions they had."""
 
     def close(self) -> None:
         """Leases handed out stay good; new ones are refused."""
@@ -146,6 +153,44 @@ class Landing:
                 raise
             return False
         return True
+
+    def opening(self, refused: PermissionError, directory: int, act: Callable[..., T], *args: object) -> T:
+        """``act`` once more, which was ``refused`` to put something into an open directory, if its owner may not.
+
+        He may for as long as it takes; whoever is killed meanwhile leaves it so.  Raises what it was refused with if
+        that was not the reason, and what it raises now.
+        """
+        key = self._open_up(directory)
+        if key is None:
+            raise refused
+        try:
+            return act(*args)
+        finally:
+            self._close_again(directory, key)
+
+    def _open_up(self, directory: int) -> tuple[int, int] | None:
+        with self._mutex:
+            facts = self.sys.fstat(directory)
+            key = facts.st_dev, facts.st_ino
+            users, mode = self._opened.get(key, (0, stat.S_IMODE(facts.st_mode)))
+            if not users:
+                if mode & _CHANGEABLE == _CHANGEABLE:
+                    return None
+                try:
+                    self.sys.fchmod(directory, mode | _CHANGEABLE)
+                except OSError:  # it is somebody else's
+                    return None
+            self._opened[key] = users + 1, mode
+        return key
+
+    def _close_again(self, directory: int, key: tuple[int, int]) -> None:
+        with self._mutex:
+            users, mode = self._opened.pop(key)
+            if users > 1:
+                self._opened[key] = users - 1, mode
+            else:
+                with suppress(OSError):
+                    self.sys.fchmod(directory, mode)
 
     def existing(self, parts: Parts) -> os.stat_result | None:
         """What has the name now, itself, without following links.  None if nothing or no directory to hold it."""
@@ -269,7 +314,10 @@ class Landing:
             self._close(parent)
 
     def _mkdir(self, parent: int, parts: Parts, mode: int) -> None:
-        self.sys.mkdir(parent, parts[-1], mode)
+        try:
+            self.sys.mkdir(parent, parts[-1], mode)
+        except PermissionError as refused:
+            self.opening(refused, parent, self.sys.mkdir, parent, parts[-1], mode)
         with self._mutex:
             self._settled.pop(parts, None)
 

@@ -123,7 +123,10 @@ class Standing:
             try:
                 if terms.verify and group.modes[index] & KIND_BITS == REGULAR:
                     read_back(terms, here, temporary, group, index)
-                rename(here, temporary, directory, group.names[index])
+                try:
+                    rename(here, temporary, directory, group.names[index])
+                except PermissionError as refused:
+                    self._root.opening(refused, directory, rename, here, temporary, directory, group.names[index])
             except OSError as error:
                 if isinstance(error, FileNotFoundError) and not last:
                     left.append((temporary, index))

@@ -1,4 +1,4 @@
-"""Directories that their owner has closed to himself: those that are to go are opened for it, and nothing else is."""
+"""Directories that their owner has closed to himself: they are opened to go, and for what is put into them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import os
 import stat
 import tempfile
 import traceback
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fsmux.columns import DIRECTORY, REGULAR, Act, Group
+from fsmux.columns import DIRECTORY, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import AccessError, FsmuxError, NotEmpty
+from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
 from fsmux.files.unpacking import Unpacker
-from fsmux.records import Durability
+from fsmux.records import Durability, Identity
+
+from .groups import files, made, stands, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,6 +119,61 @@ def test_a_closed_directory_that_is_to_stay_is_not_opened(place: Path, name: byt
         one for one in before if not one.startswith("old/deep")
     ]
     assert after["old/deep"] == 0o555
+
+
+@pytest.mark.parametrize("durability", [Durability.NONE, Durability.BATCH])
+def test_a_closed_directory_is_open_while_something_is_put_into_it(place: Path, durability: Durability) -> None:
+    def act() -> None:
+        with Root.open(place) as root:
+            unpacker = Unpacker(root, (), durability)
+            try:
+                below, again = made(b"below"), files(b"old")
+                below.directory = (b"old",)
+                link = Group((b"old",), [b"link"], [0], [7], [SYMLINK], [b"a"], crcs=[0])
+                write(unpacker, 1, below, again, link)
+                write(unpacker, 2, Group((b"old",), [b"hard"], [0], [0], [REGULAR], [b"beside"], act=Act.LINK))
+                assert unpacker.commit() == []
+            finally:
+                unpacker.close()
+            sink = open_sink(root, (b"old", b"file"), Identity(4, 7, b""), 0o640, durability=durability)
+            sink.received(0, sink.write([memoryview(b"1234")], 0))
+            sink.commit()
+            root.symlink((b"old", b"single"), b"a")
+
+    as_user(act)
+    assert stands(place / "old")
+    after = modes(place)
+    assert (after["old"], after["old/below"], after["old/file"]) == (0o555, 0o755, 0o640)
+    assert os.readlink(place / "old/link") == os.readlink(place / "old/single") == "a"
+    assert (place / "old/hard").samefile(place / "beside")
+
+
+def test_a_directory_that_several_are_at_is_closed_by_the_last(place: Path) -> None:
+    def act() -> None:
+        with Root.open(place) as root, closing(root.directory((b"old",))) as lease, lease as directory:
+            seen: list[int] = []
+
+            def refused(depth: int) -> None:
+                root.opening(PermissionError(), directory, deeper, depth)
+
+            def deeper(depth: int) -> None:
+                if depth:
+                    refused(depth - 1)
+                seen.append(stat.S_IMODE(os.fstat(directory).st_mode))
+
+            refused(2)
+            assert seen == [0o755] * 3
+
+    as_user(act)
+    assert modes(place)["old"] == 0o555
+
+
+def test_what_is_refused_for_another_reason_is_told_as_it_was(place: Path) -> None:
+    reason = PermissionError("the reason")
+    with Root.open(place) as root, closing(root.directory(())) as lease, lease as directory:
+        with pytest.raises(PermissionError) as caught:
+            root.opening(reason, directory, os.getpid)
+        assert caught.value is reason
 
 
 def test_a_directory_that_does_not_go_has_its_permissions_back(place: Path) -> None:
