@@ -233,7 +233,7 @@ class TreeNotes:
 
     def _no_files(self, group: Group, failed: Container[int]) -> None:
         """Where something else than a file stands, none does any more that has a record."""
-        if group.kinds <= {REGULAR}:
+        if group.itself or group.kinds <= {REGULAR}:
             return
         for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
             if mode & KIND_BITS != REGULAR and index not in failed:

@@ -166,7 +166,7 @@ class Placing:
             try:
                 facts = await trio.Path(destination.path).stat()
             except FileNotFoundError:
-                return None, False  # to look once more costs no round trip
+                return None, not await trio.Path(destination.path).is_symlink()
             except OSError as exc:
                 raise UsageError(f"{printable(destination.path)}: {(exc.strerror or '').lower()}") from exc
             is_directory = (await trio.Path(destination.path).is_dir()) if facts else False

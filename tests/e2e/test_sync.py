@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.processes import FSMUX, environment
 
-from .kit import DEADLINE, Url, good, inventory, make_tree, run, visible
+from .kit import DEADLINE, Outcome, Url, good, inventory, make_tree, run, visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,20 @@ def clutter(root: Path) -> None:
     (root / "extra.o").write_text("x")
 
 
+def said(dry: Outcome, real: Outcome) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What would be done, and what was."""
+    would = [(one["action"], one["path"]) for one in dry.events if one["event"] == "would_do"]
+    done = [(one["action"], one["path"]) for one in real.events if one["event"] == "changed"]
+    done += [("send", one["path"]) for one in real.events if one["event"] == "file_done"]
+    return sorted(would), sorted(done)
+
+
+def test_a_destination_that_is_made_is_told_beforehand_as_it_is_done(ends: tuple[str, str], tree: Path) -> None:
+    would, done = said(good("transfer", "--json", "-n", *ends), good("transfer", "--json", *ends))
+    assert would == done
+    assert [path for action, path in done if action == "make directory"].count("src") == 1
+
+
 def test_a_mirror_is_told_beforehand_as_it_is_done(ends: tuple[str, str], tree: Path, far: Path) -> None:
     good("transfer", *ends)
     clutter(far)
@@ -50,10 +64,8 @@ def test_a_mirror_is_told_beforehand_as_it_is_done(ends: tuple[str, str], tree: 
     told = good(*options, "-n", *ends)
     dry = good(*options, "-n", "--json", *ends)
     real = good(*options, "--json", *ends)
-    would = [(one["action"], one["path"]) for one in dry.events if one["event"] == "would_do"]
-    done = [(one["action"], one["path"]) for one in real.events if one["event"] == "changed"]
-    done += [("send", one["path"]) for one in real.events if one["event"] == "file_done"]
-    assert sorted(would) == sorted(done)
+    would, done = said(dry, real)
+    assert would == done
     assert ("remove", "extra") in would
     assert {f"would {action} {path}" for action, path in would} <= set(told.out.splitlines())
     assert "1 removed (dry run" in told.err
