@@ -65,7 +65,7 @@ class Item(Struct):
     listed: Parts
     """What a manifest calls the target: its path below the destination, or the name of the destination itself."""
     fresh: bool
-    """Whether nothing stood at the destination, and nothing else is to come there."""
+    """Whether nothing stood at the destination, and what else is to come there is known (:mod:`.meeting`)."""
 
     @property
     def local(self) -> tuple[LocalSite, Parts]:

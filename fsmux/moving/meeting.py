@@ -56,8 +56,8 @@ class Meeting:
         self._names: dict[Parts, bool] = {}
         self._left: dict[int, list[Left]] = {}
         self._touched: dict[int, set[Parts]] = {}
-        self.seen: dict[int, Facts] = {}
-        """The directories that stood at the places of trees before anything was done."""
+        self.seen: dict[int, Facts | None] = {}
+        """The directories that stood at the places of trees before anything was done; None where nothing did."""
 
     def has(self, item: Item) -> bool:
         """Whether it meets any other."""

@@ -89,7 +89,7 @@ class Placing:
                 () if place_map.origin.contents else (place_map.origin.name,),
                 number,
                 place_map.suffix if into_directory else (base + place_map.suffix)[-1:],
-                fresh and len(mapped) == 1,
+                fresh and (len(mapped) == 1 or not place_map.suffix),
             )
             for number, (place_map, (source, prefix, attrs)) in enumerate(zip(mapped, tops, strict=True))
         ]

@@ -117,7 +117,7 @@ class Transfer:
         for item in [item for item in items if meeting.has(item)]:
             if item.top.kind is Kind.DIRECTORY:
                 seen = await item.standing()
-                if seen is not None and judge(Facts.of(item.top), seen) is Verdict.CURRENT:
+                if judge(Facts.of(item.top), seen) is not Verdict.FILE_IN_THE_WAY:
                     meeting.seen[item.number] = seen
             elif item.top.kind is not Kind.SPECIAL:
                 meeting.claim(item)
@@ -146,7 +146,10 @@ class Transfer:
             except FsmuxError as exc:
                 item.account.fail(name_of((), item.label), (), exc)
                 return
-        seen = (meeting.seen.get(item.number) if meeting is not None else None) or await item.standing()
+        if meeting is not None and item.number in meeting.seen:
+            seen = meeting.seen[item.number]
+        else:
+            seen = await item.standing()
         if self._removing is not None:
             seen = await self._removing.make_way(item, seen)
         verdict = judge(top, seen)

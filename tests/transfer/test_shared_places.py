@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fsmux.events import Changed, NamesChanged, WouldDo
+from fsmux.job import Options
+from fsmux.moving.report import Report
+from fsmux.moving.transfer import Transfer
 from fsmux.records import Durability
+from fsmux.transfer.session import Run
+from fsmux.urls import Local, Remote
 
 from .test_delete import Mirror
 from .test_trees import inventory
@@ -17,7 +23,7 @@ from .test_trees import inventory
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .kit import Move
+    from .kit import Move, Side
 
 DIRECTORIES = ("", "a", "a/b", "c")
 
@@ -172,3 +178,41 @@ async def test_a_directory_is_finished_when_nobody_puts_anything_into_it_any_mor
     for name in ("n", "n2"):
         if (mirror.target / name).exists():
             assert (mirror.target / name).stat().st_mtime_ns == 5
+
+
+@pytest.mark.parametrize(
+    "names", [("P/", "Q/n"), ("Q/n", "P/"), ("P/", "Q/"), ("P/", "Q/file"), ("Q/link", "P/", "Q/n")]
+)
+async def test_a_place_that_the_first_of_them_makes_is_told_beforehand(
+    side: Side, direction: str, names: tuple[str, ...]
+) -> None:
+    near, far = (side.there, side.served) if direction == "up" else (side.served, side.there)
+    for name in ("P/f", "P/n/p", "Q/n/q", "Q/file"):
+        path = near / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+    (near / "Q/link").symlink_to("file")
+    for name in ("P/n", "P", "Q/n"):
+        directory(near / name, 0o750, 5)
+    told: list[list[tuple[str, str]]] = []
+    for dry in (True, False):
+        side.events.clear()
+        report = Report(side.observe)
+        transfer = Transfer(side.client, Options(dry_run=dry, durability=Durability.NONE), report, Run())
+        up = direction == "up"
+        sources: list[Local | Remote] = [
+            Local(str(near / name.rstrip("/")), name[-1] == "/") if up else side.client._place(name) for name in names
+        ]
+        await transfer.run(sources, side.client._place("new") if up else Local(str(far / "new")))
+        assert not report.failed
+        found = [(one.action, one.path) for one in side.of(WouldDo) if one.action != "send"]
+        for event in side.events:
+            if isinstance(event, NamesChanged):
+                found += [(one.action, one.path) for one in event.each()]
+            elif isinstance(event, Changed):
+                found.append((event.action, event.path))
+        told.append(sorted(found))
+    assert told[0] == told[1]
+    top = (far / "new").stat()
+    assert (top.st_mode & 0o777, top.st_mtime_ns) == (0o750, 5)
+    assert (far / "new/f").read_bytes() == b"1"
