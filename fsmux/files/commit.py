@@ -225,10 +225,7 @@ def _publish(sink: Sink, directory: int) -> None:
     with sink.pin.state.hold() as here:
         if place.journal is not None:
             _check_name(sink, here)
-        try:
-            sink.sys.rename(here, place.part_name, directory, sink.parts[-1])
-        except PermissionError as refused:
-            sink.root.opening(refused, directory, sink.sys.rename, here, place.part_name, directory, sink.parts[-1])
+        sink.root.rename_into(here, place.part_name, directory, sink.parts[-1])
     place.part_name = b""
 
 

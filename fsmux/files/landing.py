@@ -154,6 +154,13 @@ class Landing:
             return False
         return True
 
+    def rename_into(self, here: int, name: bytes, directory: int, to_name: bytes) -> None:
+        """Give what is ``name`` in ``here`` its name in an open directory, which its owner may have closed."""
+        try:
+            self.sys.rename(here, name, directory, to_name)
+        except PermissionError as refused:
+            self.opening(refused, directory, self.sys.rename, here, name, directory, to_name)
+
     def opening(self, refused: PermissionError, directory: int, act: Callable[..., T], *args: object) -> T:
         """``act`` once more, which was ``refused`` to put something into an open directory, if its owner may not.
 

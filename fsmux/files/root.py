@@ -237,10 +237,7 @@ class Root(Landing):
                     with self._top as top:
                         there = self._make_directories(top, parts[:-1])
                         try:
-                            try:
-                                self.sys.rename(here, name, there, parts[-1])
-                            except PermissionError as refused:
-                                self.opening(refused, there, self.sys.rename, here, name, there, parts[-1])
+                            self.rename_into(here, name, there, parts[-1])
                             if durability is not Durability.NONE:
                                 self.settle(parts[:-1], there)
                         finally:

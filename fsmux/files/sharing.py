@@ -49,10 +49,7 @@ def link(root: Root, here: int, temporary: bytes, directory: int, name: bytes, f
     try:
         if sync:
             _sync(sys, here, temporary)
-        try:
-            sys.rename(here, temporary, directory, name)
-        except PermissionError as refused:
-            root.opening(refused, directory, sys.rename, here, temporary, directory, name)
+        root.rename_into(here, temporary, directory, name)
     finally:
         with suppress(OSError):
             sys.unlink(here, temporary)  # a rename between two names of one file does nothing, or it failed

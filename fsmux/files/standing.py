@@ -123,7 +123,7 @@ class Standing:
             try:
                 if terms.verify and group.modes[index] & KIND_BITS == REGULAR:
                     read_back(terms, here, temporary, group, index)
-                try:
+                try:  # as rename_into does, without a call for each small file
                     rename(here, temporary, directory, group.names[index])
                 except PermissionError as refused:
                     self._root.opening(refused, directory, rename, here, temporary, directory, group.names[index])

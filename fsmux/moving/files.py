@@ -27,7 +27,7 @@ from fsmux.plan.judging import (
     known_equal,
     same_size_and_time,
 )
-from fsmux.plan.plan import Large  # fmt: skip
+from fsmux.plan.plan import Large
 from fsmux.records import Attrs, Kind, Parts, printable
 from fsmux.sites import LocalSite
 from fsmux.wire.frames import GIVEN_FEATURE, PACKS_FEATURE
