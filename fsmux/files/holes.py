@@ -112,12 +112,12 @@ class Run(NamedTuple):
 
 
 class Layout:
-    """Where the data of an open file is.  In any thread."""
+    """Where the data of an open file is.  In any thread.  Unless it is known to be ``sparse`` its facts tell."""
 
     __slots__ = ("_found", "_sys", "sparse")
 
-    def __init__(self, sys: Syscalls, facts: os.stat_result) -> None:
-        self.sparse = holes_of(facts) > 0
+    def __init__(self, sys: Syscalls, facts: os.stat_result, *, sparse: bool = False) -> None:
+        self.sparse = sparse or holes_of(facts) > 0
         self._sys = sys
         self._found = (0, 0)  # the run of data that was found last
 

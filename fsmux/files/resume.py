@@ -3,9 +3,9 @@
 Theory (the order is the proof, see the durability section of the protocol): lock the journal, so that nobody else
 writes; read its longest sound prefix; sync the part, which brings to light a failed write that nobody saw and makes
 all its pages clean; drop them from the cache, which works only on clean pages; *then* read again what the journal
-merely hints at.  So whatever is found good is on the device.  In any other order a page that never reached the disk
-can answer from memory.  What the journal calls durable is read again only if the part was touched since, by somebody
-else or by a session that did not come to its next checkpoint.
+merely hints at, and what was written beside that (:mod:`.basis`).  So whatever is found good is on the device.  In any
+other order a page that never reached the disk can answer from memory.  What the journal calls durable is read again
+only if the part was touched since, by somebody else or by a session that did not come to its next checkpoint.
 
 Made fresh, nothing needs a sync: losing the part or the journal loses progress and no file.  But a journal that
 claimed something is emptied for good *before* its part is replaced or written to for another version, because inode
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from fsmux.files import lock, ranges
+from fsmux.files.basis import pieces_of_begun
 from fsmux.files.holes import BLOCK
 from fsmux.files.journal import Header, Journal, Log, Type, stamp_of
 from fsmux.files.lease import Lease
@@ -34,6 +35,7 @@ from fsmux.records import printable
 if TYPE_CHECKING:
     import os
 
+    from fsmux.files.basis import Piece
     from fsmux.files.ranges import Poll
     from fsmux.files.state import StateDir
     from fsmux.files.syscalls import Syscalls
@@ -55,6 +57,8 @@ class Place(Struct):
     """What the journal is to begin with, while it still speaks of another version (``old``)."""
     old: Manifest | None = None
     """What the part holds of another version, to reuse."""
+    begun: list[Piece] = []
+    """What else an earlier session has written to the part."""
 
 
 def open_single(sys: Syscalls, state: StateDir, manifest: Manifest) -> Place:
@@ -208,8 +212,9 @@ def _resume(
                 held.add(index, crc)
             else:
                 journal.append(Type.INVALID, index)
+        begun = pieces_of_begun(sys, fd, held, manifest, poll)
     journal.flush()
-    place = Place(part, part_name, manifest, journal, journal_name)
+    place = Place(part, part_name, manifest, journal, journal_name, begun=begun)
     if not same:
         place.old = held
         place.header = Header(

@@ -22,7 +22,7 @@ from zlib_ng import zlib_ng
 from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError
 from fsmux.files import commit, ranges
 from fsmux.files import resume as places
-from fsmux.files.basis import Basis, pieces_of_final, pieces_of_part
+from fsmux.files.basis import BEGUN_PIECE, Basis, pieces_of_final, pieces_of_part
 from fsmux.files.holes import Layout, clear
 from fsmux.files.journal import Type, stamp_of
 from fsmux.files.naming import named
@@ -88,6 +88,7 @@ class Sink:
         self._mutex = threading.Lock()  # manifest and counters; held for some bytecodes
         self._changing = threading.Lock()  # take-over and checkpoints; held during system calls
         self._dirty = 0
+        self._written = 0
         self._checkpointed = clock()
         self.proven = False
         """Whether the device gave back all that was written, and nothing was written since."""
@@ -124,6 +125,7 @@ class Sink:
             ranges.write_all(self.sys, fd, views, offset)
         with self._mutex:
             self._dirty += size
+            self._written += size
             self.proven = False
         if self.watch is not None:
             self.watch.wrote(views, offset)
@@ -200,7 +202,9 @@ class Sink:
     def _find_basis(self) -> Basis | None:
         if self.ended or self.manifest.complete:
             return None
-        pieces = [] if self.place.old is None else pieces_of_part(self.place.old, self.manifest)
+        pieces = [*self.place.begun]
+        if self.place.old is not None:
+            pieces += pieces_of_part(self.place.old, self.manifest)
         final = layout = None
         if self._final:
             with suppress(FsmuxError):  # whatever is wrong with it, it is no help
@@ -352,8 +356,8 @@ class Sink:
                 return
             self.ended = True
         place = self.place
-        worth_keeping = place.journal is not None and (self.manifest.chunks_held or place.header is not None)
-        if not keep or not worth_keeping or self._worthless:
+        something = self.manifest.chunks_held or place.header is not None or place.begun or self._written >= BEGUN_PIECE
+        if not keep or place.journal is None or not something or self._worthless:
             # The journal last, because it is locked: without it, another session may have begun a part of that name.
             for name in (place.part_name, place.journal_name):
                 if name:

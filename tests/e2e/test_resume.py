@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.journals import recorded_bytes
 from benchmarks.processes import fsmux_server
+from fsmux.files.basis import BEGUN_PIECE
 
 from .kit import MIB, Outcome, Url, finish, good, run, start, visible, wait_until, wait_until_tidy
 
@@ -89,6 +90,33 @@ def test_a_download_whose_client_is_killed_goes_on(relay: Relay, served: Path, t
     assert summary["bytes_sent"] + summary["bytes_resumed"] == SIZE
     assert summary["bytes_resumed"] >= recorded >= at - BEHIND
     assert not (there / ".fsmux").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_what_came_of_chunks_that_were_not_whole_is_not_sent_again(
+    relay: Relay, served: Path, there: Path, direction: Direction, number: signal.Signals
+) -> None:
+    """Three files side by side, stopped in the middle of their first chunks."""
+    near, far = (there, served) if direction == "up" else (served, there)
+    for name in "abc":
+        (near / "from" / name).parent.mkdir(exist_ok=True)
+        (near / "from" / name).write_bytes(os.urandom(6 * MIB))
+    url = Url(relay.address)
+    pair = (f"{there}/from/", url("to")) if direction == "up" else (url("from/"), there / "to")
+    relay.stop_after(direction, 8 * MIB)
+    process = start("transfer", "--json", "--bwlimit", "30M", *pair)
+
+    def written() -> int:
+        return sum(part.stat().st_blocks * 512 for part in far.rglob("*.part"))
+
+    wait_until(lambda: relay.reached.is_set() and written() > 7 * MIB, during=process, told=written)
+    end(process, relay, number)
+    summary = good("transfer", "--json", *pair).summary
+    assert all((far / "to" / name).read_bytes() == (near / "from" / name).read_bytes() for name in "abc")
+    assert summary["bytes_sent"] + summary["bytes_resumed"] == 18 * MIB
+    assert summary["bytes_resumed"] >= 7 * MIB - 3 * BEGUN_PIECE
+    wait_until_tidy(far / "to" if direction == "down" else far)
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])

@@ -23,12 +23,15 @@ from zlib_ng.zlib_ng import crc32
 
 from fsmux.errors import StorageError
 from fsmux.files import leftovers
+from fsmux.files.holes import zeros_crc
 from fsmux.files.leftovers import ABANDONED_SECONDS
 from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
 from fsmux.files.state import GUARD, TEMPORARY
 from fsmux.limits import MIN_HOLE
 from fsmux.records import Durability, Extent, Identity
+from fsmux.transfer.assembly import Assembly
+from fsmux.transfer.ranges import subtract
 from tests.sim.choices import Chooser, choosers
 from tests.sim.device import BLOCK, is_zero
 from tests.sim.packs import unpack
@@ -143,34 +146,46 @@ def zeros_in(data: bytes, extent: Extent) -> list[Extent]:
     return [block for block in blocks if block.length >= MIN_HOLE and is_zero(data, block.offset, block.end)]
 
 
-def reuse(sink: Sink, data: bytes) -> None:
-    """What the conversation does with an earlier version: take the ranges that are equal."""
+def reuse(sink: Sink, data: bytes) -> Assembly:
+    """What the conversation does with what is there unvouched: take the ranges that are equal."""
     whole = []
     for known in sink.basis_digests():
         extent = Extent(known.offset, known.length)
         if xxhash.xxh3_128_digest(data[extent.offset : extent.end]) == known.digest:
             whole.append(extent)
+    kept = Assembly(sink.manifest.map)
     for extent in whole:
-        index = extent.offset // CHUNK
-        if extent == sink.manifest.map.extent(index):
-            sink.received(index, sink.copy_from_basis(extent))
+        kept.add(*extent, sink.copy_from_basis(extent))
+        verdict = kept.trust(extent.offset // CHUNK)
+        if verdict is not None:
+            sink.received(verdict.index, verdict.found)
+    return kept
 
 
-def fill(sink: Sink, data: bytes, chunks: Iterable[int] | None = None) -> None:
-    """Write and record what is missing (of the chunks that are named)."""
+def fill(sink: Sink, data: bytes, chunks: Iterable[int] | None = None, kept: Assembly | None = None) -> None:
+    """Write and record what is missing (of the chunks that are named); of a chunk under way what was not ``kept``."""
+    kept = kept or Assembly(sink.manifest.map)
     for index in range(sink.manifest.map.count) if chunks is None else chunks:
         if not sink.manifest.holds(index):
             extent = sink.manifest.map.extent(index)
-            if holes := zeros_in(data, extent):
-                sink.clear(holes)
-                for at in range(extent.offset, extent.end, BLOCK):
-                    end = min(at + BLOCK, extent.end)
-                    if Extent(at, end - at) not in holes:
-                        sink.write((memoryview(data)[at:end],), at)
-                crc = crc32(data[extent.offset : extent.end])
-            else:
-                crc = sink.write((memoryview(data)[extent.offset : extent.end],), extent.offset)
+            crc = crc32(data[extent.offset : extent.end])
+            if kept.expect(index, crc) is None:
+                for gap in kept.gaps(extent):
+                    write(sink, data, gap, kept)
             sink.received(index, crc)
+
+
+def write(sink: Sink, data: bytes, extent: Extent, kept: Assembly) -> None:
+    """Write a range of one chunk, its holes as holes, and see that what it comes to is right."""
+    holes = zeros_in(data, extent)
+    if holes:
+        sink.clear(holes)
+        for hole in holes:
+            kept.add(*hole, zeros_crc(hole.length))
+    for gap in subtract([extent], holes):
+        verdict = kept.add(*gap, sink.write((memoryview(data)[gap.offset : gap.end],), gap.offset))
+        if verdict is not None and not verdict.right:
+            raise Wrong(f"{sink.name}: chunk {verdict.index} was put together of what does not belong together")
 
 
 def files_of(top: Inode) -> dict[Parts, Inode]:
@@ -279,9 +294,9 @@ class Explorer:
         with start(root, name, data, Durability.BATCH) as sink:
             place, part_name = sink.place, sink.place.part_name
             check_held(sink, process, data)
-            reuse(sink, data)
+            kept = reuse(sink, data)
             check_held(sink, process, data, synced=False)
-            fill(sink, data)
+            fill(sink, data, kept=kept)
             ledger.committing(name, data, Durability.BATCH)
             if not sink.commit():
                 raise Wrong(f"{name}: not durable, although asked to be")

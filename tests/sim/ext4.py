@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fsmux.files.root import Root
-from fsmux.records import Durability
+from fsmux.records import Durability, Extent
+from fsmux.transfer.assembly import Assembly
 from tests.sim.blocklog import Written, read_log
-from tests.sim.crash import RESERVED, Ledger, Wrong, fill, reuse, start
+from tests.sim.crash import CHUNK, RESERVED, Ledger, Wrong, fill, reuse, start, write
 from tests.sim.device import FOLDER, LINK
 from tests.sim.packs import GOING, HUNDREDS, OTHER_TREE, TREE, unpack
 from tests.sim.teller import DEEP, FIRST, HOLED, NAME, SECOND, SHORTER, SMALL
@@ -140,10 +141,10 @@ def _session(root: Root, ledger: Ledger, name: Parts, data: bytes, durability: D
     """Receive a file, with a checkpoint after some chunks."""
     with start(root, name, data, durability) as sink:
         ledger.unfinished[name] = data
-        reuse(sink, data)
-        fill(sink, data, range(chunks))
+        kept = reuse(sink, data)
+        fill(sink, data, range(chunks), kept)
         sink.checkpoint()
-        fill(sink, data)
+        fill(sink, data, kept=kept)
         ledger.committing(name, data, durability)
         ledger.committed(name, sink.commit())
 
@@ -162,6 +163,7 @@ def receive(root: Root, ledger: Ledger) -> None:
         fill(sink, FIRST, [0, 2])
         sink.checkpoint()
         fill(sink, FIRST, [1])
+        write(sink, FIRST, Extent(3 * CHUNK, 700), Assembly(sink.manifest.map))
         sink.suspend()
     unpack(root, ledger, HUNDREDS, Durability.BATCH, together=2)
     _session(root, ledger, (b"part",), FIRST, Durability.BATCH, 0)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import FsmuxError, StorageError
 from fsmux.files.commit import commit_all
-from fsmux.records import Durability
+from fsmux.records import Durability, Extent
 from tests.sim.crash import CHUNK, Explorer, fill
-from tests.sim.device import FOLDER, QUIET_LINUX, TELLING_LINUX
+from tests.sim.device import BLOCK, FOLDER, QUIET_LINUX, TELLING_LINUX
 from tests.sim.packs import GOING, HOLED_TREE, HUNDREDS, LINKED, OTHER_TREE, TREE, unpack
 from tests.sim.syscalls import no_fault
 from tests.sim.teller import DEEP, FIRST, HOLED, NAME, OTHER_SMALL, SECOND, SHORTER, SMALL, VERSIONS, Teller
@@ -45,6 +45,14 @@ def a_big_file_in_new_directories(told: Teller) -> None:
 def killed_and_resumed(told: Teller) -> None:
     told.receive(NAME, FIRST, chunks=[0, 2], end="kill")
     told.receive(NAME, FIRST, chunks=[1], end="suspend")
+    told.receive(NAME, FIRST)
+
+
+def cut_within_chunks(told: Teller) -> None:
+    begun = [Extent(0, 2 * BLOCK), Extent(CHUNK + BLOCK, BLOCK), Extent(3 * CHUNK, 700)]
+    told.receive(NAME, FIRST, chunks=[2], begun=begun, end="suspend")
+    told.receive(NAME, FIRST, begun=[Extent(2 * BLOCK, BLOCK + 99)], end="kill")
+    told.receive(NAME, SECOND, begun=begun, end="kill")
     told.receive(NAME, FIRST)
 
 
@@ -211,9 +219,9 @@ def a_tree_beside_a_big_file(told: Teller) -> None:
 
 
 STORIES: Final = (
-    small_files, a_big_file, a_big_file_in_new_directories, killed_and_resumed, checkpointed_and_resumed,
-    another_version, over_an_earlier_version, without_resuming, thrown_away, not_durable, together, writes_lost_unseen,
-    tampered_with, a_file_with_holes,
+    small_files, a_big_file, a_big_file_in_new_directories, killed_and_resumed, cut_within_chunks,
+    checkpointed_and_resumed, another_version, over_an_earlier_version, without_resuming, thrown_away, not_durable,
+    together, writes_lost_unseen, tampered_with, a_file_with_holes,
     a_tree, a_tree_of_files_with_holes, a_tree_of_which_some_goes, a_link_to_what_stands_there,
     a_tree_without_durability, a_tree_without_files,
     hundreds_of_files, a_tree_of_which_writes_are_lost,
@@ -279,6 +287,7 @@ def _draw_session(told: Teller, rng: random.Random, names: list[Parts]) -> None:
             data,
             rng.choices([Durability.BATCH, Durability.FILE, Durability.NONE], [6, 2, 1])[0],
             chunks=rng.sample(range(count), rng.randint(0, count)),
+            begun=[_draw_begun(rng, index, data) for index in rng.sample(range(count), rng.randint(0, count))],
             checkpoint=rng.random() < 0.5,
             resume=rng.random() < 0.9,
             end=rng.choice(["commit", "suspend", "kill", "kill", "discard", "close"]),
@@ -286,6 +295,13 @@ def _draw_session(told: Teller, rng: random.Random, names: list[Parts]) -> None:
     except FsmuxError:
         if failing < 0 and count < 2:
             raise
+
+
+def _draw_begun(rng: random.Random, index: int, data: bytes) -> Extent:
+    """Some of a chunk."""
+    length = min(CHUNK, len(data) - index * CHUNK)
+    start = rng.randrange(length) if rng.random() < 0.3 else 0
+    return Extent(index * CHUNK + start, rng.randint(1, length - start))
 
 
 def _failing_sync(at: int) -> Callable[[str], int]:

@@ -13,7 +13,7 @@ from fsmux.errors import StorageError
 from fsmux.files.root import Root
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
-from tests.sim.crash import ATTEMPTS, CHUNK, RESERVED, Explorer, Ledger, Wrong, fill, reuse, start
+from tests.sim.crash import ATTEMPTS, CHUNK, RESERVED, Explorer, Ledger, Wrong, fill, reuse, start, write
 from tests.sim.device import BLOCK, Device
 from tests.sim.packs import unpack
 from tests.sim.syscalls import SimSyscalls, no_fault
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from fsmux.files.sink import Sink
-    from fsmux.records import Parts
+    from fsmux.records import Extent, Parts
     from tests.sim.packs import Tree
 
 NAME: Final = (b"file",)
@@ -98,21 +98,29 @@ class Teller:
         durability: Durability = Durability.BATCH,
         *,
         chunks: Iterable[int] | None = None,
+        begun: Iterable[Extent] = (),
         checkpoint: bool = False,
         resume: bool = True,
         end: str = "commit",
     ) -> None:
-        """A session of a process of its own, which ends in one of several ways; ``kill`` is the worst."""
+        """A session of a process of its own, which ends in one of several ways; ``kill`` is the worst.
+
+        These chunks come whole, then these ranges of others.
+        """
         with self.process() as root:
             sink = self.begin(root, name, data, durability, resume=resume)
             try:
-                reuse(sink, data)
-                fill(sink, data, chunks)
+                kept = reuse(sink, data)
+                fill(sink, data, chunks, kept)
+                for extent in begun:
+                    if not sink.manifest.holds(extent.offset // CHUNK):
+                        for gap in kept.gaps(extent):
+                            write(sink, data, gap, kept)
                 if checkpoint:
                     sink.checkpoint()
-                    fill(sink, data)
+                    fill(sink, data, kept=kept)
                 if end == "commit":
-                    fill(sink, data)
+                    fill(sink, data, kept=kept)
                     self.commit(sink, data)
                 elif end == "kill":
                     sink.flush_records()
