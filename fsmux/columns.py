@@ -237,7 +237,8 @@ class Packer:
     """
 
     def __init__(self, most_bytes: int, most_entries: int = GROUP_ENTRIES) -> None:
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
+        """May be changed at any time."""
         self._most_entries = most_entries
         self._clear()
 
@@ -256,7 +257,7 @@ class Packer:
             size, contents = weight(group), sum(group.sizes)
             if (
                 self._entries + max(len(group), 1) <= self._most_entries
-                and self._bytes + contents <= self._most_bytes
+                and self._bytes + contents <= self.most_bytes
                 and self._weight + size <= INDEX_BYTES
             ):
                 self._add(group, size, contents)
@@ -281,12 +282,12 @@ class Packer:
 
     @property
     def _half_full(self) -> bool:
-        most = max(self._bytes / self._most_bytes, self._entries / self._most_entries, self._weight / INDEX_BYTES)
+        most = max(self._bytes / self.most_bytes, self._entries / self._most_entries, self._weight / INDEX_BYTES)
         return most >= 0.5
 
     def _fits(self, group: Group, size: int, contents: int) -> bool:
         """Whether it would have a batch to itself."""
-        return len(group) <= self._most_entries and contents <= self._most_bytes and size <= INDEX_BYTES
+        return len(group) <= self._most_entries and contents <= self.most_bytes and size <= INDEX_BYTES
 
     def flush(self) -> list[Group]:
         """What was gathered; it starts anew."""
@@ -316,6 +317,6 @@ class Packer:
                 cost += _xattrs_cost(group.xattrs[index])
             contents += length
             entries += 1
-            if entries > self._most_entries or contents > self._most_bytes or cost > INDEX_BYTES:
+            if entries > self._most_entries or contents > self.most_bytes or cost > INDEX_BYTES:
                 return max(index, 1) if self.empty else index
         return len(group)

@@ -78,13 +78,13 @@ equal to that, or to another file there, which is worth a session of its own."""
 MEDIUM_FILE: Final = CHUNK_SIZE
 """Bytes of a file up to which it travels in a pack if nothing stands in its place. A session costs about 2 ms of both
 sides' time, a byte in a pack one more copy: 1,024 files of 2.25 MiB took 3.5 s down and 3.2 up in sessions and take 2.7
-and 2.6 in packs, 512 of 4 MiB about the same in both (measured). Of a file that is no longer than a chunk, a session
-keeps no more than a pack when it is lost."""
+and 2.6 in packs, 512 of 4 MiB about the same in both (measured). It is less where the link is slow or may be
+(:mod:`fsmux.moving.pacing`): a session keeps what has come of a file, a pack does not."""
 
 PACK_BYTES: Final = 2 * MIB - 256 * KIB
-"""Bytes of contents that a pack is filled up to: it takes some ms to write, so that what a pack costs by itself is
-little, and leaves room for a file that grows to ``MEDIUM_FILE`` meanwhile. A source tree of 57,000 files took 4.9 s
-down with packs of 1 MiB, 4.5 with 2 and 4.4 with 3 (measured)."""
+"""Bytes of contents that a pack is filled up to on a fast link: it takes some ms to write, so that what a pack costs by
+itself is little, and leaves room for a file that grows to ``MEDIUM_FILE`` meanwhile. A source tree of 57,000 files took
+4.9 s down with packs of 1 MiB, 4.5 with 2 and 4.4 with 3 (measured)."""
 
 MAX_PACK_BYTES: Final = 6 * MIB
 """Bytes of contents of one pack, which its receiver holds in memory. More than are packed, because files grow."""

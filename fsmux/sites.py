@@ -19,6 +19,7 @@ from fsmux.errors import ErrorCode, FsmuxError, NotFound
 from fsmux.files import listing
 from fsmux.files.root import Root
 from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
+from fsmux.limits import INITIAL_CREDIT
 from fsmux.plan.walk import batches, preorder
 from fsmux.questions import LocalDigester, LocalLooker, RemoteDigester, RemoteLooker
 from fsmux.records import EVERYTHING, Attrs
@@ -222,7 +223,7 @@ class LocalSite:
             digests, report = self._client.digests, Report(name, observer)
             sending = Sending(source, self._disk, digests, report, options.chunk_size, passing)
             size = source.identity.size
-            eager = fresh and not like and _single_chunk(size, options)
+            eager = fresh and not like and _is_short(size, options)
             # The same in all attempts, so that what the server keeps for a lost connection is not somebody else's.
             run = self._lanes.run
             join = run.id if self._may_join else b""
@@ -285,7 +286,7 @@ class LocalSite:
 
         async def attempt() -> Outcome:
             eager = fresh and not like
-            if asked is None and eager and not _single_chunk(size, options):
+            if asked is None and eager and not _is_short(size, options):
                 eager = not await self._disk.meta(may_resume, root, parts, OWNER)
             with self._lanes_for(size) as lanes:
                 joint = len(lanes) > 1
@@ -324,9 +325,9 @@ class LocalSite:
                 yield alive
 
 
-def _single_chunk(size: int, options: Options) -> bool:
-    """Whether nothing of a file can have been kept by an earlier attempt, so that nobody needs to be asked for it."""
-    return size <= options.chunk_size
+def _is_short(size: int, options: Options) -> bool:
+    """Whether a file travels before anybody was asked what is kept of it: the first credit covers it anyway."""
+    return size <= min(options.chunk_size, INITIAL_CREDIT)
 
 
 async def local_site(client: Client, lanes: Lanes, path: str, open_roots: ExitStack) -> LocalSite:

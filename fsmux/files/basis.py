@@ -20,7 +20,7 @@ from fsmux.errors import IntegrityError, InternalError
 from fsmux.files import ranges
 from fsmux.files.chunks import combine_all
 from fsmux.files.holes import Layout, clear, zeros_digest
-from fsmux.limits import KIB, MIB
+from fsmux.limits import KIB
 from fsmux.records import Extent
 
 if TYPE_CHECKING:
@@ -32,13 +32,22 @@ if TYPE_CHECKING:
     from fsmux.files.syscalls import Syscalls
 
 
-BEGUN_PIECE: Final = 256 * KIB
-"""Bytes of a begun chunk that are compared at once.  Where a session was cut the last of them is lost; halving it costs
-as many comparisons more, at 0.1 ms each."""
+BEGUN_LEAST: Final = 64 * KIB
+"""Bytes from which on what came of chunks that are not whole is worth two files and a round trip."""
 
-BEGUN_BYTES: Final = 256 * MIB
-"""Bytes of one file that are compared without being on record: many times what its streams have begun.  So much is read
-in vain on a file system that cannot tell what was written."""
+BEGUN_PIECES: Final = 16
+"""Pieces that a run of them is compared in, or a few more.  Where a session was cut the last one is lost, so many
+short ones; each takes 0.1 ms."""
+
+BEGUN_PIECE: Final = 256 * KIB
+"""Bytes of such a piece at most."""
+
+SHORTEST_PIECE: Final = 4 * KIB
+"""Bytes of one at least: a block of most file systems."""
+
+BEGUN_MOST: Final = 1024
+"""Pieces of one file that are compared at most, 256 MiB of the longest: many times what its streams have begun.  So
+much is read in vain on a file system that cannot tell what was written."""
 
 
 class Piece(NamedTuple):
@@ -166,18 +175,21 @@ def pieces_of_begun(
     facts = sys.fstat(fd)
     layout = Layout(sys, facts, sparse=True)  # blocks that were set aside count as room, and are no data
     end = min(facts.st_size, manifest.identity.size)
-    most = min(BEGUN_PIECE, manifest.map.chunk_size)
+    longest = min(BEGUN_PIECE, manifest.map.chunk_size)
     pieces: list[Piece] = []
     for extent in held.missing():
         if poll is not None:
             poll()
         for run in layout.runs(fd, Extent(extent.offset, min(extent.end, end) - extent.offset)):
+            length = SHORTEST_PIECE
+            while length < longest and length * BEGUN_PIECES < run.extent.length:
+                length *= 2
             offset, stop = run.extent.offset, run.extent.offset if run.hole else run.extent.end
             while offset < stop:
-                cut = min(stop, (offset // most + 1) * most)
+                cut = min(stop, (offset // length + 1) * length)
                 pieces.append(Piece(Extent(offset, cut - offset), True))
                 offset = cut
-                if len(pieces) == BEGUN_BYTES // BEGUN_PIECE:
+                if len(pieces) == BEGUN_MOST:
                     return pieces
     return pieces
 

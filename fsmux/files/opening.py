@@ -65,10 +65,10 @@ def open_sink(
     facts, pin = land_file(root, parts)
     with named(parts):
         try:
-            if manifest.map.count > 1:
+            if manifest.map.count > 1 or places.has_journal(root.sys, pin.state, parts, owner):
                 place = places.open_journaled(root.sys, pin.state, parts, manifest, owner, resume, poll)
             else:
-                place = places.open_single(root.sys, pin.state, manifest)
+                place = places.open_single(root.sys, pin.state, manifest, owner)
         except BaseException:
             pin.release()
             raise

@@ -59,12 +59,39 @@ class Place(Struct):
     """What the part holds of another version, to reuse."""
     begun: list[Piece] = []
     """What else an earlier session has written to the part."""
+    owner: bytes | None = None
+    """Who could go on with it later, if there is no journal yet."""
 
 
-def open_single(sys: Syscalls, state: StateDir, manifest: Manifest) -> Place:
-    """For a file of at most one chunk: there is nothing to resume, so there is no journal and no fixed name."""
+def open_single(sys: Syscalls, state: StateDir, manifest: Manifest, owner: bytes | None = None) -> Place:
+    """For a file of at most one chunk of which nothing is left: nearly all of them come whole, so that there is neither
+    a journal nor a fixed name until a session of an ``owner`` ends early (:func:`keep_single`).
+    """
     name = state.unique()
-    return Place(Lease(state.create(name, OPEN_EXCLUSIVE), sys), name, manifest)
+    return Place(Lease(state.create(name, OPEN_EXCLUSIVE), sys), name, manifest, owner=owner)
+
+
+def keep_single(sys: Syscalls, state: StateDir, place: Place, parts: Parts) -> None:
+    """Have a later session find what came of a file of one chunk. Whatever fails here, the place is to be removed."""
+    assert place.owner is not None
+    where, whose, stem = _identify(parts, place.owner)
+    locked, _ = lock.acquire(sys, state, stem + b".journal", printable(parts))
+    journal, place.journal_name = Journal(sys, locked), stem + b".journal"
+    try:
+        journal.load()  # for its length: of a session that ended meanwhile
+        journal.reset()
+        with state.hold() as directory:
+            sys.rename(directory, place.part_name, directory, stem + b".part")
+        place.part_name = stem + b".part"
+        journal.begin(_header(sys, place.part, place.manifest, whose, where))
+    finally:
+        place.journal = journal
+
+
+def _header(sys: Syscalls, part: Lease, manifest: Manifest, whose: bytes, where: bytes) -> Header:
+    with part.hold() as fd:
+        facts = sys.fstat(fd)
+    return Header(manifest.identity, manifest.map.chunk_size, facts.st_dev, facts.st_ino, whose, where, sys.random(16))
 
 
 def has_journal(sys: Syscalls, state: StateDir, parts: Parts, owner: bytes) -> bool:
@@ -131,12 +158,8 @@ def _fresh(
     part = Lease(state.create(part_name, OPEN_EXCLUSIVE), sys)
     try:
         with part.hold() as fd:
-            facts = sys.fstat(fd)
             reserve(sys, state, fd, manifest)
-        header = Header(
-            manifest.identity, manifest.map.chunk_size, facts.st_dev, facts.st_ino, whose, where, sys.random(16)
-        )
-        journal.begin(header)
+        journal.begin(_header(sys, part, manifest, whose, where))
     except BaseException:
         with suppress(OSError):
             state.unlink(part_name)

@@ -1,9 +1,10 @@
 """One file to be written: received in any order, checked, recorded, and made visible whole.
 
-Theory: a sink is a *place* in the reserved directory (a part, and for more than one chunk a journal) and the manifest
-of what the place holds.  ``write`` and ``received`` are separate on purpose: bytes are recorded when whoever knows
-their checksum has found them right.  The final name appears by one rename, when all chunks are recorded; with
-durability asked for, after the part was synced, and the directory is synced before ``commit`` returns True.
+Theory: a sink is a *place* in the reserved directory (a part, and for more than one chunk a journal, which a shorter
+file gets when its session ends early) and the manifest of what the place holds.  ``write`` and ``received`` are
+separate on purpose: bytes are recorded when whoever knows their checksum has found them right.  The final name appears
+by one rename, when all chunks are recorded; with durability asked for, after the part was synced, and the directory is
+synced before ``commit`` returns True.
 
 After a failed sync of the part no later sync can be believed (the kernel drops the pages and calls them clean), so the
 sink is *poisoned*: its claims are taken back, and only a new session, which reads everything again, may go on.
@@ -22,7 +23,7 @@ from zlib_ng import zlib_ng
 from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError
 from fsmux.files import commit, ranges
 from fsmux.files import resume as places
-from fsmux.files.basis import BEGUN_PIECE, Basis, pieces_of_final, pieces_of_part
+from fsmux.files.basis import BEGUN_LEAST, Basis, pieces_of_final, pieces_of_part
 from fsmux.files.holes import Layout, clear
 from fsmux.files.journal import Type, stamp_of
 from fsmux.files.naming import named
@@ -356,8 +357,7 @@ class Sink:
                 return
             self.ended = True
         place = self.place
-        something = self.manifest.chunks_held or place.header is not None or place.begun or self._written >= BEGUN_PIECE
-        if not keep or place.journal is None or not something or self._worthless:
+        if not (keep and self._keep()):
             # The journal last, because it is locked: without it, another session may have begun a part of that name.
             for name in (place.part_name, place.journal_name):
                 if name:
@@ -367,6 +367,18 @@ class Sink:
             self._basis.close()
         # The lock ends last: a thread that is still writing must not meet the next session's writes.
         place.part.close(after=self._release)
+
+    def _keep(self) -> bool:
+        """Whether there is anything to keep, which a later session will find."""
+        place, something = self.place, self._written >= BEGUN_LEAST
+        if place.journal is not None:
+            something = something or bool(self.manifest.chunks_held or place.header or place.begun)
+            return something and not self._worthless
+        if something and place.owner is not None and not (self.poisoned or self.manifest.complete):
+            with suppress(OSError, FsmuxError):
+                places.keep_single(self.sys, self.pin.state, place, self.parts)
+                return True
+        return False
 
     def _release(self) -> None:
         if self.place.journal is not None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported
-from fsmux.limits import MEDIUM_FILE, SMALL_FILE
+from fsmux.limits import SMALL_FILE
 from fsmux.moving.carriers import Carrier, Download, Route, Upload, carry_all
+from fsmux.moving.pacing import Pace
 from fsmux.moving.report import name_of
 from fsmux.mux.service import all_of
 from fsmux.plan.judging import Facts
@@ -107,18 +108,20 @@ class Attempt:
         self.asked: Stream | None = None
         """On which the first source comes already, if that was asked for early."""
         self.ledger = None if options.dry_run else options.manifest
+        self.pace = Pace(options.bwlimit, far=client.connection.transport.far)
 
     @property
     def medium(self) -> int:
         """Bytes of a file up to which it goes in a pack if nothing stands in its place.
 
         That is less where a session can do more: with further connections, over which files are spread; with a
-        manifest, which may know of a twin; and with chunks so short that it would keep some of the file when it ends.
+        manifest, which may know of a twin; with chunks so short that it would keep some of the file when it ends; and
+        on a slow link.
         """
         options = self.options
         if options.connections > 1 or options.manifest is not None:
             return SMALL_FILE
-        return max(min(MEDIUM_FILE, options.chunk_size), SMALL_FILE)
+        return max(min(self.pace.medium, options.chunk_size), SMALL_FILE)
 
     def has(self, feature: str) -> bool:
         """Whether the server speaks it."""
@@ -165,7 +168,7 @@ class Attempt:
             here, there = here[:-1], there[:-1]
         route = Route(
             client.connection, client.disk, site.root, here, there, options.durability, options.verify, self.run,
-            notes, options.kept,
+            self.pace, notes, options.kept,
         )  # fmt: skip
         account = batch or item.account
         return Download(route, account) if down else Upload(route, account)

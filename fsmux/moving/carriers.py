@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fsmux.files.terms import Failure
     from fsmux.files.unpacking import Unpacker
     from fsmux.moving.ledger import TreeNotes
+    from fsmux.moving.pacing import Pace
     from fsmux.moving.packs import Errors
     from fsmux.mux.connection import Connection
     from fsmux.mux.stream import Stream
@@ -47,6 +48,7 @@ class Route(Struct, frozen=True):
     durability: Durability
     verify: bool
     run: Run
+    pace: Pace
     notes: TreeNotes | None = None
     """Who is told of files that stand, if a manifest is made."""
     kept: Kept = EVERYTHING

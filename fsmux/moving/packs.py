@@ -16,7 +16,7 @@ from fsmux import events
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Packer
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError
 from fsmux.events import FilesDone, FilesLinked, Retrying
-from fsmux.limits import MAX_ATTEMPTS, PACK_BYTES, PACKS_AHEAD
+from fsmux.limits import MAX_ATTEMPTS
 from fsmux.records import Parts, printable
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Packs:
         self.watch: Watch | None = None
         self._route = route
         self._report = report
-        self._packer = Packer(PACK_BYTES)
+        self._packer = Packer(route.pace.pack_bytes)
         self._in, self._out = trio.open_memory_channel[list[Group]](1)
         self._finishes = self._may_finish()
         self._number = 0
@@ -59,8 +59,11 @@ class Packs:
             if self._finishes and group.itself and group.act is Act.ADJUST and self._packer.finish(group):
                 return
             self._untold.add(group.directory)
-        for groups in self._packer.put(group):
+        pace, packer = self._route.pace, self._packer
+        packer.most_bytes = pace.pack_bytes
+        for groups in packer.put(group):
             await self._in.send(groups)
+            packer.most_bytes = pace.pack_bytes
 
     async def hurry(self) -> None:
         if not (self._packer.empty or self._under_way):
@@ -98,9 +101,12 @@ class Packs:
             await self._start(carry, self._again.popleft())
 
     async def _start(self, carry: Callable[[int, list[Group]], Awaitable[None]], groups: list[Group]) -> None:
-        while len(self._under_way) >= PACKS_AHEAD:
+        pace = self._route.pace
+        while len(self._under_way) >= pace.ahead:
             self._changed = trio.Event()
             await self._changed.wait()
+        if not self._under_way:
+            pace.resume(trio.current_time())
         self._number += 1
         self._under_way[self._number] = groups
         await carry(self._number, groups)
@@ -112,6 +118,8 @@ class Packs:
 
     def _finished(self, number: int, groups: Sequence[Group], failed: Errors, durable: bool) -> None:
         """A pack stands, but for what failed."""
+        contents, entries = sum(sum(group.sizes) for group in groups), sum(map(len, groups))
+        self._route.pace.done(contents, entries, trio.current_time())
         by_group: dict[int, dict[int, FsmuxError]] = {}
         for place, index, error in failed:
             by_group.setdefault(place, {})[index] = error

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import xxhash
 
-from fsmux.files.basis import BEGUN_BYTES, BEGUN_PIECE, pieces_of_begun
+from fsmux.errors import Busy
+from fsmux.files.basis import BEGUN_LEAST, BEGUN_MOST, BEGUN_PIECE, BEGUN_PIECES, SHORTEST_PIECE, pieces_of_begun
 from fsmux.files.manifest import Manifest
 from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 CHUNK = 1 * MIB
 DATA = random.Random(5).randbytes(9 * MIB + 777)
 """Of a size for which room is set aside."""
+PIECE = CHUNK // BEGUN_PIECES
 
 
 def begin(root: Root, data: bytes = DATA, **options: bool) -> Sink:
@@ -55,8 +57,8 @@ def test_all_but_the_end_is_still_there(root: Root, top: Path, ending: str) -> N
     sink = begin(root)
     write(sink, 0, CHUNK)
     sink.received(0, zlib.crc32(DATA[:CHUNK]))
-    write(sink, CHUNK, CHUNK + 2 * BEGUN_PIECE + 5000)
-    write(sink, 4 * CHUNK + BEGUN_PIECE, 5 * CHUNK)
+    write(sink, CHUNK, CHUNK + 8 * PIECE + 5000)
+    write(sink, 4 * CHUNK + 4 * PIECE, 5 * CHUNK)
     write(sink, 9 * MIB, len(DATA))
     if ending == "kill":
         sink.flush_records()
@@ -69,8 +71,8 @@ def test_all_but_the_end_is_still_there(root: Root, top: Path, ending: str) -> N
     sink = begin(root)
     assert list(sink.manifest.indices()) == [0]
     assert equal(sink) == [
-        Extent(CHUNK, 2 * BEGUN_PIECE),
-        Extent(4 * CHUNK + BEGUN_PIECE, CHUNK - BEGUN_PIECE),
+        Extent(CHUNK, 8 * PIECE),
+        Extent(4 * CHUNK + 4 * PIECE, 12 * PIECE),
         Extent(9 * MIB, 777),
     ]
     for index in range(1, sink.manifest.map.count):
@@ -84,15 +86,15 @@ def test_all_but_the_end_is_still_there(root: Root, top: Path, ending: str) -> N
 
 def test_a_session_that_had_no_whole_chunk_leaves_what_is_worth_it(root: Root, top: Path) -> None:
     sink = begin(root)
-    write(sink, 1, BEGUN_PIECE)
+    write(sink, 1, BEGUN_LEAST)
     sink.suspend()
     assert os.listdir(top) == []
     sink = begin(root)
-    write(sink, 0, BEGUN_PIECE)
+    write(sink, 0, BEGUN_LEAST)
     sink.suspend()
     begin(root).suspend()  # one in which nothing comes takes nothing away
     sink = begin(root)
-    assert equal(sink) == [Extent(0, BEGUN_PIECE)]
+    assert equal(sink) == [Extent(0, BEGUN_LEAST)]
     sink.suspend()
     sink = begin(root, resume=False)
     assert sink.basis is None
@@ -105,10 +107,10 @@ def test_what_was_damaged_since_is_not_kept(root: Root, top: Path) -> None:
     write(sink, 0, CHUNK - 1)
     sink.suspend()
     with next(top.glob(".fsmux/*.part")).open("r+b") as part:
-        part.seek(BEGUN_PIECE)
-        part.write(bytes([DATA[BEGUN_PIECE] ^ 1]))
+        part.seek(4 * PIECE)
+        part.write(bytes([DATA[4 * PIECE] ^ 1]))
     with begin(root) as sink:
-        assert equal(sink) == [Extent(0, BEGUN_PIECE), Extent(2 * BEGUN_PIECE, BEGUN_PIECE)]
+        assert equal(sink) == [Extent(0, 4 * PIECE), Extent(5 * PIECE, 10 * PIECE)]
 
 
 def test_what_was_begun_of_another_version(root: Root, top: Path) -> None:
@@ -118,7 +120,7 @@ def test_what_was_begun_of_another_version(root: Root, top: Path) -> None:
     sink.suspend()
     grown = DATA + b"more"
     sink = begin(root, grown)
-    assert equal(sink, grown) == [Extent(2 * CHUNK, 3 * BEGUN_PIECE)]
+    assert equal(sink, grown) == [Extent(2 * CHUNK, 15 * PIECE)]
     sink.suspend()
     shorter = DATA[: 2 * CHUNK + 2000]
     sink = begin(root, shorter)
@@ -141,16 +143,94 @@ def test_where_nothing_tells_what_was_written_some_of_it_is_compared(top: Path) 
 
     with Root.open(top, sys=Untold()) as root:
         sink = begin(root)
-        write(sink, 0, BEGUN_PIECE)
+        write(sink, 0, CHUNK - 5)
         sink.suspend()
         sink = begin(root)
-        assert equal(sink) == [Extent(0, BEGUN_PIECE)]
+        assert equal(sink) == [Extent(0, CHUNK - BEGUN_PIECE)]
         sink.discard()
-    big = top / "big"
-    with big.open("w+b") as file:
-        size = 2 * BEGUN_BYTES
+    with (top / "big").open("w+b") as file:
+        size = 2 * BEGUN_MOST * BEGUN_PIECE
         file.truncate(size)
         manifest = Manifest(Identity(size, 0, b""), CHUNK)
         pieces = pieces_of_begun(Untold(), file.fileno(), manifest, manifest, None)
-        assert sum(piece.extent.length for piece in pieces) == BEGUN_BYTES
+        assert sum(piece.extent.length for piece in pieces) == BEGUN_MOST * BEGUN_PIECE
         assert pieces_of_begun(Faulty(), file.fileno(), manifest, manifest, None) == []
+
+
+SMALL = DATA[: CHUNK - 99]
+
+
+def test_what_came_of_a_file_of_one_chunk(root: Root, top: Path) -> None:
+    """However little that is, most of it is kept; and nobody else has it."""
+    sink = begin(root, SMALL)
+    write(sink, 0, BEGUN_LEAST + 100)
+    sink.suspend()
+    assert sorted(os.path.splitext(name)[1] for name in os.listdir(top / ".fsmux")) == [".journal", ".part"]
+    other = open_sink(root, (b"file",), sink.identity, 0o640, CHUNK, owner=b"somebody else")
+    assert other.basis is None
+    other.discard()
+    sink = begin(root, SMALL)
+    assert equal(sink, SMALL) == [Extent(0, BEGUN_LEAST + 100)]
+    with pytest.raises(Busy):
+        begin(root, SMALL)
+    write(sink, BEGUN_LEAST + 100, len(SMALL))
+    sink.suspend()
+    sink = begin(root, SMALL)
+    assert sum(extent.length for extent in equal(sink, SMALL)) == len(SMALL)
+    sink.received(0, zlib.crc32(SMALL))
+    sink.commit()
+    assert (top / "file").read_bytes() == SMALL
+    assert os.listdir(top) == ["file"]
+
+
+@pytest.mark.parametrize("size", [0, 1, SHORTEST_PIECE + 1, CHUNK])
+def test_the_source_is_a_short_file_now(root: Root, top: Path, size: int) -> None:
+    sink = begin(root)
+    write(sink, 0, CHUNK)
+    sink.received(0, zlib.crc32(DATA[:CHUNK]))
+    sink.suspend()
+    data = DATA[:size]
+    sink = begin(root, data)
+    assert sum(extent.length for extent in equal(sink, data)) == size
+    if size:
+        sink.received(0, zlib.crc32(data))
+    sink.commit()
+    assert (top / "file").read_bytes() == data
+    assert os.listdir(top) == ["file"]
+
+
+def test_two_sessions_of_a_file_of_one_chunk_end_early(root: Root, top: Path) -> None:
+    """The later one has the place; while that is in use, what an earlier one has is not kept."""
+    sinks = [begin(root, SMALL) for _ in range(3)]
+    for count, sink in enumerate(sinks, 2):
+        write(sink, 0, count * BEGUN_LEAST)
+    sinks[0].suspend()
+    sinks[1].suspend()
+    sink = begin(root, SMALL)
+    assert equal(sink, SMALL) == [Extent(0, 3 * BEGUN_LEAST)]
+    sinks[2].suspend()
+    assert len(list(top.glob(".fsmux/*.part"))) == 1
+    sink.discard()
+    assert os.listdir(top) == []
+
+
+def test_what_cannot_be_kept_is_removed(top: Path) -> None:
+    """Whichever call fails at the end of a session: nothing is left, or all that a later one needs."""
+    names = {"openat", "lock", "stat", "fstat", "ftruncate", "fdatasync", "preadv", "pwritev", "rename"}
+    for number in range(1, 40):
+        sys = Faulty(only=names)
+        with Root.open(top, sys=sys) as root:
+            sink = begin(root, SMALL)
+            write(sink, 0, 3 * BEGUN_LEAST)
+            sys.fail_at = len(sys.calls) + number
+            sink.suspend()
+            failed, sys.fail_at = sys.failed, 0
+            sink = begin(root, SMALL)
+            found = equal(sink, SMALL)
+            assert found in ([], [Extent(0, 3 * BEGUN_LEAST)]), failed
+            sink.discard()
+        assert os.listdir(top) == [], failed
+        if not failed:
+            break
+    else:
+        raise AssertionError("the calls of the end were not all tried")

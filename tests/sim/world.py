@@ -403,8 +403,11 @@ def episode(seed: int, prepare: Callable[[World], None] = World.draw_tasks) -> R
             patch("fsmux.lanes.Backoff", lambda: Backoff(chance=world.rng.random)),
             patch("fsmux.moving.tree.SMALL_FILE", SMALL),
             patch("fsmux.moving.attempt.SMALL_FILE", SMALL),
-            patch("fsmux.moving.attempt.MEDIUM_FILE", MEDIUM),
-            patch("fsmux.moving.packs.PACK_BYTES", PACK),
+            patch("fsmux.moving.pacing.MEDIUM_FILE", MEDIUM),
+            patch("fsmux.moving.pacing.PACK_BYTES", PACK),
+            patch("fsmux.moving.pacing.FIRST_NEAR", PACK),
+            patch("fsmux.moving.pacing.LEAST_PACK", PACK // 2),
+            patch("fsmux.moving.pacing.SMALL_FILE", SMALL),
             patch("fsmux.files.whole.WORTH_A_DIRECTORY", 2),
         ):
             return await world.run()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import trio
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from fsmux.mux.outbox import Outbox
     from fsmux.mux.pour import Pour
     from fsmux.mux.queued import Batch
+
+NEAR_SECONDS: Final = 0.001
+"""Seconds of a round trip, as TCP measures it, below which a peer is near: 2 GB/s, which is more than one connection
+moves, have 2 MB under way in it."""
 
 T = TypeVar("T")
 OnShort: TypeAlias = "Callable[[int, OSError | None], None]"
@@ -32,9 +36,21 @@ class Transport(ABC):
     _broken = False
 
     @property
+    def least_rtt(self) -> float | None:
+        """Seconds of the shortest round trip of late, without the peer's part in it; None if nothing tells."""
+        return None
+
+    @property
     def near(self) -> bool:
         """Whether the peer is known to be so near that little has to be under way for the link to be busy."""
-        return False
+        rtt = self.least_rtt
+        return rtt is not None and rtt < NEAR_SECONDS
+
+    @property
+    def far(self) -> bool:
+        """Whether the peer is known not to be."""
+        rtt = self.least_rtt
+        return rtt is not None and rtt >= NEAR_SECONDS
 
     @abstractmethod
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:

@@ -89,8 +89,8 @@ class SocketTransport(Transport):
         sock.setblocking(False)
 
     @property
-    def near(self) -> bool:
-        return self._tuning.near
+    def least_rtt(self) -> float | None:
+        return self._tuning.least_rtt
 
     async def receive_into(self, buffers: Sequence[memoryview]) -> int:
         while (count := self._receive(buffers)) is None:

@@ -31,10 +31,6 @@ take every lost packet for a full link, so that at 100 ms and 0.1 % loss they ar
 holds for what it sends. Where the kernel lacks BBR or does not allow it, its own choice stays. The sizes of the
 socket's buffers are the kernel's choice always: naming one (SO_SNDBUF, SO_RCVBUF) would stop it from growing them."""
 
-NEAR_SECONDS: Final = 0.001
-"""Seconds of a round trip, as TCP measures it, below which a peer is near: 2 GB/s, which is more than one connection
-moves, have 2 MB under way in it."""
-
 LOOK_SECONDS: Final = 0.01
 """Seconds between two looks of a sending thread at how TCP is doing; one costs 3 µs."""
 
@@ -79,12 +75,12 @@ class Tuning:
                 self._sock.setsockopt(socket.SOL_SOCKET, _SO_MAX_PACING_RATE, struct.pack("@L", pace or _UNPACED))
 
     @property
-    def near(self) -> bool:
-        """Whether the shortest round trip of late was below ``NEAR_SECONDS``."""
+    def least_rtt(self) -> float | None:
+        """Seconds of the shortest round trip of late; None if it is not known."""
         with contextlib.suppress(OSError):  # it was closed
             info = self._info()
-            return info is not None and info[1] < NEAR_SECONDS
-        return False
+            return None if info is None else info[1]
+        return None
 
     def _info(self) -> tuple[float, float, int] | None:
         """Seconds of a round trip now and without a queue, and at how many bytes per second data arrives."""
