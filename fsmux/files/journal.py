@@ -17,6 +17,7 @@ its size and times in the place of the checksum.  INVALID takes one chunk back; 
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import threading
 from enum import IntEnum
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from fsmux.files.lease import Lease
     from fsmux.files.syscalls import Syscalls
+    from fsmux.records import Parts
 
 _MAGIC: Final = b"FSMUXJ1\n"
 _VERSION: Final = 1
@@ -54,6 +56,18 @@ _STAMP: Final = struct.Struct("<Qqq")
 def stamp_of(facts: os.stat_result) -> int:
     """Size and times of a part in 32 bits: whoever writes to it changes them, and the ctime cannot be set back."""
     return xxh32_intdigest(_STAMP.pack(facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns))
+
+
+def journal_name(parts: Parts, owner: bytes) -> bytes:
+    """What the journal of ``owner``'s file at ``parts`` is called in the reserved directory."""
+    return identify(parts, owner)[2] + b".journal"
+
+
+def identify(parts: Parts, owner: bytes) -> tuple[bytes, bytes, bytes]:
+    """A destination and its owner as a journal names them, and the names of its files but for their endings."""
+    where = b"\0".join(parts)
+    whose = hashlib.blake2b(owner, digest_size=16).digest()
+    return where, whose, hashlib.blake2b(whose + where, digest_size=16).hexdigest().encode()
 
 
 class Type(IntEnum):

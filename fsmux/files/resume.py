@@ -15,7 +15,6 @@ numbers are used again and old claims must not meet new bytes.
 from __future__ import annotations
 
 import errno
-import hashlib
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -25,7 +24,7 @@ from msgspec import Struct
 from fsmux.files import lock, ranges
 from fsmux.files.basis import pieces_of_begun
 from fsmux.files.holes import BLOCK
-from fsmux.files.journal import Header, Journal, Log, Type, stamp_of
+from fsmux.files.journal import Header, Journal, Log, Type, identify, journal_name, stamp_of
 from fsmux.files.lease import Lease
 from fsmux.files.manifest import Manifest
 from fsmux.files.syscalls import OPEN_EXCLUSIVE, OPEN_WRITE
@@ -74,7 +73,7 @@ def open_single(sys: Syscalls, state: StateDir, manifest: Manifest, owner: bytes
 def keep_single(sys: Syscalls, state: StateDir, place: Place, parts: Parts) -> None:
     """Have a later session find what came of a file of one chunk. Whatever fails here, the place is to be removed."""
     assert place.owner is not None
-    where, whose, stem = _identify(parts, place.owner)
+    where, whose, stem = identify(parts, place.owner)
     locked, _ = lock.acquire(sys, state, stem + b".journal", printable(parts))
     journal, place.journal_name = Journal(sys, locked), stem + b".journal"
     try:
@@ -104,22 +103,10 @@ def has_journal(sys: Syscalls, state: StateDir, parts: Parts, owner: bytes) -> b
     return True
 
 
-def journal_name(parts: Parts, owner: bytes) -> bytes:
-    """What the journal of ``owner``'s file at ``parts`` is called in the reserved directory."""
-    return _identify(parts, owner)[2] + b".journal"
-
-
-def _identify(parts: Parts, owner: bytes) -> tuple[bytes, bytes, bytes]:
-    """A destination and its owner as a journal names them, and the names of its files but for their endings."""
-    where = b"\0".join(parts)
-    whose = hashlib.blake2b(owner, digest_size=16).digest()
-    return where, whose, hashlib.blake2b(whose + where, digest_size=16).hexdigest().encode()
-
-
 def open_journaled(
     sys: Syscalls, state: StateDir, parts: Parts, manifest: Manifest, owner: bytes, resume: bool, poll: Poll | None
 ) -> Place:
-    where, whose, stem = _identify(parts, owner)
+    where, whose, stem = identify(parts, owner)
     journal_name, part_name = stem + b".journal", stem + b".part"
     locked, made = lock.acquire(sys, state, journal_name, printable(parts))
     journal = Journal(sys, locked)

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from fsmux.errors import NotFound, Unsupported, UsageError
 from fsmux.files import leftovers
+from fsmux.files.journal import journal_name
 from fsmux.files.names import RESERVED
-from fsmux.files.resume import journal_name
 from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.report import name_of
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
