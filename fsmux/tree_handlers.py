@@ -115,6 +115,7 @@ async def _store(context: Context, stream: Stream, request: Store) -> None:
     await context.disk.meta(leftovers.sweep_top, context.root)  # a server that was killed may have left something
     await receive_packs(stream, unpacker, context.disk, check=_accept, done=done)
     stream.end()
+    await context.disk.meta(leftovers.sweep_top, context.root)  # of what was left of a file that came in a pack
 
 
 def _accept(pack: Pack) -> Pack:

@@ -47,7 +47,8 @@ MAX_TAG: Final = 64
 _MAX_RECORDS: Final = 4 * MAX_CHUNKS
 """Far more than a session writes.  What a longer file says beyond is as good as cut off."""
 
-MAX_JOURNAL: Final = _HEADER.size + MAX_TAG + MAX_PATH_BYTES + _CHECK.size + RECORD * _MAX_RECORDS
+MAX_HEADER: Final = _HEADER.size + MAX_TAG + MAX_PATH_BYTES + _CHECK.size
+MAX_JOURNAL: Final = MAX_HEADER + RECORD * _MAX_RECORDS
 
 
 _STAMP: Final = struct.Struct("<Qqq")

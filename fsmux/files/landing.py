@@ -74,7 +74,7 @@ class Landing:
         with named(()):
             pin = self.pin(())
         try:
-            leftovers.sweep(self.sys, pin.state)
+            leftovers.sweep(self, pin.state)
             yield
         finally:
             pin.release()

@@ -4,8 +4,9 @@ Theory: whatever is in use is locked: the journal of a file in chunks, or the gu
 So what can be locked belongs to nobody who lives.  It is removed under its lock, the part before the journal, so that
 whoever begins anew meanwhile is either turned away or finds nothing.  What others lock goes last.
 
-An unfinished file is of use to a later session; the time of its last change tells how long it lies there.  Temporary
-files are of no use to anybody but who made them: without a guard that somebody has locked they are removed at once.
+An unfinished file is of use to a later session; the time of its last change tells how long it lies there.  If the very
+version that it was to become has come to stand another way since, it is of use no more.  Temporary files are of no use
+to anybody but who made them: without a guard that somebody has locked they are removed at once.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from fsmux.errors import Busy, FsmuxError
-from fsmux.files import lock, ranges, tree
-from fsmux.files.journal import MAX_JOURNAL, Log, parse
+from fsmux.files import lock, names, ranges, tree
+from fsmux.files.journal import MAX_HEADER, MAX_JOURNAL, Header, Log, parse
 from fsmux.files.lease import Lease
 from fsmux.files.names import RESERVED
 from fsmux.files.naming import named
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
+    from fsmux.files.landing import Landing
     from fsmux.files.root import Root
     from fsmux.files.state import StateDir
     from fsmux.files.syscalls import Syscalls
@@ -100,17 +102,36 @@ def sweep_top(root: Root) -> None:
     with suppress(OSError, FsmuxError):
         if _may_be_there(root):
             with root.landing(()) as pin:
-                sweep(root.sys, pin.state)
+                sweep(root, pin.state)
 
 
-def sweep(sys: Syscalls, state: StateDir) -> None:
+def sweep(root: Landing, state: StateDir) -> None:
     """Remove what is of use to nobody, and what was abandoned long ago.  Never fails: its callers have more to do."""
+    sys = root.sys
     with suppress(OSError, FsmuxError):
         now_ns = sys.now_ns()
         for leftover in _found(sys, state, told=False):
-            if leftover.loose or leftover.age(now_ns) >= ABANDONED_SECONDS:
-                with suppress(OSError, FsmuxError):
+            with suppress(OSError, FsmuxError):
+                if leftover.loose or leftover.age(now_ns) >= ABANDONED_SECONDS or _stands(root, state, leftover):
                     _remove(sys, state, leftover)
+
+
+def _stands(root: Landing, state: StateDir, leftover: Leftover) -> bool:
+    """Whether the version that it was to become has come to stand since.
+
+    What stood there before may have rotted, and this be what repairs it.
+    """
+    data = _read(root.sys, state, leftover.names[-1], MAX_HEADER)
+    found = None if data is None else Header.decode(data)
+    if found is None:
+        return False
+    header, _ = found
+    parts = tuple(header.destination.split(b"\0"))
+    names.check(parts)
+    facts = root.existing(parts)
+    if facts is None or not stat.S_ISREG(facts.st_mode) or facts.st_ctime_ns <= leftover.changed_ns:
+        return False
+    return (facts.st_size, facts.st_mtime_ns) == (header.identity.size, header.identity.mtime_ns)
 
 
 def _found(sys: Syscalls, state: StateDir, *, told: bool) -> Iterator[Leftover]:
@@ -123,7 +144,8 @@ def _found(sys: Syscalls, state: StateDir, *, told: bool) -> Iterator[Leftover]:
                     stems.setdefault(of, {})[name] = sys.stat(directory, name)
     for last, files in stems.items():
         loose = last.endswith(GUARD)
-        log = _read(sys, state, last) if told and not loose and last in files else None
+        data = _read(sys, state, last, MAX_JOURNAL) if told and not loose and last in files else None
+        log = None if data is None else parse(data)
         yield Leftover(
             (*sorted(files.keys() - {last}), last),
             tuple(log.header.destination.split(b"\0")) if log is not None else (),
@@ -156,7 +178,7 @@ def _names(sys: Syscalls, directory: int) -> list[bytes]:
             close()
 
 
-def _read(sys: Syscalls, state: StateDir, name: bytes) -> Log | None:
+def _read(sys: Syscalls, state: StateDir, name: bytes, most: int) -> memoryview | None:
     try:
         with state.hold() as directory:
             lease = Lease(sys.openat(directory, name, OPEN_READ), sys)
@@ -164,8 +186,8 @@ def _read(sys: Syscalls, state: StateDir, name: bytes) -> Log | None:
         return None
     try:
         with lease.hold() as fd:
-            view = memoryview(bytearray(min(sys.fstat(fd).st_size, MAX_JOURNAL)))
-            return parse(view[: ranges.read_into(sys, fd, view, 0)])
+            view = memoryview(bytearray(min(sys.fstat(fd).st_size, most)))
+            return view[: ranges.read_into(sys, fd, view, 0)]
     except OSError:
         return None
     finally:

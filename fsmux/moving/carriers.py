@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from fsmux.columns import KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import ProtocolError, from_code
+from fsmux.files import leftovers
 from fsmux.moving.packs import Packs
 from fsmux.mux.service import all_of
 from fsmux.records import EVERYTHING, Durability, Kept, Parts
@@ -163,8 +164,10 @@ class Download(Packs):
     async def _take(self, stream: Stream, unpacker: Unpacker) -> None:
         from fsmux.transfer.packs import receive_packs
 
-        await receive_packs(stream, unpacker, self._route.disk, check=self._check, done=self._done)
+        route = self._route
+        await receive_packs(stream, unpacker, route.disk, check=self._check, done=self._done)
         self._ended(stream)
+        await route.disk.meta(leftovers.sweep_top, route.root)  # of what was left of a file that came in a pack
 
     def _check(self, pack: Pack) -> Pack:
         """What is to be done: what has come, and in their places among it what nobody was asked for."""

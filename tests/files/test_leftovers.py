@@ -17,12 +17,13 @@ from fsmux.errors import Busy
 from fsmux.files import leftovers
 from fsmux.files.contents import Contents
 from fsmux.files.leftovers import ABANDONED_SECONDS
+from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
 from fsmux.files.syscalls import Syscalls
 from fsmux.files.unpacking import Unpacker
 from fsmux.records import Durability
 from tests.files.faults import Faulty
-from tests.files.test_sink import CHUNK, DATA, begin, fill, state_of
+from tests.files.test_sink import CHUNK, DATA, begin, fill, identity, state_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -220,11 +221,44 @@ def test_a_sweep_that_fails_keeps_nobody_from_receiving(top: Path) -> None:
         with Root.open(top) as root:
             leave_unfinished(root)
         loose_file(top)
-        with Root.open(top) as root, root.landing(()) as pin:
-            sys = LaterAndFaulty(count)
-            leftovers.sweep(sys, pin.state)
+        sys = LaterAndFaulty()
+        with Root.open(top, sys=sys) as root, root.landing(()) as pin:
+            sys.fail_at = len(sys.calls) + count
+            leftovers.sweep(root, pin.state)
+            sys.fail_at = 0
         count += 1
     assert count > 10
+
+
+@pytest.mark.parametrize("size", [CHUNK + 100, len(DATA)])
+def test_what_has_come_another_way_is_of_no_use(root: Root, top: Path, size: int) -> None:
+    """Such as in a pack, which knows nothing of an unfinished file."""
+    data = DATA[:size]
+    (top / "new").mkdir()
+
+    def leave() -> None:
+        chunk_size = CHUNK if size > 2 * CHUNK else 2 * CHUNK
+        sink = open_sink(root, NAME, identity(data), 0o640, chunk_size, owner=b"me", resume=False)
+        sink.write((memoryview(data)[:CHUNK],), 0)
+        sink.suspend()
+
+    leave()
+    assert len(state_of(top)) == 2
+    leftovers.sweep_top(root)
+    assert len(state_of(top)) == 2, "nothing stands"
+    (top / "new" / "file").write_bytes(data)
+    leftovers.sweep_top(root)
+    assert len(state_of(top)) == 2, "another version stands"
+    os.utime(top / "new" / "file", ns=(0, identity(data).mtime_ns))
+    leave()
+    leftovers.sweep_top(root)
+    assert len(state_of(top)) == 2, "what stands has stood before"
+    (left,) = leftovers.find(root)
+    while (top / "new" / "file").stat().st_ctime_ns <= left.changed_ns:  # the clock of files ticks some ms at a time
+        os.utime(top / "new" / "file", ns=(0, identity(data).mtime_ns))
+    with begin(root, data, NAME, owner=b"somebody else"):
+        leftovers.sweep_top(root)
+    assert os.listdir(top) == ["new"]
 
 
 def test_another_session_may_begin_while_one_is_thrown_away(top: Path) -> None:

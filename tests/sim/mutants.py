@@ -277,7 +277,7 @@ MUTANTS: Final = (
            "            self._sys.rmdir(home, RESERVED)  # refuses while anything is in it\n", "            pass\n"),
     Mutant("what failed is left", "files/sink.py", "                    with suppress(OSError):\n"
            "                        self.pin.state.unlink(name)\n", "                    pass\n"),
-    Mutant("nothing is swept", "files/landing.py", "            leftovers.sweep(self.sys, pin.state)\n",
+    Mutant("nothing is swept", "files/landing.py", "            leftovers.sweep(self, pin.state)\n",
            "            pass\n"),
     Mutant("what is in use is swept", "files/leftovers.py",
            "            sys.lock(fd)\n", "            pass\n"),
