@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmux.limits import KIB, MEDIUM_FILE, MIB, PACK_BYTES, PACKS_AHEAD, SMALL_FILE
-from fsmux.moving.pacing import FIRST_AHEAD, FIRST_FAR, FIRST_NEAR, LEAST_PACK, PACK_SECONDS, Pace
+from fsmux.moving.pacing import FAR_FILE, FIRST_AHEAD, FIRST_FAR, FIRST_NEAR, LEAST_PACK, PACK_SECONDS, Pace
 
 
 def carried(pace: Pace, rate: float, seconds: float, *, entries: int = 0, now: float = 0.0) -> float:
@@ -24,7 +24,7 @@ def carried(pace: Pace, rate: float, seconds: float, *, entries: int = 0, now: f
 def test_packs_are_short_until_something_is_known() -> None:
     near, far = Pace(None, far=False), Pace(None, far=True)
     assert (near.pack_bytes, near.ahead, near.medium) == (FIRST_NEAR, FIRST_AHEAD, MEDIUM_FILE)
-    assert (far.pack_bytes, far.ahead, far.medium) == (FIRST_FAR, PACKS_AHEAD, SMALL_FILE), "what is far may be slow"
+    assert (far.pack_bytes, far.ahead, far.medium) == (FIRST_FAR, PACKS_AHEAD, FAR_FILE), "what is far may be slow"
 
 
 @pytest.mark.parametrize("rate", [100 * KIB, 400 * KIB, 1 * MIB, 3 * MIB])
@@ -87,4 +87,4 @@ def test_whatever_happens_packs_have_a_size(packs: list[tuple[int, int, float]],
         now += seconds
         pace.done(contents, entries, now)
         assert LEAST_PACK <= pace.pack_bytes <= PACK_BYTES
-        assert SMALL_FILE <= pace.medium <= (SMALL_FILE if far else MEDIUM_FILE)
+        assert SMALL_FILE <= pace.medium <= (FAR_FILE if far else MEDIUM_FILE)
