@@ -2,8 +2,10 @@
 
 Theory: three classes in strict order, looked at anew before every frame.  *Urgent*: credit, PING, RESET, GOAWAY; few
 and small, because everything else depends on them.  *Messages*: requests and replies.  *Bulk*: DATA, served by deficit
-round robin, so that streams share the link by bytes however large their frames are.  A stream is an ordered channel:
-a message that is sent behind unsent DATA of the same stream queues behind it, in the stream's own queue.
+round robin, so that streams share the link by bytes however large their frames are.  The first turn of a stream comes
+before those of others, as with fq_codel (RFC 8290), so that a small file does not wait for a round of all large ones.
+A stream is an ordered channel: a message that is sent behind unsent DATA of the same stream queues behind it, in the
+stream's own queue.
 
 The writer pulls frames from a worker thread while tasks push, hence the lock; every hold of it is a few microseconds.
 A queue without credit leaves the ring and comes back when credit does, so the choice never scans blocked streams.
@@ -58,7 +60,8 @@ class Outbox:
         self._messages_pushed = 0
         self._messages_taken = 0
         self._control_bytes = 0
-        self._ring: deque[SendQueue] = deque()
+        self._new: deque[SendQueue] = deque()  # those whose first turn it is
+        self._ring: deque[SendQueue] = deque()  # the others
 
     # ---- pushing ---------------------------------------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class Outbox:
             queue.items.clear()
             self._leave_eager(queue)
             if queue.in_ring:
-                self._ring.remove(queue)
+                self._place(queue).remove(queue)
                 queue.in_ring = False
         for item in dropped:
             let_go(item.payload)
@@ -154,7 +157,7 @@ class Outbox:
     @property
     def idle(self) -> bool:
         """Whether nothing can be sent now (streams that wait for credit count as nothing)."""
-        return not (self._urgent or self._messages or self._grants or self._ring)
+        return not (self._urgent or self._messages or self._grants or self.has_bulk)
 
     def wait(self, seconds: float) -> bool:
         """Wait in the writer's thread until something can be sent, but not longer; whether it can."""
@@ -174,7 +177,7 @@ class Outbox:
     @property
     def has_bulk(self) -> bool:
         """Whether a stream has something to send under its credit."""
-        return bool(self._ring)
+        return bool(self._ring or self._new)
 
     @property
     def messages(self) -> int:
@@ -185,7 +188,7 @@ class Outbox:
     def held(self) -> bool:
         """Whether all that could be sent has to wait for more :attr:`allowance`."""
         with self._lock:
-            return bool(self._ring) and not (self._urgent or self._messages or self._grants) and self._turn() is None
+            return self.has_bulk and not (self._urgent or self._messages or self._grants) and self._turn() is None
 
     def next(self, *, bulk: bool = True) -> Batch | None:
         """Take the next thing to write, or None.  With ``bulk`` false only control frames are taken."""
@@ -205,7 +208,7 @@ class Outbox:
                     item.length = len(item.payload)
                 size = self._allowed(queue, item)
                 if size < 0:
-                    self._ring.popleft()
+                    self._place(queue).popleft()
                     queue.in_ring = False
                     continue
                 frame = cut(queue, item, size)
@@ -217,12 +220,14 @@ class Outbox:
                 if item.done >= item.length:
                     queue.items.popleft()
                     let_go(item.payload)
-                if not queue.items:
-                    self._ring.popleft()
-                    queue.in_ring = False
-                    queue.deficit = 0
-                elif queue.deficit <= 0:
-                    self._ring.rotate(-1)
+                if not queue.items or queue.deficit <= 0:
+                    self._place(queue).popleft()
+                    queue.new = False
+                    queue.in_ring = bool(queue.items)
+                    if queue.in_ring:
+                        self._ring.append(queue)
+                    else:
+                        queue.deficit = 0
                 header, payload = encode(frame)
                 if isinstance(payload, bytes):  # words of a stream go with what follows them on it, in one call
                     prefix += header + payload
@@ -275,19 +280,21 @@ class Outbox:
     def _activate(self, queue: SendQueue) -> None:
         if not queue.in_ring and not queue.closed:
             queue.in_ring = True
-            self._ring.append(queue)
+            self._place(queue).append(queue)
+
+    def _place(self, queue: SendQueue) -> deque[SendQueue]:
+        return self._new if queue.new else self._ring
 
     def _turn(self) -> SendQueue | None:
         """The queue whose turn it is; where the allowance is used up, one that needs none of it."""
-        if not self._ring:
-            return None
-        if self.allowance is None or self.allowance > 0:
-            return self._ring[0]
-        for position, queue in enumerate(self._ring):
-            item = queue.items[0]
-            if not item.credited or item.done >= item.length:
-                self._ring.rotate(-position)
-                return queue
+        for ring in (self._new, self._ring):
+            if ring and (self.allowance is None or self.allowance > 0):
+                return ring[0]
+            for position, queue in enumerate(ring):
+                item = queue.items[0]
+                if not item.credited or item.done >= item.length:
+                    ring.rotate(-position)
+                    return queue
         return None
 
     def _allowed(self, queue: SendQueue, item: Item) -> int:

@@ -49,6 +49,8 @@ class SendQueue(Struct, eq=False):
     items: deque[Item] = field(default_factory=deque)
     deficit: int = 0
     in_ring: bool = False
+    new: bool = True
+    """Whether it has not had its first turn yet."""
     eager: bool = True
     eager_taken: int = 0
     closed: bool = False

@@ -200,7 +200,7 @@ class Census:
             "early bytes received": connection._table._eager.used + len(connection._table._eager_taken),
             "early bytes sent": outbox._eager.used,
             "streams that wait for early credit": sum(bool(queue.items) for queue in outbox._eager_waiting),
-            "queues in the ring": len(outbox._ring),
+            "queues in the ring": len(outbox._ring) + len(outbox._new),
             "control bytes": outbox._control_bytes,
             "slabs in use": pool.allocated - len(pool._free) - (current is not None and not current.pending),
         }

@@ -180,6 +180,35 @@ def test_a_hundred_equal_streams_get_equal_shares() -> None:
     assert sum(values) ** 2 / (len(values) * sum(value**2 for value in values)) > 0.99
 
 
+def test_a_new_stream_does_not_wait_for_a_round_of_all_others() -> None:
+    """Its first turn is at once, and the only one that it is given early, whatever it waits for in between."""
+    box = outbox()
+    box.frame_size = MIN_FRAME
+    for index in range(50):
+        box.data(queue(2 * index + 1), Cmd.DATA, FileSpan(NO_FILE, 0, 64 * MIB))
+    drain(box, 70)
+    small, large, poor = queue(1001), queue(1003), queue(1005, credit=MIN_FRAME // 2)
+    box.data(small, Cmd.DATA, memoryview(b"small"))
+    box.data(large, Cmd.DATA, FileSpan(NO_FILE, 0, 64 * MIB))
+    box.data(poor, Cmd.DATA, FileSpan(NO_FILE, 0, 64 * MIB))
+    assert [frame.stream_id for frame in drain(box, 3)] == [1001, 1003, 1005]
+    seen = [frame.stream_id for frame in drain(box, 20)]
+    assert not {1001, 1003, 1005} & set(seen)
+    box.extend(poor, PLENTY)
+    box.data(small, Cmd.DATA, memoryview(b"more"))
+    seen = [frame.stream_id for frame in drain(box, 20)]
+    assert seen[0] == 1005, "half of its first turn is left"
+    assert not {1001, 1003, 1005} & set(seen[1:])
+
+
+def test_a_new_stream_may_be_dropped() -> None:
+    box = outbox()
+    new = queue(1)
+    box.data(new, Cmd.DATA, FileSpan(NO_FILE, 0, 64 * MIB))
+    box.drop(new)
+    assert (box.idle, box.has_bulk, drain(box)) == (True, False, [])
+
+
 def test_shares_are_by_bytes_not_by_payloads() -> None:
     """Ten streams with small payloads and ten with large ones."""
     box = outbox()
