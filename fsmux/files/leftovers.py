@@ -117,7 +117,7 @@ def sweep(root: Landing, state: StateDir) -> None:
 
 
 def _stands(root: Landing, state: StateDir, leftover: Leftover) -> bool:
-    """Whether the version that it was to become has come to stand since.
+    """Whether the version that it was to become has come to stand since, or a directory.
 
     What stood there before may have rotted, and this be what repairs it.
     """
@@ -129,9 +129,12 @@ def _stands(root: Landing, state: StateDir, leftover: Leftover) -> bool:
     parts = tuple(header.destination.split(b"\0"))
     names.check(parts)
     facts = root.existing(parts)
-    if facts is None or not stat.S_ISREG(facts.st_mode) or facts.st_ctime_ns <= leftover.changed_ns:
+    if facts is None or facts.st_ctime_ns <= leftover.changed_ns:
         return False
-    return (facts.st_size, facts.st_mtime_ns) == (header.identity.size, header.identity.mtime_ns)
+    if stat.S_ISDIR(facts.st_mode):  # in whose place no file comes
+        return True
+    wanted = header.identity.size, header.identity.mtime_ns
+    return stat.S_ISREG(facts.st_mode) and (facts.st_size, facts.st_mtime_ns) == wanted
 
 
 def _found(sys: Syscalls, state: StateDir, *, told: bool) -> Iterator[Leftover]:

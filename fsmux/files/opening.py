@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import stat
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fsmux.errors import BadName, IsADirectory, NotRegular
+from fsmux.errors import BadName, Busy, IsADirectory, NotRegular
 from fsmux.files import names
 from fsmux.files import resume as places
 from fsmux.files.chunks import effective_chunk_size
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fsmux.files.ranges import Poll
+    from fsmux.files.resume import Place
     from fsmux.files.root import Root
     from fsmux.files.state import Pin
     from fsmux.records import Attrs, Identity, Kept, Parts
@@ -63,11 +65,14 @@ def open_sink(
         raise BadName(f"{printable(parts)}: the tag of its version is too long")
     manifest = Manifest(identity, effective_chunk_size(identity.size, chunk_size), holes)
     facts, pin = land_file(root, parts)
+    place: Place | None = None
     with named(parts):
         try:
-            if manifest.map.count > 1 or places.has_journal(root.sys, pin.state, parts, owner):
-                place = places.open_journaled(root.sys, pin.state, parts, manifest, owner, resume, poll)
-            else:
+            single = manifest.map.count <= 1
+            if not single or places.has_journal(root.sys, pin.state, parts, owner):
+                with suppress(*(Busy,) if single else ()):  # who has what is left of it does not keep a short file off
+                    place = places.open_journaled(root.sys, pin.state, parts, manifest, owner, resume, poll)
+            if place is None:
                 place = places.open_single(root.sys, pin.state, manifest, owner)
         except BaseException:
             pin.release()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from fsmux.errors import Busy
 from fsmux.files import lock, ranges
 from fsmux.files.basis import pieces_of_begun
 from fsmux.files.holes import BLOCK
@@ -71,20 +72,41 @@ def open_single(sys: Syscalls, state: StateDir, manifest: Manifest, owner: bytes
 
 
 def keep_single(sys: Syscalls, state: StateDir, place: Place, parts: Parts) -> None:
-    """Have a later session find what came of a file of one chunk. Whatever fails here, the place is to be removed."""
+    """Have a later session find what came of a file of one chunk. Whatever fails here, the place is to be removed.
+
+    Raises :class:`Busy` if another session has left more meanwhile, or of another version: this one may have been dead
+    for long before that was noticed.
+    """
     assert place.owner is not None
     where, whose, stem = identify(parts, place.owner)
-    locked, _ = lock.acquire(sys, state, stem + b".journal", printable(parts))
-    journal, place.journal_name = Journal(sys, locked), stem + b".journal"
+    part_name, name = stem + b".part", stem + b".journal"
+    locked, made = lock.acquire(sys, state, name, printable(parts))
+    journal = Journal(sys, locked)
     try:
-        journal.load()  # for its length: of a session that ended meanwhile
+        log = None if made else journal.load()
+        if log is not None and not _is_better(sys, state, place, part_name, log):
+            raise Busy(f"{printable(parts)}: another session has left more of it")
+        place.journal_name = name
         journal.reset()
         with state.hold() as directory:
-            sys.rename(directory, place.part_name, directory, stem + b".part")
-        place.part_name = stem + b".part"
+            sys.rename(directory, place.part_name, directory, part_name)
+        place.part_name = part_name
         journal.begin(_header(sys, place.part, place.manifest, whose, where))
+    except BaseException:
+        if made:
+            place.journal_name = name
+        raise
     finally:
         place.journal = journal
+
+
+def _is_better(sys: Syscalls, state: StateDir, place: Place, part_name: bytes, log: Log) -> bool:
+    """Whether a place without a journal has more of the version that a journal speaks of than its part has."""
+    if log.held or log.header.identity != place.manifest.identity:
+        return False
+    with state.hold() as directory, suppress(FileNotFoundError), place.part.hold() as fd:
+        return sys.fstat(fd).st_blocks > sys.stat(directory, part_name).st_blocks
+    return True
 
 
 def _header(sys: Syscalls, part: Lease, manifest: Manifest, whose: bytes, where: bytes) -> Header:

@@ -27,7 +27,7 @@ from fsmux.files.basis import BEGUN_LEAST, Basis, pieces_of_final, pieces_of_par
 from fsmux.files.holes import Layout, clear
 from fsmux.files.journal import Type, stamp_of
 from fsmux.files.naming import named
-from fsmux.limits import MIB
+from fsmux.limits import INITIAL_CREDIT, MIB
 from fsmux.records import EVERYTHING, Durability, printable
 
 if TYPE_CHECKING:
@@ -369,16 +369,22 @@ class Sink:
         place.part.close(after=self._release)
 
     def _keep(self) -> bool:
-        """Whether there is anything to keep, which a later session will find."""
+        """Whether there is anything to keep, which a later session will find; for shorter files none looks."""
         place, something = self.place, self._written >= BEGUN_LEAST
         if place.journal is not None:
             something = something or bool(self.manifest.chunks_held or place.header or place.begun)
             return something and not self._worthless
-        if something and place.owner is not None and not (self.poisoned or self.manifest.complete):
+        if something and place.owner is not None and not self.poisoned and self.identity.size > INITIAL_CREDIT:
             with suppress(OSError, FsmuxError):
-                places.keep_single(self.sys, self.pin.state, place, self.parts)
-                return True
+                if not self._stands():
+                    places.keep_single(self.sys, self.pin.state, place, self.parts)
+                    return True
         return False
+
+    def _stands(self) -> bool:
+        """Whether another session has brought the very version meanwhile."""
+        facts = self.root.existing(self.parts)
+        return facts is not None and (facts.st_size, facts.st_mtime_ns) == (self.identity.size, self.identity.mtime_ns)
 
     def _release(self) -> None:
         if self.place.journal is not None:

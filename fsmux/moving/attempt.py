@@ -108,7 +108,9 @@ class Attempt:
         self.asked: Stream | None = None
         """On which the first source comes already, if that was asked for early."""
         self.ledger = None if options.dry_run else options.manifest
-        self.pace = Pace(options.bwlimit, far=client.connection.transport.far)
+        if report.pace is None:
+            report.pace = Pace(options.bwlimit, far=client.connection.transport.far)
+        self.pace = report.pace
 
     @property
     def medium(self) -> int:

@@ -1,10 +1,13 @@
 """How much is put into one pack, by what the link carries.  Without I/O, time is passed in.
 
 Theory: of a pack nothing stands before all of it is there.  So what a pack takes to travel is what a lost connection
-costs; and whoever has a slow link loses it often.  A pack is as long as the link is busy with it for a while at most,
-and a file that would take longer goes by a session of its own, which keeps what has come of it.  What the link carries
-is counted in packs that are done, over windows in which some were under way.  Before that is known packs are shorter
-than where it is known to be fast.
+costs; and whoever has a slow link loses it often.  A pack is as long as the link is busy with it for a while at most.
+What the link carries is counted in packs that are done, over windows in which some were under way; a pack that was
+lost with its connection says how much it does not.  Before anything is known packs are shorter than where the link is
+known to be fast.
+
+A file that would take long goes by a session of its own, which keeps what has come of it.  That is decided by what is
+known beforehand and by losses only: what one run keeps the next one should look for.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ from fsmux.limits import KIB, MEDIUM_FILE, MIB, PACK_BYTES, PACKS_AHEAD, SMALL_F
 
 PACK_SECONDS: Final = 0.5
 """Seconds that a pack may take to travel: little to lose, and a hundred times what a pack costs by itself."""
+
+FILE_SECONDS: Final = 2.0
+"""Seconds that a file in a pack may take to travel."""
 
 FIRST_FAR: Final = 256 * KIB
 """Bytes of a pack while nothing is known, if the other side is far."""
@@ -42,7 +48,7 @@ ENTRY_BYTES: Final = 1 * KIB
 
 
 class Pace:
-    """What one attempt has found out about its link.
+    """What one run has found out about its link.
 
     ``rate`` is the most bytes per second that may travel, if that is limited; ``far``: the other side is known not to
     be in the next room, so that the link may be slow.
@@ -55,15 +61,16 @@ class Pace:
         """Bytes of contents that a pack is to be filled up to."""
         self.medium = FAR_FILE if far else MEDIUM_FILE
         """Bytes of a file up to which it may go in a pack."""
-        self._most = self.medium
         self._since = self._last = 0.0
         self._bytes = 0
         if rate is not None:
             self._carries(rate)
+            self._lower(rate)
 
     def resume(self, now: float) -> None:
         """A pack is on its way, and none was since the last one was done: that time does not count."""
         self._since += now - self._last
+        self._last = now
 
     def done(self, contents: int, entries: int, now: float) -> None:
         """A pack with so many bytes and entries stands."""
@@ -74,8 +81,19 @@ class Pace:
             self._carries(self._bytes / max(elapsed, 1e-6))
             self._since, self._bytes = now, 0
 
+    def lost(self, contents: int, now: float) -> None:
+        """The connection is, and with it a pack of so many bytes that was the next to be done."""
+        elapsed = now - self._last
+        if elapsed >= PACK_SECONDS:
+            rate = contents / elapsed
+            if rate * PACK_SECONDS < self.pack_bytes:
+                self._carries(rate)
+            self._lower(rate)
+        self._since, self._last, self._bytes = now, now, 0
+
     def _carries(self, rate: float) -> None:
         self.ahead = PACKS_AHEAD
-        carried = int(rate * PACK_SECONDS)
-        self.pack_bytes = min(max(carried, LEAST_PACK), PACK_BYTES)
-        self.medium = min(max(carried, SMALL_FILE), self._most)
+        self.pack_bytes = min(max(int(rate * PACK_SECONDS), LEAST_PACK), PACK_BYTES)
+
+    def _lower(self, rate: float) -> None:
+        self.medium = min(self.medium, max(int(rate * FILE_SECONDS), SMALL_FILE))

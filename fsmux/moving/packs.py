@@ -20,7 +20,7 @@ from fsmux.limits import MAX_ATTEMPTS
 from fsmux.records import Parts, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Container, Sequence
+    from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 
     from fsmux.moving.carriers import Route, Watch
     from fsmux.moving.report import Account
@@ -82,9 +82,14 @@ class Packs:
         """One stream for all, which this side ends behind the last pack, not behind the last answer: that would cost
         one more round trip.  What is to be tried again by then takes another one.
         """
-        await self._carry()
-        while self._again:
+        try:
             await self._carry()
+            while self._again:
+                await self._carry()
+        finally:
+            for groups in self._under_way.values():
+                self._route.pace.lost(_contents(groups), trio.current_time())
+                break
 
     async def _carry(self) -> None:
         """What there is to be carried, over one stream."""
@@ -118,8 +123,7 @@ class Packs:
 
     def _finished(self, number: int, groups: Sequence[Group], failed: Errors, durable: bool) -> None:
         """A pack stands, but for what failed."""
-        contents, entries = sum(sum(group.sizes) for group in groups), sum(map(len, groups))
-        self._route.pace.done(contents, entries, trio.current_time())
+        self._route.pace.done(_contents(groups), sum(map(len, groups)), trio.current_time())
         by_group: dict[int, dict[int, FsmuxError]] = {}
         for place, index, error in failed:
             by_group.setdefault(place, {})[index] = error
@@ -216,3 +220,8 @@ class Packs:
         if attempt < MAX_ATTEMPTS:
             self._report(Retrying(printable(parts), attempt, 0.0, str(error)))
         return attempt < MAX_ATTEMPTS
+
+
+def _contents(groups: Iterable[Group]) -> int:
+    """Bytes of the files in them."""
+    return sum(sum(group.sizes) for group in groups)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fsmux.columns import Group
     from fsmux.errors import FsmuxError
     from fsmux.events import Observer
+    from fsmux.moving.pacing import Pace
     from fsmux.plan.plan import Plan
     from fsmux.records import Parts
     from fsmux.transfer.session import Outcome
@@ -57,6 +58,8 @@ class Report:
         self.found_files = self.found_bytes = self.skipped_bytes = self.deleted = self.copied = 0
         self.progress = 0
         """Grows with whatever the destination surely has and had not before."""
+        self.pace: Pace | None = None
+        """What its attempts have found out about the link, once there is one."""
         self._accounts: dict[int, Account] = {}
         self._mapped = self._planned = False
         self._warned: set[tuple[str, str]] = set()

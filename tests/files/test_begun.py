@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 import xxhash
 
-from fsmux.errors import Busy
 from fsmux.files.basis import BEGUN_LEAST, BEGUN_MOST, BEGUN_PIECE, BEGUN_PIECES, SHORTEST_PIECE, pieces_of_begun
 from fsmux.files.manifest import Manifest
 from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
-from fsmux.limits import MIB
+from fsmux.limits import INITIAL_CREDIT, MIB
 from fsmux.records import Extent, Identity
 from tests.files.faults import Faulty
 
@@ -171,8 +170,9 @@ def test_what_came_of_a_file_of_one_chunk(root: Root, top: Path) -> None:
     other.discard()
     sink = begin(root, SMALL)
     assert equal(sink, SMALL) == [Extent(0, BEGUN_LEAST + 100)]
-    with pytest.raises(Busy):
-        begin(root, SMALL)
+    with begin(root, SMALL) as beside:  # who has what is left of it does not keep others off, who have nothing
+        assert beside.basis is None
+        write(beside, 0, 2 * BEGUN_LEAST)
     write(sink, BEGUN_LEAST + 100, len(SMALL))
     sink.suspend()
     sink = begin(root, SMALL)
@@ -180,6 +180,63 @@ def test_what_came_of_a_file_of_one_chunk(root: Root, top: Path) -> None:
     sink.received(0, zlib.crc32(SMALL))
     sink.commit()
     assert (top / "file").read_bytes() == SMALL
+    assert os.listdir(top) == ["file"]
+
+
+def test_nothing_is_lost_between_the_last_byte_and_the_commit(root: Root, top: Path) -> None:
+    sink = begin(root, SMALL)
+    write(sink, 0, len(SMALL))
+    sink.received(0, zlib.crc32(SMALL))
+    sink.suspend()
+    sink = begin(root, SMALL)
+    assert equal(sink, SMALL) == [Extent(0, len(SMALL))]
+    sink.discard()
+
+
+def test_nothing_is_kept_of_what_nobody_would_ask_for(root: Root, top: Path) -> None:
+    short = DATA[:INITIAL_CREDIT]
+    sink = begin(root, short)
+    write(sink, 0, len(short))
+    sink.suspend()
+    assert os.listdir(top) == []
+
+
+def left_by(root: Root, kind: str) -> None:
+    """What another session has left meanwhile of the file of one chunk."""
+    if kind == "more":
+        sink = begin(root, SMALL)
+        write(sink, 0, 5 * BEGUN_LEAST)
+    elif kind == "another version":
+        sink = begin(root, SMALL[:-1])
+        write(sink, 0, BEGUN_LEAST)
+    else:
+        sink = begin(root, DATA)
+        write(sink, 0, CHUNK)
+        sink.received(0, zlib.crc32(DATA[:CHUNK]))
+    sink.suspend()
+
+
+@pytest.mark.parametrize("kind", ["more", "another version", "chunks"])
+def test_a_session_that_is_found_dead_late_takes_nothing_from_later_ones(root: Root, top: Path, kind: str) -> None:
+    dead = begin(root, SMALL)
+    write(dead, 0, 3 * BEGUN_LEAST)
+    left_by(root, kind)
+    before = {
+        path.name: path.read_bytes() for path in (top / ".fsmux").iterdir() if path.suffix in (".journal", ".part")
+    }
+    assert len(before) == 2
+    dead.suspend()
+    assert {path.name: path.read_bytes() for path in (top / ".fsmux").iterdir()} == before
+
+
+def test_a_session_that_is_found_dead_late_leaves_nothing_beside_the_file(root: Root, top: Path) -> None:
+    dead = begin(root, SMALL)
+    write(dead, 0, 3 * BEGUN_LEAST)
+    sink = begin(root, SMALL)
+    write(sink, 0, len(SMALL))
+    sink.received(0, zlib.crc32(SMALL))
+    sink.commit()
+    dead.suspend()
     assert os.listdir(top) == ["file"]
 
 
