@@ -27,6 +27,7 @@ from fsmux.events import (
     Summary,
 )
 from fsmux.limits import MAX_XATTRS
+from fsmux.moving.journey import Journey
 from fsmux.records import printable
 
 if TYPE_CHECKING:
@@ -343,39 +344,6 @@ class Account:
             owed.difference_update(names)
             if not owed:
                 del self._owed[directory]
-
-
-class Journey:
-    """One file's sessions, one after the other; observes them for the report."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._starts = self._sent = self._resumed = self._held = 0
-
-    def __call__(self, event: events.Event) -> None:
-        match event:
-            case events.FileProgress(_, count):
-                self._sent += count
-            case events.FileReused(_, count):
-                self._resumed += count
-            case events.FileStarted(_, _, held):
-                if not self._starts:
-                    self._resumed += held
-                elif held > self._held:
-                    self._report.progress += 1
-                self._starts += 1
-                self._held = held
-        self._report(event)
-
-    @property
-    def begun(self) -> bool:
-        """Whether the destination has made a place for it, so that whatever is kept of it came in this run."""
-        return self._starts > 0
-
-    def ended(self, name: str, outcome: Outcome) -> FileDone:
-        """What all of them came to."""
-        resumed = outcome.bytes_resumed if self._starts <= 1 else min(self._resumed, outcome.bytes)
-        return FileDone(name, outcome.bytes, self._sent, resumed, f"{outcome.crc32:08x}", outcome.durable)
 
 
 def name_of(parts: Parts, label: str) -> str:

@@ -164,6 +164,20 @@ def test_what_was_reused_counts_as_there_before() -> None:
     assert (event.bytes_sent, event.bytes_resumed) == (70, 30)
 
 
+def test_what_a_lost_session_has_brought_is_progress_and_did_not_come_before() -> None:
+    """Of a chunk that was not whole, so that its receiver looks for it, and finds more each time."""
+    told = Told()
+    journey = told.account.journey(())
+    for session, (found, sent) in enumerate(((0, 40), (40, 30), (60, 40))):
+        journey(events.FileStarted("f", 100, 0))
+        journey(events.FileReused("f", found))
+        assert told.report.progress == session
+        journey(events.FileProgress("f", sent))
+    told.account.done("f", (), Outcome(100, 40, 60, 1, True))
+    (event,) = told.of(events.FileDone)
+    assert (event.bytes_sent, event.bytes_resumed) == (110, 0)
+
+
 def test_progress_is_what_the_destination_has_for_certain() -> None:
     told = Told()
     journey = told.account.journey(())
