@@ -127,7 +127,8 @@ def test_a_resumed_file_is_read_where_it_was_held_and_that_is_said(
     assert not (there / "m").exists()
     outcome = good(*words)
     said = kept(outcome)
-    assert said["bytes_read"] == outcome.summary["bytes_resumed"] > 0
+    resumed = outcome.summary["bytes_resumed"]
+    assert 0 < resumed <= said["bytes_read"] < resumed + 3 * MIB, "what it held, by whole chunks"
     good("verify", "--manifest", there / "m", receiving / "b")
 
 
