@@ -19,12 +19,14 @@ from msgspec import Struct
 
 from fsmux.errors import Busy, FsmuxError
 from fsmux.files import lock, names, ranges, tree
+from fsmux.files.holes import Layout
 from fsmux.files.journal import MAX_HEADER, MAX_JOURNAL, Header, Log, parse
 from fsmux.files.lease import Lease
 from fsmux.files.names import RESERVED
 from fsmux.files.naming import named
 from fsmux.files.state import GUARD, TEMPORARY
 from fsmux.files.syscalls import OPEN_READ, OPEN_WRITE
+from fsmux.records import Extent
 
 if TYPE_CHECKING:
     import os
@@ -51,7 +53,7 @@ class Leftover(Struct, frozen=True):
     size: int
     """Bytes of the whole file, as far as they are known."""
     held: int
-    """Bytes that were received, by its journal."""
+    """Bytes that were received: what its journal says, or what was written if that is more."""
     disk: int
     """Bytes that it takes on the disk."""
     changed_ns: int
@@ -153,7 +155,7 @@ def _found(sys: Syscalls, state: StateDir, *, told: bool) -> Iterator[Leftover]:
             (*sorted(files.keys() - {last}), last),
             tuple(log.header.destination.split(b"\0")) if log is not None else (),
             log.header.identity.size if log is not None else 0,
-            _held(log) if log is not None else 0,
+            max(_held(log), _written(sys, state, last)) if log is not None else 0,
             sum(facts.st_blocks * 512 for facts in files.values()),
             max(facts.st_ctime_ns for facts in files.values()),  # the mtime may be the source's
             loose,
@@ -200,6 +202,25 @@ def _read(sys: Syscalls, state: StateDir, name: bytes, most: int) -> memoryview 
 def _held(log: Log) -> int:
     size, step = log.header.identity.size, log.header.chunk_size
     return sum(min(step, size - index * step) for index in log.held)
+
+
+def _written(sys: Syscalls, state: StateDir, journal: bytes) -> int:
+    """Bytes of the part of a journal that are data; all of it where the file system does not tell."""
+    name = journal.removesuffix(_JOURNAL) + _PART
+    try:
+        with state.hold() as directory:
+            lease = Lease(sys.openat(directory, name, OPEN_READ), sys)
+    except OSError:
+        return 0
+    try:
+        with lease.hold() as fd:
+            facts = sys.fstat(fd)
+            runs = Layout(sys, facts, sparse=True).runs(fd, Extent(0, facts.st_size))
+            return sum(run.extent.length for run in runs if not run.hole)
+    except OSError:
+        return 0
+    finally:
+        lease.close()
 
 
 def _locked(sys: Syscalls, state: StateDir, leftover: Leftover) -> Lease:

@@ -260,6 +260,14 @@ def test_what_has_come_another_way_is_of_no_use(root: Root, top: Path, chunk_siz
     assert os.listdir(top) == ["new"]
 
 
+def test_what_has_come_of_chunks_that_are_not_whole_is_told(root: Root) -> None:
+    sink = begin(root, DATA, NAME)
+    fill(sink, chunks=[5])
+    sink.write((memoryview(DATA)[: CHUNK - 4096],), 0)
+    sink.suspend()
+    assert [found.held for found in leftovers.find(root)] == [CHUNK - 4096 + 777]
+
+
 def test_where_a_directory_stands_now_no_file_comes(root: Root, top: Path) -> None:
     leave_unfinished(root)
     (left,) = leftovers.find(root)
