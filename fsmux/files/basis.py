@@ -159,13 +159,17 @@ def pieces_of_part(old: Manifest, manifest: Manifest) -> list[Piece]:
     size, chunk_size = manifest.identity.size, manifest.map.chunk_size
     for index in old.indices():
         extent = old.map.extent(index)
-        offset = extent.offset
-        while offset < min(extent.end, size):
-            end = min(extent.end, size, (offset // chunk_size + 1) * chunk_size)
-            piece = Extent(offset, end - offset)
+        for piece in _cut(extent.offset, min(extent.end, size), chunk_size):
             pieces.append(Piece(piece, True, old.crc_of(index) if piece == extent else None))
-            offset = end
     return pieces
+
+
+def _cut(start: int, stop: int, step: int) -> Iterator[Extent]:
+    """A range, cut at the multiples of ``step``."""
+    while start < stop:
+        end = min(stop, (start // step + 1) * step)
+        yield Extent(start, end - start)
+        start = end
 
 
 def pieces_of_begun(
@@ -181,14 +185,13 @@ def pieces_of_begun(
         if poll is not None:
             poll()
         for run in layout.runs(fd, Extent(extent.offset, min(extent.end, end) - extent.offset)):
+            if run.hole:
+                continue
             length = SHORTEST_PIECE
             while length < longest and length * BEGUN_PIECES < run.extent.length:
                 length *= 2
-            offset, stop = run.extent.offset, run.extent.offset if run.hole else run.extent.end
-            while offset < stop:
-                cut = min(stop, (offset // length + 1) * length)
-                pieces.append(Piece(Extent(offset, cut - offset), True))
-                offset = cut
+            for piece in _cut(run.extent.offset, run.extent.end, length):
+                pieces.append(Piece(piece, True))
                 if len(pieces) == BEGUN_MOST:
                     return pieces
     return pieces

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec import Struct
 
@@ -30,7 +30,7 @@ from fsmux.records import Extent
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fsmux.files.landing import Landing
     from fsmux.files.root import Root
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 ABANDONED_SECONDS: Final = 14 * 86_400.0
 """Seconds after which an unfinished file is given up: longer than any journey, shorter than a disk takes to fill up."""
+
+T = TypeVar("T")
 
 _JOURNAL, _PART = b".journal", b".part"
 
@@ -184,6 +186,15 @@ def _names(sys: Syscalls, directory: int) -> list[bytes]:
 
 
 def _read(sys: Syscalls, state: StateDir, name: bytes, most: int) -> memoryview | None:
+    def read(fd: int) -> memoryview:
+        view = memoryview(bytearray(min(sys.fstat(fd).st_size, most)))
+        return view[: ranges.read_into(sys, fd, view, 0)]
+
+    return _ask(sys, state, name, read)
+
+
+def _ask(sys: Syscalls, state: StateDir, name: bytes, act: Callable[[int], T]) -> T | None:
+    """What a file of it says; None if it cannot be read."""
     try:
         with state.hold() as directory:
             lease = Lease(sys.openat(directory, name, OPEN_READ), sys)
@@ -191,8 +202,7 @@ def _read(sys: Syscalls, state: StateDir, name: bytes, most: int) -> memoryview 
         return None
     try:
         with lease.hold() as fd:
-            view = memoryview(bytearray(min(sys.fstat(fd).st_size, most)))
-            return view[: ranges.read_into(sys, fd, view, 0)]
+            return act(fd)
     except OSError:
         return None
     finally:
@@ -206,21 +216,13 @@ def _held(log: Log) -> int:
 
 def _written(sys: Syscalls, state: StateDir, journal: bytes) -> int:
     """Bytes of the part of a journal that are data; all of it where the file system does not tell."""
-    name = journal.removesuffix(_JOURNAL) + _PART
-    try:
-        with state.hold() as directory:
-            lease = Lease(sys.openat(directory, name, OPEN_READ), sys)
-    except OSError:
-        return 0
-    try:
-        with lease.hold() as fd:
-            facts = sys.fstat(fd)
-            runs = Layout(sys, facts, sparse=True).runs(fd, Extent(0, facts.st_size))
-            return sum(run.extent.length for run in runs if not run.hole)
-    except OSError:
-        return 0
-    finally:
-        lease.close()
+
+    def count(fd: int) -> int:
+        facts = sys.fstat(fd)
+        runs = Layout(sys, facts, sparse=True).runs(fd, Extent(0, facts.st_size))
+        return sum(run.extent.length for run in runs if not run.hole)
+
+    return _ask(sys, state, journal.removesuffix(_JOURNAL) + _PART, count) or 0
 
 
 def _locked(sys: Syscalls, state: StateDir, leftover: Leftover) -> Lease:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import stat
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fsmux.errors import BadName, Busy, IsADirectory, NotRegular
@@ -70,8 +69,11 @@ def open_sink(
         try:
             single = manifest.map.count <= 1
             if not single or places.has_journal(root.sys, pin.state, parts, owner):
-                with suppress(*(Busy,) if single else ()):  # who has what is left of it does not keep a short file off
+                try:
                     place = places.open_journaled(root.sys, pin.state, parts, manifest, owner, resume, poll)
+                except Busy:
+                    if not single:  # who has what is left of it does not keep others off a file of one chunk
+                        raise
             if place is None:
                 place = places.open_single(root.sys, pin.state, manifest, owner)
         except BaseException:

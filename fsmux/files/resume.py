@@ -81,23 +81,16 @@ def keep_single(sys: Syscalls, state: StateDir, place: Place, parts: Parts) -> N
     where, whose, stem = identify(parts, place.owner)
     part_name, name = stem + b".part", stem + b".journal"
     locked, made = lock.acquire(sys, state, name, printable(parts))
-    journal = Journal(sys, locked)
-    try:
-        log = None if made else journal.load()
-        if log is not None and not _is_better(sys, state, place, part_name, log):
-            raise Busy(f"{printable(parts)}: another session has left more of it")
-        place.journal_name = name
-        journal.reset()
-        with state.hold() as directory:
-            sys.rename(directory, place.part_name, directory, part_name)
-        place.part_name = part_name
-        journal.begin(_header(sys, place.part, place.manifest, whose, where))
-    except BaseException:
-        if made:
-            place.journal_name = name
-        raise
-    finally:
-        place.journal = journal
+    journal = place.journal = Journal(sys, locked)
+    log = None if made else journal.load()
+    if log is not None and not _is_better(sys, state, place, part_name, log):
+        raise Busy(f"{printable(parts)}: another session has left more of it")
+    place.journal_name = name  # from here on it is ours, to be removed if the rest fails
+    journal.reset()
+    with state.hold() as directory:
+        sys.rename(directory, place.part_name, directory, part_name)
+    place.part_name = part_name
+    journal.begin(_header(sys, place.part, place.manifest, whose, where))
 
 
 def _is_better(sys: Syscalls, state: StateDir, place: Place, part_name: bytes, log: Log) -> bool:

@@ -87,9 +87,8 @@ class Packs:
             while self._again:
                 await self._carry()
         finally:
-            for groups in self._under_way.values():
-                self._route.pace.lost(_contents(groups), trio.current_time())
-                break
+            if self._under_way:
+                self._route.pace.lost(_contents(next(iter(self._under_way.values()))), trio.current_time())
 
     async def _carry(self) -> None:
         """What there is to be carried, over one stream."""

@@ -42,12 +42,10 @@ class _Waiting(NamedTuple):
 class Sharing:
     """The further names of one tree.  ``send`` moves a large file by a session, and says whether it stands.
 
-    Files of up to ``medium()`` bytes are small where nothing stands in their place.
+    Files of up to ``medium`` bytes are small where nothing stands in their place.
     """
 
-    def __init__(
-        self, carrier: Carrier, send: Callable[[Parts, Large], Awaitable[bool]], medium: Callable[[], int]
-    ) -> None:
+    def __init__(self, carrier: Carrier, send: Callable[[Parts, Large], Awaitable[bool]], medium: int) -> None:
         self.shared: Shared = {}
         self.standing: Standing = {}
         self._carrier = carrier
@@ -182,7 +180,7 @@ class Sharing:
 
     async def _make(self, waiting: _Waiting) -> None:
         name, _, size, mtime, mode, fresh, owner, xattrs = waiting.further
-        if is_large(size, fresh, SMALL_FILE, self._medium()):
+        if is_large(size, fresh, SMALL_FILE, self._medium):
             self.ended(waiting.parts, await self._send(waiting.parts, Large(name, size, fresh, owner, xattrs)))
         else:
             group = Group(waiting.directory, [name], [size], [mtime], [mode], xattrs=sparse([xattrs]))

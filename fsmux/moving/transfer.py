@@ -183,7 +183,7 @@ class Transfer:
                 comparer=comparer,
                 update=options.update,
                 account=item.account,
-                medium=lambda: self._attempt.medium,
+                medium=self._attempt.medium,
                 claimed=None if meeting is None else meeting.below(item),
                 later=None if meeting is None else left,
                 last=last,

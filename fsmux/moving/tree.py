@@ -89,8 +89,8 @@ class Tree(Struct):
     update: bool
     """Whether files that are newer at the destination are left alone."""
     account: Account
-    medium: Callable[[], int]
-    """Bytes of a file up to which it now goes in a pack if nothing stands in its place."""
+    medium: int
+    """Bytes of a file up to which it goes in a pack if nothing stands in its place."""
     last: bool
     """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
     claimed: Claimed | None = None
@@ -271,7 +271,7 @@ class _Moving:
         tree, owed = self._tree, self._account.owed(group.directory)
         shared = self._sharing.shared if tree.links else None
         found = plan(
-            group, existing, small=SMALL_FILE, medium=tree.medium(), update=tree.update, equal=equal,
+            group, existing, small=SMALL_FILE, medium=tree.medium, update=tree.update, equal=equal,
             claimed=tree.claimed, again=owed, shared=shared,
             standing=self._sharing.standing, kept=tree.kept,
         )  # fmt: skip
