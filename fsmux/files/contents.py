@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Contents:
-    """Bytes in ``pieces``, which must stay as they are for as long as any are taken.  In any thread."""
+    """Bytes in ``pieces``, which must stay as they are for as long as any are taken."""
 
     def __init__(self, pieces: Sequence[memoryview]) -> None:
         self._pieces = pieces

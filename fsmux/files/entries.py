@@ -28,17 +28,15 @@ READABLE: Final = 0o400
 
 
 class Part(NamedTuple):
-    """Entries ``first`` to before ``stop`` of a group, whose contents begin at ``offset`` of the pack's."""
+    """A group, by its number in a pack, whose contents begin at ``offset`` of the pack's."""
 
     place: int
     group: Group
-    first: int
-    stop: int
     offset: int
 
 
 class Writer:
-    """Writes parts of packs on these ``terms``.  Blocking, in any thread."""
+    """Writes parts of packs on these ``terms``.  Blocking."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
@@ -54,7 +52,7 @@ class Writer:
         """Write files and links that go to ``directory``, by the descriptor ``here``, and note them as staged."""
         terms, sys = self._terms, self._sys
         perms, write_file, take = terms.kept.perms, self._write_file, contents.take
-        group, first, stop, offset = part.group, part.first, part.stop, part.offset
+        group, offset = part.group, part.offset
         assert staged.state is not None
         files, unique, at_home = staged.files, staged.state.unique, staged.at_home
         lost = {index for index, _ in group.lost}
@@ -64,10 +62,8 @@ class Writer:
         xattrs = group.xattrs if terms.namespaces else None
         owner: int | None = None
         values: Xattrs | None = None
-        for index, name, size, mtime, mode, crc in zip(
-            range(first, stop), group.names[first:stop], group.sizes[first:stop], group.mtimes[first:stop],
-            group.modes[first:stop], group.crcs[first:stop], strict=True,
-        ):  # fmt: skip
+        columns = zip(group.names, group.sizes, group.mtimes, group.modes, group.crcs, strict=True)
+        for index, (name, size, mtime, mode, crc) in enumerate(columns):
             kind = mode & KIND_BITS
             if kind == DIRECTORY or index in lost:
                 continue

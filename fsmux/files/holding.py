@@ -9,7 +9,6 @@ Where names are only removed or adjusted no reserved directory is made for it: t
 from __future__ import annotations
 
 import re
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -35,23 +34,19 @@ class _Held(NamedTuple):
 
 
 class Holding:
-    """The reserved directories of one stream of packs.  :meth:`hold` in any thread, all else in one."""
+    """The reserved directories of one stream of packs.  One thread at a time."""
 
     def __init__(self, sys: Syscalls) -> None:
         self._sys = sys
         self._held: dict[StateDir, _Held] = {}
         self._left: dict[StateDir | int, int] = {}  # an int is the device of a directory that was noted
         self._devices: set[int] = set()
-        self._mutex = threading.Lock()
 
     def hold(self, state: StateDir) -> int:
         """Keep a reserved directory until :meth:`let_go`: our descriptor of it."""
         held = self._held.get(state)
         if held is None:
-            with self._mutex:
-                held = self._held.get(state)
-                if held is None:
-                    held = self._held[state] = self._take(state)
+            held = self._held[state] = self._take(state)
         return held.fd
 
     def _take(self, state: StateDir) -> _Held:

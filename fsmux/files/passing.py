@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
     from fsmux.files.sink import Sink
-    from fsmux.files.unpacking import Share
     from fsmux.records import Durability, Extent, Identity, Kept, Parts
 
     Both = tuple[int, bytes]
@@ -235,17 +234,21 @@ class PackDigests:
     def __init__(self) -> None:
         self._found: dict[tuple[int, int], dict[int, bytes]] = {}
 
-    def note(
-        self, number: int, place: int, group: Group, first: int, stop: int, contents: Contents, offset: int
-    ) -> int:
-        """Entries of a group, whose contents begin at ``offset``; where they end."""
+    def note(self, number: int, groups: Sequence[Group], contents: Contents) -> None:
+        """What is in a pack."""
+        offset = 0
+        for place, group in enumerate(groups):
+            offset = self._note_group(number, place, group, contents, offset)
+
+    def _note_group(self, number: int, place: int, group: Group, contents: Contents, offset: int) -> int:
+        """A group, whose contents begin at ``offset``; where they end."""
         if group.act is not Act.MAKE or group.itself:
             return offset
         found = self._found.setdefault((number, place), {})
         lost = {index for index, _ in group.lost}
         digest = xxhash.xxh3_128_digest
-        for index in range(first, stop):
-            if group.modes[index] & KIND_BITS == REGULAR and index not in lost:
+        for index, mode in enumerate(group.modes):
+            if mode & KIND_BITS == REGULAR and index not in lost:
                 end = offset + group.sizes[index]
                 found[index] = digest(contents.take(offset, end - offset))
                 offset = end
@@ -258,9 +261,7 @@ class PackDigests:
     def read_pack(self, number: int, root: Root, base: Parts, groups: Sequence[Group]) -> bytes:
         """:func:`.packing.read_pack`, and note what was read."""
         contents = read_pack(root, base, groups)
-        joined, offset = Contents([memoryview(contents)]), 0
-        for place, group in enumerate(groups):
-            offset = self.note(number, place, group, 0, len(group), joined, offset)
+        self.note(number, groups, Contents([memoryview(contents)]))
         return contents
 
 
@@ -274,7 +275,6 @@ class NotingUnpacker(Unpacker):
         super().__init__(root, base, durability, kept, verify=verify)
         self._notes = notes
 
-    def fill(self, share: Share, contents: Contents) -> None:
-        super().fill(share, contents)
-        for part in share.parts:
-            self._notes.note(share.pack, part.place, part.group, part.first, part.stop, contents, part.offset)
+    def write(self, number: int, groups: Sequence[Group], contents: Contents) -> None:
+        super().write(number, groups, contents)
+        self._notes.note(number, groups, contents)

@@ -61,7 +61,7 @@ class Staged(NamedTuple):
 
 
 class Terms:
-    """What is kept of entries below ``base``, and what is promised of them.  In any thread."""
+    """What is kept of entries below ``base``, and what is promised of them."""
 
     def __init__(self, root: Root, base: Parts, durability: Durability, kept: Kept, *, verify: bool) -> None:
         self.root = root

@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from fsmux.files.state import StateDir
     from fsmux.records import Durability, Kept, Parts
 
-WORTH_A_THREAD: Final = 128
-"""Entries of a pack from which on it is shared by threads: writing a file is 14 µs of which the interpreter's lock is
-held for 3, so that two threads write twice as many (measured: 7.9 µs a file against 14), and a hop is 75 µs."""
-
 PASSABLE: Final = 0o700
 """What a directory's owner may do until it is finished, whatever its mode will be."""
 
@@ -63,13 +59,6 @@ def _stays_passable(finishing: Staged) -> bool:
     return finishing.group.modes[0] & PASSABLE == PASSABLE
 
 
-class Share(NamedTuple):
-    """What one thread writes of a pack."""
-
-    pack: int
-    parts: list[Part]
-
-
 class _Made(NamedTuple):
     """Directories that were made: the numbers of their pack, of their group in it, and of themselves in the group."""
 
@@ -79,7 +68,7 @@ class _Made(NamedTuple):
 
 
 class Unpacker:
-    """Writes packs below ``base``.  Blocking, one thread at a time but for :meth:`fill`; :meth:`close` it when done."""
+    """Writes packs below ``base``.  Blocking, one thread at a time; :meth:`close` it when done."""
 
     def __init__(
         self, root: Root, base: Parts, durability: Durability, kept: Kept = EVERYTHING, *, verify: bool = False
@@ -106,8 +95,20 @@ class Unpacker:
         self._closing: dict[int, Staged] = {}
         """What of that can be done when the files of a group of the pack were written."""
 
-    def begin(self, number: int, groups: Sequence[Group], threads: int) -> list[Share]:
-        """Make the directories of a pack, and deal out the rest of it, to that many threads if it is worth it."""
+    def write(self, number: int, groups: Sequence[Group], contents: Contents) -> None:
+        """Make the directories of a pack, and write its files and links; :meth:`commit` says what became of them."""
+        self._begin(number, groups)
+        for part in _parts(groups):
+            try:
+                with named(self._base + part.group.directory):
+                    self._write_part(number, part, contents)
+            except FsmuxError as error:
+                lost = {index for index, _ in part.group.lost}
+                files = [index for index in range(len(part.group)) if index not in lost]
+                self._terms.fail(number, part.place, files, error)
+
+    def _begin(self, number: int, groups: Sequence[Group]) -> None:
+        """Make its directories, and note what is to be done when its files are written."""
         last: dict[Parts, int] = {}
         finishing: dict[Parts, Staged] = {}
         for place, group in enumerate(groups):
@@ -137,25 +138,11 @@ class Unpacker:
             except FsmuxError as error:
                 made = [index for index, mode in enumerate(group.modes) if mode & KIND_BITS == DIRECTORY]
                 self._terms.fail(number, place, made, error)
-        entries = sum(map(len, groups))
-        shares = _deal(number, groups, threads if entries >= WORTH_A_THREAD else 1, entries)
-        # Not with threads, which do not keep an order, and not if more packs come before all of it stands.
-        alone = len(shares) < 2 and not (self.commits_together or self._renaming)
+        # Not if more packs come before all of it stands.
+        alone = not (self.commits_together or self._renaming)
         self._closing = {
             last[parent]: one for parent, one in finishing.items() if alone and self._may_close(parent, one, last)
         }
-        return shares
-
-    def fill(self, share: Share, contents: Contents) -> None:
-        """Write the files and links of a share; :meth:`commit` says what became of them.  In any thread."""
-        for part in share.parts:
-            try:
-                with named(self._base + part.group.directory):
-                    self._write_part(share.pack, part, contents)
-            except FsmuxError as error:
-                lost = {index for index, _ in part.group.lost}
-                files = [index for index in range(part.first, part.stop) if index not in lost]
-                self._terms.fail(share.pack, part.place, files, error)
 
     def commit(self, poll: Poll | None = None) -> list[Failure]:
         """Have all that was written stand under its names, and durably if that is asked for; what failed of it.
@@ -377,23 +364,10 @@ class Unpacker:
                 self._standing.finish(closing, directory)
 
 
-def _deal(number: int, groups: Sequence[Group], threads: int, entries: int) -> list[Share]:
-    """The files and links of a pack, in shares of about as many entries each."""
-    most = -(-entries // threads)
-    shares: list[Share] = []
-    room = offset = 0
+def _parts(groups: Sequence[Group]) -> Iterator[Part]:
+    """Those of a pack in which there are files or links."""
+    offset = 0
     for place, group in enumerate(groups):
-        if group.act is not Act.MAKE or not group.names or group.kinds == {DIRECTORY}:
-            continue
-        sizes, lost = group.sizes, {index for index, _ in group.lost}
-        first = 0
-        while first < len(group):
-            if not room:
-                shares.append(Share(number, []))
-                room = most
-            stop = min(first + room, len(group))
-            shares[-1].parts.append(Part(place, group, first, stop, offset))
-            offset += sum(sizes[first:stop]) - sum([sizes[index] for index in lost if first <= index < stop])
-            room -= stop - first
-            first = stop
-    return shares
+        if group.act is Act.MAKE and group.names and group.kinds != {DIRECTORY}:
+            yield Part(place, group, offset)
+            offset += sum(group.sizes) - sum([group.sizes[index] for index, _ in group.lost])

@@ -33,8 +33,7 @@ def files(directory: bytes = b"d") -> Group:
 
 
 def write(unpacker: Unpacker, number: int, *groups: Group, contents: bytes = CONTENTS) -> None:
-    for share in unpacker.begin(number, list(groups), 1):
-        unpacker.fill(share, Contents([memoryview(contents)]))
+    unpacker.write(number, list(groups), Contents([memoryview(contents)]))
 
 
 def number_of(path: Path) -> int:

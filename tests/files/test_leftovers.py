@@ -155,8 +155,7 @@ def test_many_files_in_a_pack_are_not_swept_while_they_are_written(root: Root, t
     contents = b"abb"
     group.crcs = [crc32(b"a"), crc32(b"bb")]
     unpacker = Unpacker(root, (), Durability.BATCH)
-    for share in unpacker.begin(0, [group], 1):
-        unpacker.fill(share, Contents([memoryview(contents)]))
+    unpacker.write(0, [group], Contents([memoryview(contents)]))
     assert len(state_of(top)) == 3
     sweep(top, 10 * ABANDONED_SECONDS)
     assert len(state_of(top)) == 3

@@ -29,7 +29,7 @@ from fsmux.files.contents import Contents
 from fsmux.files.packing import read_pack
 from fsmux.files.root import Root
 from fsmux.files.syscalls import OPEN_READ, Syscalls
-from fsmux.files.unpacking import WORTH_A_THREAD, Unpacker, _deal
+from fsmux.files.unpacking import Unpacker, _parts
 from fsmux.limits import MEDIUM_FILE
 from fsmux.records import Durability
 
@@ -71,8 +71,7 @@ def write(
     with Root.open(path, **({"sys": sys} if sys else {})) as root:
         unpacker = Unpacker(root, (), level)
         try:
-            for share in unpacker.begin(1, groups, 2):
-                unpacker.fill(share, Contents([memoryview(contents)]))
+            unpacker.write(1, groups, Contents([memoryview(contents)]))
             return unpacker.commit()
         finally:
             unpacker.close()
@@ -132,42 +131,38 @@ def test_every_byte_that_a_name_may_hold(source: Path, target: Path) -> None:
     assert facts(target) == facts(source)
 
 
-def test_hundreds_are_shared_by_threads_and_nothing_is_mixed_up(source: Path, target: Path) -> None:
-    for number in range(2 * WORTH_A_THREAD):
+def test_hundreds_stand_together_and_nothing_is_mixed_up(source: Path, target: Path) -> None:
+    for number in range(300):
         (source / f"{number:04d}").write_bytes(b"%d" % number * (number % 40))
     group = listed(source)
-    contents = read(source, group)
+    groups = [group.cut(0, 100), group.cut(100, 300)]
+    contents = read(source, *groups)
     with Root.open(target) as root:
         unpacker = Unpacker(root, (), Durability.BATCH)
-        shares = unpacker.begin(1, [group], 2)
-        assert [len(part.group.names[part.first : part.stop]) for share in shares for part in share.parts] == [
-            WORTH_A_THREAD, WORTH_A_THREAD,
-        ]  # fmt: skip
-        for share in reversed(shares):
-            unpacker.fill(share, Contents([memoryview(contents)]))
+        unpacker.write(1, groups, Contents([memoryview(contents)]))
         assert not list(target.glob("0*"))  # written, and not there yet
         assert not unpacker.commit()
         unpacker.close()
     assert facts(target) == facts(source)
 
 
-@given(st.lists(st.binary(max_size=20), max_size=12), st.sets(st.integers(0, 11)), st.integers(1, 4))
-def test_contents_find_their_files_however_they_are_shared(
-    tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], lost: set[int], threads: int
-) -> None:
-    group = Group((), [b"%d" % number for number in range(len(contents))], [len(one) for one in contents])
-    group.modes = [REGULAR] * len(contents)
-    group.mtimes = [0] * len(contents)
-    group.lost = [(index, NotFound("gone")) for index in sorted(lost) if index < len(contents)]
+@given(st.lists(st.binary(max_size=20), max_size=12), st.sets(st.integers(0, 11)), st.integers(0, 12))
+def test_contents_find_their_files_whatever_was_lost(contents: list[bytes], lost: set[int], cut: int) -> None:
+    columns = [b"%d" % number for number in range(len(contents))], [len(one) for one in contents]
+    whole = Group((), *columns, [0] * len(contents), [REGULAR] * len(contents))
+    groups = [whole.cut(0, cut), whole.pick([]), whole.cut(cut, 12)]
+    for group, first in ((groups[0], 0), (groups[2], cut)):
+        group.lost = [
+            (index - first, NotFound("gone")) for index in sorted(lost) if first <= index < first + len(group)
+        ]
     sent = b"".join(one for index, one in enumerate(contents) if index not in lost)
     found = {}
-    for share in _deal(1, [group, group.pick([])], threads, len(contents)):
-        for part in share.parts:
-            offset = part.offset
-            for index in range(part.first, part.stop):
-                if index not in lost:
-                    found[index] = sent[offset : offset + group.sizes[index]]
-                    offset += group.sizes[index]
+    for part in _parts(groups):
+        offset, gone = part.offset, {index for index, _ in part.group.lost}
+        for index, name in enumerate(part.group.names):
+            if index not in gone:
+                found[int(name)] = sent[offset : offset + part.group.sizes[index]]
+                offset += part.group.sizes[index]
     assert found == {index: one for index, one in enumerate(contents) if index not in lost}
 
 
@@ -356,8 +351,7 @@ def test_a_call_that_fails_leaves_nothing_partial(target: Path, level: Durabilit
         unpacker = Unpacker(root, (), level)
         unpacker._holding.hold(root._state_at(root._top._fd, ()))
         sys.armed = True
-        for share in unpacker.begin(1, [group], 1):
-            unpacker.fill(share, Contents([memoryview(contents)]))
+        unpacker.write(1, [group], Contents([memoryview(contents)]))
         failures = unpacker.commit()
         sys.armed = False
         unpacker.close()
@@ -378,8 +372,7 @@ def test_what_was_not_committed_is_gone(target: Path) -> None:
     group, contents = regular((b"a", b"a"))
     with Root.open(target) as root:
         unpacker = Unpacker(root, (), Durability.BATCH)
-        for share in unpacker.begin(1, [group], 1):
-            unpacker.fill(share, Contents([memoryview(contents)]))
+        unpacker.write(1, [group], Contents([memoryview(contents)]))
         assert len(list((target / ".fsmux").iterdir())) == 2  # the file, and what keeps others from removing this
         unpacker.close()
     assert not list(target.iterdir())
@@ -430,8 +423,7 @@ def test_the_place_itself_is_made_and_finished_last(target: Path) -> None:
         groups = [
             itself((), 5, DIRECTORY | 0o700, Act.MAKE), group, itself((), 77, DIRECTORY | 0o711, Act.ADJUST),
         ]  # fmt: skip
-        for share in unpacker.begin(3, groups, 2):
-            unpacker.fill(share, Contents([memoryview(contents)]))
+        unpacker.write(3, groups, Contents([memoryview(contents)]))
         assert not unpacker.commit()
         unpacker.close()
     assert (target / "deep/er/f").read_bytes() == b"f"

@@ -166,8 +166,7 @@ def test_small_files_are_noted_as_they_are_read_and_written(root: Root, top: Pat
     (tmp_path / "new").mkdir()
     with Root.open(tmp_path / "new") as target:
         unpacker = NotingUnpacker(target, (), Durability.NONE, wrote)
-        for share in unpacker.begin(7, [group], 2):
-            unpacker.fill(share, Contents([memoryview(data)]))
+        unpacker.write(7, [group], Contents([memoryview(data)]))
         assert unpacker.commit() == []
         unpacker.close()
         assert read_pack(target, (), [group.pick([0, 1, 3])]) == data

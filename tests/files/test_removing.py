@@ -14,6 +14,7 @@ import pytest
 
 from fsmux.columns import DIRECTORY, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import AccessError, FsmuxError, NotEmpty
+from fsmux.files.contents import Contents
 from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
 from fsmux.files.unpacking import Unpacker
@@ -81,7 +82,7 @@ def remove_by_pack(top: Path, name: bytes, directory: tuple[bytes, ...] = ()) ->
     with Root.open(top) as root:
         unpacker = Unpacker(root, (), Durability.NONE)
         try:
-            unpacker.begin(1, [Group(directory, [name], [0], [0], [kind], act=Act.REMOVE)], 1)
+            unpacker.write(1, [Group(directory, [name], [0], [0], [kind], act=Act.REMOVE)], Contents([]))
             failures = unpacker.commit()
         finally:
             unpacker.close()

@@ -12,6 +12,7 @@ from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
 from fsmux.errors import Busy, FsmuxError, IntegrityError
 from fsmux.files import leftovers, listing
 from fsmux.files.commit import commit_all
+from fsmux.files.contents import Contents
 from fsmux.files.holding import Holding
 from fsmux.files.journal import RECORD, Header, Journal, Type, parse
 from fsmux.files.lease import Lease
@@ -294,7 +295,7 @@ def changes_of_a_pack_not_synced() -> None:
                 )
                 with Root.open("", sys=sys) as root:
                     unpacker = Unpacker(root, (), Durability.BATCH)
-                    unpacker.begin(1, [group], 1)
+                    unpacker.write(1, [group], Contents([]))
                     failures = unpacker.commit()
                     unpacker.close()
                 if len(failures) != bool(number):

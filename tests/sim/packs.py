@@ -18,7 +18,6 @@ from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Pa
 from fsmux.files.contents import Contents
 from fsmux.files.unpacking import Unpacker
 from fsmux.moving.extras import removal
-from fsmux.transfer.packs import WRITERS
 from tests.sim.device import BLOCK, FOLDER, LINK, START_NS
 
 if TYPE_CHECKING:
@@ -187,8 +186,7 @@ def unpack(
             for number, (groups, contents) in batch:
                 for name in names[number].values():
                     ledger.committing(name, tree[name], durability)
-                for share in unpacker.begin(number, groups, WRITERS):
-                    unpacker.fill(share, Contents([memoryview(contents)]))
+                unpacker.write(number, groups, Contents([memoryview(contents)]))
             filled()
             lost = unpacker.commit()
             for failure in lost:

@@ -13,6 +13,7 @@ from fsmux.columns import DIRECTORY, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import FsmuxError, ProtocolError, Unsupported, UsageError, from_os_error
 from fsmux.events import Changed, FileFailed, NamesChanged, Warned, WouldDo
 from fsmux.files import listing, packing
+from fsmux.files.contents import Contents
 from fsmux.files.root import Root
 from fsmux.files.unpacking import Unpacker
 from fsmux.job import Options
@@ -417,7 +418,7 @@ async def test_a_long_removal_can_be_called_off(side: Side, tmp_path: Path) -> N
         fill(tmp_path / "big", f"d/{number}/f")
     with Root.open(tmp_path / "big") as root:
         unpacker = Unpacker(root, (), Durability.NONE)
-        unpacker.begin(1, [removal(b"d", kind=DIRECTORY)], 1)
+        unpacker.write(1, [removal(b"d", kind=DIRECTORY)], Contents([]))
         calls = iter(range(10))
         with pytest.raises(StopIteration):
             unpacker.commit(lambda: next(calls) and None)
