@@ -166,6 +166,10 @@ class Client:
         """Make a directory; with ``parents`` those above it too, and one that exists is fine."""
         await self._ask(Mkdir(parts_of(path), parents, mode), Ok)
 
+    async def check_write(self, directory: str | Parts = ()) -> None:
+        """Raise what writing into ``directory``, which stands, would be refused with; nothing is changed."""
+        await self.mkdir(directory, parents=True)
+
     async def rename(self, source: str | Parts, target: str | Parts, *, replace: bool = False) -> None:
         """Give something another name; what has that name is replaced only with ``replace``."""
         await self._ask(Rename(parts_of(source), parts_of(target), replace), Ok)

@@ -110,6 +110,7 @@ class FromPipe:
                     raise _nameless(place)
             except NotFound:
                 pass
+            await client.check_write()
             report.would_send(self._name, 0)
             report.planned()
             return

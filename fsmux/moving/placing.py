@@ -76,7 +76,8 @@ class Placing:
         mapped = map_sources(origins, target)
         self._attempt.report.mapped(place_map.describe(target) for place_map in mapped)
         into_directory = kind is Kind.DIRECTORY or any(_makes_directory(place_map) for place_map in mapped)
-        site, base = await self._target_site(destination, into_directory, open_roots)
+        filled = kind is Kind.DIRECTORY and any(place_map.suffix for place_map in mapped)
+        site, base = await self._target_site(destination, into_directory, filled, open_roots)
         return [
             Item(
                 source,
@@ -182,9 +183,15 @@ class Placing:
         return there, itself is None
 
     async def _target_site(
-        self, destination: Local | Remote, into_directory: bool, open_roots: ExitStack
+        self, destination: Local | Remote, into_directory: bool, filled: bool, open_roots: ExitStack
     ) -> tuple[Site, Parts]:
+        """Where things go, and what is before their names there.
+
+        ``filled``: that is a directory which stands, and gets names of sources.
+        """
         if isinstance(destination, Remote):
+            if self._attempt.options.dry_run:
+                await self._attempt.client.check_write(destination.path_parts if filled else ())
             return self._asking(RemoteSite(self._attempt.client)), destination.path_parts
         path = destination.path if into_directory else os.path.dirname(destination.path) or "."
         name = () if into_directory else (os.fsencode(os.path.basename(destination.path)),)

@@ -299,9 +299,10 @@ def test_a_directory_needs_a_name(url: Url, served: Path, place: str) -> None:
 
 def test_a_server_that_may_not_be_written_to_reads_nothing(served: Path) -> None:
     with fsmux_server(served, write=False) as server:
-        piped = Piped("transfer", "-", Url(server.address)("name"))
-        assert piped.process.wait(DEADLINE) == 6, "although its stdin is still open"
-        piped.end()
+        for words in ((), ("-n",)):
+            piped = Piped("transfer", *words, "-", Url(server.address)("name"))
+            assert piped.process.wait(DEADLINE) == 6, "although its stdin is still open"
+            piped.end()
 
 
 def test_a_dry_run_reads_nothing(url: Url, served: Path) -> None:

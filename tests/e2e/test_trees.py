@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .kit import MIB, Url, finish, good, inventory, make_tree, start, visible, wait_until_tidy
+from benchmarks.processes import fsmux_server
+
+from .kit import MIB, Url, finish, good, inventory, make_tree, run, start, visible, wait_until_tidy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +92,30 @@ def test_a_dry_run_shows_the_mapping_and_does_nothing(url: Url, served: Path, th
     outcome = good("transfer", "-n", there / "a", url("new/"))
     assert "new/a" in outcome.out
     assert visible(served) == set()
+
+
+@pytest.mark.parametrize("place", ["", "real", "new"])
+def test_a_dry_run_is_refused_where_nothing_may_be_written(served: Path, there: Path, place: str) -> None:
+    tree = make_tree(there / "tree")
+    (served / "real").mkdir()
+    with fsmux_server(served, write=False) as server:
+        for source in (f"{tree}/", tree):
+            done, dry = [run("transfer", *words, source, Url(server.address)(place)) for words in ((), ("-n",))]
+            assert (dry.status, dry.sentence) == (done.status, done.sentence)
+            assert dry.status == 6
+    assert visible(served) == {"real"}
+
+
+def test_a_dry_run_is_refused_what_writing_does_not_pass(url: Url, served: Path, there: Path) -> None:
+    """Reading does: there is a directory behind the link."""
+    tree = make_tree(there / "tree")
+    (served / "real").mkdir()
+    (served / "link").symlink_to("real")
+    for source in (f"{tree}/", tree, tree / "plain.txt"):
+        done, dry = [run("transfer", *words, source, url("link")) for words in ((), ("-n",))]
+        assert dry.status == done.status != 0, (done.err, dry.err)
+        assert dry.sentence.startswith(("link: a symbolic link", "tree: something else stands"))
+    assert visible(served) == {"real", "link"}
 
 
 def test_json_speaks_of_every_file(url: Url, there: Path) -> None:
