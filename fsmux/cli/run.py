@@ -63,6 +63,9 @@ class Reporter(Protocol):
 _SHORT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """What the system says when it gives no more to a process.  That may come up anywhere, an import included."""
 
+_CANNOT_TAKE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
+"""What a disk says.  Of files that are read and written it comes as a typed error, so this is about stdout."""
+
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """The errors themselves, without the groups that nurseries put around them."""
@@ -87,11 +90,11 @@ def report(error: BaseException, verbosity: int, reporter: Reporter | None = Non
     if isinstance(leaf, KeyboardInterrupt):
         return 128 + signal.SIGINT
     if isinstance(leaf, BrokenPipeError):
-        # The interpreter would complain once more while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if reporter is not None:
-            reporter.hush()
+        _give_up_stdout(reporter)
         return PIPE_CLOSED
+    if isinstance(leaf, OSError) and leaf.errno in _CANNOT_TAKE:
+        _give_up_stdout(reporter)
+        leaf = from_os_error(leaf, "stdout")
     if isinstance(leaf, OSError) and leaf.errno in _SHORT_OF:
         leaf = from_os_error(leaf, "this process")
     if not isinstance(leaf, FsmuxError):
@@ -99,6 +102,13 @@ def report(error: BaseException, verbosity: int, reporter: Reporter | None = Non
         wrapped = FsmuxError(f"unexpected {type(leaf).__name__}: {leaf}{hint}")
         return _say(wrapped, ExitCode.UNEXPECTED, reporter)
     return _say(leaf, leaf.exit_code, reporter)
+
+
+def _give_up_stdout(reporter: Reporter | None) -> None:
+    """Nothing more is written there; the interpreter would complain once more while it closes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if reporter is not None:
+        reporter.hush()
 
 
 def _say(error: FsmuxError, code: int, reporter: Reporter | None) -> int:

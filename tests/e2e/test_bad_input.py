@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.processes import fsmux_server
+from benchmarks.processes import FSMUX, environment, fsmux_server
+from fsmux.errors import ExitCode
 
-from .kit import MIB, Url, good, run, visible
+from .kit import DEADLINE, MIB, Url, good, run, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -300,3 +301,20 @@ def test_a_file_that_may_not_be_read_fails_alone(url: Url, served: Path, there: 
     assert outcome.status == 6
     assert "locked" in outcome.sentence
     assert visible(served / "tree") == {"a"}
+
+
+@pytest.mark.parametrize("words", [("transfer", "--json"), ("transfer", "-n"), ("ls",)], ids=["json", "plan", "list"])
+def test_output_that_finds_no_room_is_told_of_in_a_sentence(
+    url: Url, served: Path, there: Path, words: tuple[str, ...]
+) -> None:
+    for number in range(100):
+        (served / f"{number:0100d}").write_bytes(b"x")
+    more = (there / "copy",) if "transfer" in words else ()
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*FSMUX, *words, url(), *more], stdout=full, stderr=subprocess.PIPE, env=environment(), timeout=DEADLINE,
+            text=True, check=False,
+        )  # fmt: skip
+    told = [line for line in done.stderr.splitlines() if line.startswith("fsmux")]
+    assert told[0].startswith("fsmux: stdout: no space left"), done.stderr
+    assert (len(told), done.returncode) == (1, ExitCode.SPACE)
