@@ -3,11 +3,13 @@
 Theory: a repair is a transfer that knows what it wants to come to.  For each damaged file the destination offers the
 digests of what it has, the source says what of that it has, too, and sends the rest, as for any file that was edited;
 the old file stays until the new one is whole.  What comes is compared with the manifest chunk by chunk before it is
-recorded, so a source that has changed, or has rotted itself, replaces nothing.
+recorded, so a source that has changed, or has rotted itself, replaces nothing.  Directories keep their times: what is
+in them is what was there.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from fsmux.files.passing import ChunkDigests
 from fsmux.moving.report import name_of
 from fsmux.moving.transfer import Transfer
 from fsmux.mux.service import all_of
-from fsmux.records import Kind, printable
+from fsmux.records import Attrs, Kind, printable
 from fsmux.sites import LocalSite
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from fsmux.files.digestfile import Record
     from fsmux.moving.attempt import Item
-    from fsmux.records import Attrs, Parts
+    from fsmux.records import Parts
 
 
 class Repairs:
@@ -37,6 +39,8 @@ class Repairs:
     def __init__(self, records: Iterable[Record]) -> None:
         self.left = {record.parts: record for record in records}
         self.announced = False
+        self.times: dict[tuple[int, Parts], int] = {}
+        """When directories that are written into were last changed, by the number of the item and their place."""
 
 
 class Repair(Transfer):
@@ -60,6 +64,10 @@ class Repair(Transfer):
                 del repairs.left[record.parts]
 
         await all_of(*[work] * min(self._attempt.options.streams, len(repairs.left)))
+        for (number, parts), mtime in repairs.times.items():
+            target, before = items[number].target, Attrs(Kind.DIRECTORY, mtime_ns=mtime)
+            with suppress(FsmuxError):  # it belongs to somebody else: who cannot set its time has not failed at this
+                await target.set_attrs(parts, before, self._attempt.options.durability)
 
     async def _source_of(self, record: Record, items: Sequence[Item]) -> tuple[Item, Parts, Attrs] | None:
         """The source that a file comes from, its path there, and what stands there; None if that failed."""
@@ -80,12 +88,24 @@ class Repair(Transfer):
         self._attempt.report.fail(printable(record.parts), record.parts, error)
         return None
 
+    async def _note_time(self, item: Item, directory: Parts) -> None:
+        """Note when a directory was last changed, before we do: if it is not there, the one that it is made in."""
+        assert self._attempt.options.repair is not None
+        times = self._attempt.options.repair.times
+        while (item.number, directory) not in times:
+            try:
+                times[item.number, directory] = (await item.target.stat(directory)).mtime_ns
+            except NotFound:
+                directory = directory[:-1]
+
     async def _repair(self, item: Item, parts: Parts, record: Record, attrs: Attrs) -> None:
         target, name, shown = item.target, name_of(parts, item.label), printable(record.parts)
         assert isinstance(target, LocalSite)
         if attrs.kind is not Kind.FILE or attrs.size != record.size:
             raise SourceChanged(f"{shown}: the source has another version of it by now; transfer it to have that")
         options, size, here = replace(self._attempt.options, resume=True), record.size, item.target_prefix + parts
+        for directory in ((), here[:-1]):  # what is unfinished lives in the top
+            await self._note_time(item, directory)
         passing = ChunkDigests(options.chunk_size, expected=record)
         journey, there = item.account.journey(parts), item.source_prefix + parts
         outcome = await target.fetch(there, here, name, journey, options, fresh=False, size=size, passing=passing)

@@ -268,6 +268,7 @@ def test_a_repair_fetches_what_is_wrong_and_nothing_else(url: Url, served: Path,
     (copied / "plain.txt").unlink()
     (copied / "deep/er/still/one.bin").unlink()
     (copied / "deep/er/still").rmdir()
+    times = {path: path.stat().st_mtime_ns for path in (copied, *copied.rglob("*")) if path.is_dir()}
     words = ("transfer", "--json", "--repair", "--manifest", there / "m", url("/"), copied)
     outcome = good(*words)
     assert {found["path"] for found in said(outcome, "damaged")} == {"big", "deep/chunks.bin"}
@@ -280,6 +281,7 @@ def test_a_repair_fetches_what_is_wrong_and_nothing_else(url: Url, served: Path,
         assert (copied / name).read_bytes() == (served / name).read_bytes()
         assert (copied / name).stat().st_mtime_ns == (served / name).stat().st_mtime_ns
     assert not (copied / ".fsmux").exists()
+    assert {path: path.stat().st_mtime_ns for path in times} == times
     again = good(*words)
     assert not said(again, "repaired")
     assert not said(again, "file_start"), "nobody is even asked"
