@@ -195,19 +195,19 @@ def _entry(listed: Listed) -> Entry:
 
 async def _mkdir(context: Context, stream: Stream, request: Mkdir) -> None:
     context.check_write()
-    await context.disk.meta(context.root.mkdir, request.path, request.parents, request.mode)
+    await context.disk.meta(context.root.mkdir, request.path, request.parents, request.mode, context.durability)
     await stream.send(Ok(), end=True)
 
 
 async def _rename(context: Context, stream: Stream, request: Rename) -> None:
     context.check_write()
-    await context.disk.meta(context.root.rename, request.source, request.target, request.replace)
+    await context.disk.meta(context.root.rename, request.source, request.target, request.replace, context.durability)
     await stream.send(Ok(), end=True)
 
 
 async def _remove(context: Context, stream: Stream, request: Remove) -> None:
     context.check_write()
-    await context.disk.meta(context.root.remove, request.path, request.recursive)
+    await context.disk.meta(context.root.remove, request.path, request.recursive, context.durability)
     await stream.send(Ok(), end=True)
 
 

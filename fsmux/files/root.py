@@ -165,7 +165,9 @@ class Root(Landing):
 
     # ---- changing ------------------------------------------------------------------------------------------------
 
-    def mkdir(self, parts: Parts, parents: bool = False, mode: int = 0o777) -> None:
+    def mkdir(
+        self, parts: Parts, parents: bool = False, mode: int = 0o777, durability: Durability = Durability.NONE
+    ) -> None:
         """With ``parents`` missing parents are made and an existing directory is fine, as in ``mkdir -p``."""
         names.check(parts)
         with named(parts), self._top as top:
@@ -182,8 +184,11 @@ class Root(Landing):
                 if not parents:
                     raise
                 self._close(self._strict(top, parts))
+            self._settle_by_name(durability, top, parts[:-1])
 
-    def rename(self, source: Parts, target: Parts, replace: bool = False) -> None:
+    def rename(
+        self, source: Parts, target: Parts, replace: bool = False, durability: Durability = Durability.NONE
+    ) -> None:
         for parts in (source, target):
             names.check(parts)
             _refuse_root(parts)
@@ -194,10 +199,12 @@ class Root(Landing):
                     self.sys.rename(here, source[-1], there, target[-1])
                 else:
                     tree.rename_new(self.sys, here, source[-1], there, target[-1])
-        with self._mutex:
-            self._settled.clear()
+            with self._mutex:
+                self._settled.clear()
+            for parts in (target, source):
+                self._settle_by_name(durability, top, parts[:-1])
 
-    def remove(self, parts: Parts, recursive: bool = False) -> None:
+    def remove(self, parts: Parts, recursive: bool = False, durability: Durability = Durability.NONE) -> None:
         """A file, a link or an empty directory; with ``recursive`` a directory with all that is in it."""
         names.check(parts)
         _refuse_root(parts)
@@ -208,6 +215,7 @@ class Root(Landing):
                 tree.remove(self.sys, parent, parts[-1])
             else:
                 self.sys.rmdir(parent, parts[-1])
+            self._settle_by_name(durability, top, parts[:-1])
 
     def symlink(
         self, parts: Parts, target: bytes, attrs: Attrs | None = None, durability: Durability = Durability.NONE
@@ -246,6 +254,17 @@ class Root(Landing):
                     with suppress(OSError):
                         self.sys.unlink(here, name)
                     raise
+
+    def _settle_by_name(self, durability: Durability, top: int, parent: Parts) -> None:
+        """Have the names that were changed in a directory be durable, if they are to be and it may be opened for it."""
+        if durability is Durability.NONE:
+            return
+        with suppress(PermissionError):
+            fd = self._strict(top, parent)
+            try:
+                self.settle(parent, fd)
+            finally:
+                self._close(fd)
 
     def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability = Durability.NONE) -> None:
         """Set mode and modification time of a file or directory, the time only of a link; zero leaves one alone.

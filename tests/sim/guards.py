@@ -328,6 +328,40 @@ def set_by_name() -> None:
                     _refuses("what nobody could sync was called done", act)
 
 
+def changed_by_name() -> None:
+    """Directories that are made, and what gets another name or is removed, stay so over a power cut, or are refused."""
+    one, two, moved, made = (b"dir", b"one"), (b"dir", b"two"), (b"new", b"name"), (b"a", b"b", b"c")
+    device = Device()
+
+    def acts(root: Root, durability: Durability) -> list[Callable[[], None]]:
+        return [
+            partial(root.mkdir, made, True, 0o700, durability),
+            partial(root.mkdir, moved[:1], False, 0o700, durability),
+            partial(root.rename, one, moved, False, durability),
+            partial(root.remove, two, False, durability),
+            partial(root.remove, made[:1], True, durability),
+            partial(root.mkdir, made, True, 0o700, durability),
+        ]
+
+    with Root.open("", sys=SimSyscalls(device)) as root:
+        unpack(root, Ledger(), {one: FIRST, two: SMALL}, Durability.BATCH)
+        before = device.fork()
+        for act in acts(root, Durability.BATCH):
+            act()
+    after = files_of(device.crash(Chooser(random.Random(0), 0.0, 0.0)).root)
+    if set(after) != {(b"dir",), moved, made}:
+        raise Wrong(f"after the power cut there is {sorted(after)}")
+    for broken in range(6):
+        failing: list[str] = []
+        sys = SimSyscalls(before.fork(), fault=lambda name, names=failing: errno.EIO if name in names else 0)  # type: ignore[misc]
+        with Root.open("", sys=sys) as root:
+            *good, bad = acts(root, Durability.FILE)[: broken + 1]
+            for act in good:
+                act()
+            failing.append("fsync")
+            _refuses("what nobody could sync was called done", bad)
+
+
 def empty_directory_replaced() -> None:
     """Its place is taken by one with files in it, just when a file is to be renamed into it; or it has got a file."""
     place = (b"d",)
@@ -420,6 +454,7 @@ GUARDS: Final = (
     names_of_a_pack_not_synced,
     changes_of_a_pack_not_synced,
     set_by_name,
+    changed_by_name,
     empty_directory_replaced,
     changed_while_packed,
     back_to_an_earlier_version,
