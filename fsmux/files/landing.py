@@ -162,7 +162,7 @@ class Landing:
             self.opening(refused, directory, self.sys.rename, here, name, directory, to_name)
 
     def opening(self, refused: PermissionError, directory: int, act: Callable[..., T], *args: object) -> T:
-        """``act`` once more, which was ``refused`` to put something into an open directory, if its owner may not.
+        """``act`` once more, which was ``refused`` to change something in an open directory, if its owner may not.
 
         He may for as long as it takes; whoever is killed meanwhile leaves it so.  Raises what it was refused with if
         that was not the reason, and what it raises now.
@@ -279,7 +279,7 @@ class Landing:
             with self._mutex:
                 state = self._states.get(parts)
                 if state is None:
-                    state = self._states[parts] = StateDir(self.sys, self._strict(base, ()))
+                    state = self._states[parts] = StateDir(self.sys, self._strict(base, ()), self.opening)
         return state
 
     # ---- steps ---------------------------------------------------------------------------------------------------

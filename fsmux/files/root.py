@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fsmux.errors import FsmuxError
+    from fsmux.files.ranges import Poll
     from fsmux.records import Parts
 
 PAGE: Final = 1000
@@ -209,13 +210,29 @@ class Root(Landing):
         names.check(parts)
         _refuse_root(parts)
         with named(parts), self._top as top, self._step(top, parts[:-1]) as parent:
-            if not stat.S_ISDIR(self.sys.stat(parent, parts[-1]).st_mode):
-                self.sys.unlink(parent, parts[-1])
-            elif recursive:
-                tree.remove(self.sys, parent, parts[-1])
-            else:
+            is_directory = stat.S_ISDIR(self.sys.stat(parent, parts[-1]).st_mode)
+            if is_directory and not recursive:
                 self.sys.rmdir(parent, parts[-1])
+            else:
+                self.remove_from(parent, parts[-1], is_directory)
             self._settle_by_name(durability, top, parts[:-1])
+
+    def remove_from(self, directory: int, name: bytes, is_directory: bool, poll: Poll | None = None) -> None:
+        """Remove a name from an open directory, which its owner may have closed, with all that is in it.
+
+        ``poll`` is called now and then, and may raise.
+        """
+
+        def remove() -> None:
+            if is_directory:
+                tree.remove(self.sys, directory, name, poll)
+            else:
+                self.sys.unlink(directory, name)
+
+        try:
+            remove()
+        except PermissionError as refused:
+            self.opening(refused, directory, remove)
 
     def symlink(
         self, parts: Parts, target: bytes, attrs: Attrs | None = None, durability: Durability = Durability.NONE
@@ -289,7 +306,9 @@ class Root(Landing):
                             refused = set_xattrs(self.sys, link, attrs.xattrs, settable(self.sys, Namespaces.ALL))
                             _raise_refused(refused, parts)
                         return
-            fd = open_beneath(self.sys, top, parts, OPEN_READ)
+                    fd = tree.open_own(self.sys, parent, parts[-1], OPEN_READ)
+            else:
+                fd = self._strict(top, ())
             try:
                 refused = give(self.sys, fd, attrs)
                 if attrs.mode & 0o777:

@@ -189,10 +189,7 @@ class Standing:
             self._note(directory)
             for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
                 try:
-                    if mode & KIND_BITS == DIRECTORY:
-                        tree.remove(self._sys, directory, name, poll)
-                    else:
-                        self._sys.unlink(directory, name)
+                    self._root.remove_from(directory, name, mode & KIND_BITS == DIRECTORY, poll)
                 except FileNotFoundError:
                     pass
                 except OSError as error:
@@ -213,7 +210,7 @@ class Standing:
                 self._set(one, directory)
             for index, name in enumerate(group.names):
                 try:
-                    fd = self._sys.openat(directory, name, OPEN_READ)
+                    fd = tree.open_own(self._sys, directory, name, OPEN_READ)
                     try:
                         self._set(one, fd, index)
                     finally:

@@ -26,8 +26,15 @@ from fsmux.files.syscalls import OPEN_DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from fsmux.files.syscalls import Syscalls
+
+    class Opening(Protocol):
+        def __call__(
+            self, refused: PermissionError, directory: int, act: Callable[..., None], *args: object
+        ) -> None: ...
+
 
 _RETRIES: Final = 100
 """Times that somebody else may remove the empty directory just when it was about to be used."""
@@ -43,9 +50,13 @@ GUARD: Final = b".guard"
 class StateDir:
     """One reserved directory.  Its descriptor is open while it has pins."""
 
-    def __init__(self, sys: Syscalls, home: int) -> None:
-        """``home`` is a descriptor of the directory that holds it, and is owned from here on."""
+    def __init__(self, sys: Syscalls, home: int, opening: Opening) -> None:
+        """``home`` is a descriptor of the directory that holds it, and is owned from here on.
+
+        ``opening`` does once more what its owner was refused there (:meth:`.landing.Landing.opening`).
+        """
         self._sys = sys
+        self._opening = opening
         self._home = Lease(home, sys)
         self._mutex = threading.RLock()  # opening it anew may be part of making a guard
         self._pins = 0
@@ -81,7 +92,10 @@ class StateDir:
 
     def _remove(self) -> None:
         with suppress(OSError), self._home.hold() as home:
-            self._sys.rmdir(home, RESERVED)  # refuses while anything is in it
+            try:
+                self._sys.rmdir(home, RESERVED)  # refuses while anything is in it
+            except PermissionError as refused:
+                self._opening(refused, home, self._sys.rmdir, home, RESERVED)
 
     def hold(self) -> Lease:
         """The directory's descriptor, for ``with``; only for holders of a pin."""
@@ -157,7 +171,7 @@ class StateDir:
         with self._home.hold() as home:
             for _ in range(_RETRIES):
                 with suppress(FileExistsError):
-                    sys.mkdir(home, RESERVED, 0o700)
+                    self._make(home)
                 try:
                     fd = sys.openat(home, RESERVED, OPEN_DIRECTORY)
                 except FileNotFoundError:
@@ -168,6 +182,12 @@ class StateDir:
                     raise
                 return self._checked(fd)
         raise StorageError("the directory of unfinished files is being removed again and again")
+
+    def _make(self, home: int) -> None:
+        try:
+            self._sys.mkdir(home, RESERVED, 0o700)
+        except PermissionError as refused:
+            self._opening(refused, home, self._sys.mkdir, home, RESERVED, 0o700)
 
     def _checked(self, fd: int) -> Lease:
         lease = Lease(fd, self._sys)

@@ -247,7 +247,13 @@ class Syscalls:
         return answer[0] == _TMPFS_MAGIC
 
     def fchmod(self, fd: int, mode: int) -> None:
-        os.fchmod(fd, mode)
+        """Also of what is open only to be looked at."""
+        try:
+            os.fchmod(fd, mode)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            os.chmod(b"/proc/self/fd/%d" % fd, mode)
 
     def fchown(self, fd: int, user: int, group: int) -> None:
         os.fchown(fd, user, group)

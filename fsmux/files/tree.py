@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fsmux.columns import owner_of
 from fsmux.files import names
-from fsmux.files.syscalls import OPEN_DIRECTORY
+from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_LOOK
 from fsmux.records import Attrs, Kind
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _REMOVABLE: Final = stat.S_IWUSR | stat.S_IXUSR
 """What its owner needs of a directory to remove what is in it."""
+
+_READABLE: Final = stat.S_IRUSR
+"""What its owner needs of a file or directory to open it."""
 
 _KINDS: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
 
@@ -92,7 +95,7 @@ def remove(sys: Syscalls, parent: int, name: bytes, poll: Poll | None = None) ->
 
 def _emptied(sys: Syscalls, parent: int, name: bytes) -> _Emptied:
     """Open a directory and remove all that is in it but directories."""
-    fd = sys.openat(parent, name, OPEN_DIRECTORY)
+    fd = open_own(sys, parent, name, OPEN_DIRECTORY)
     mode = None
     try:
         mode = _made_writable(sys, fd)
@@ -107,6 +110,32 @@ def _emptied(sys: Syscalls, parent: int, name: bytes) -> _Emptied:
         _leave(sys, fd, mode)
         raise
     return _Emptied(fd, name, below, mode)
+
+
+def open_own(sys: Syscalls, directory: int, name: bytes, flags: int) -> int:
+    """Open a file or directory to read it, also if its owner may not: he may for the moment.
+
+    Whoever is killed meanwhile leaves it so.  No symbolic link is followed.
+    """
+    try:
+        return sys.openat(directory, name, flags)
+    except PermissionError as refused:
+        look = sys.openat(directory, name, OPEN_LOOK)
+        try:
+            facts = sys.fstat(look)
+            mode = stat.S_IMODE(facts.st_mode)
+            if stat.S_ISLNK(facts.st_mode) or mode & _READABLE == _READABLE:
+                raise
+            try:
+                sys.fchmod(look, mode | _READABLE)
+            except OSError:  # it is somebody else's
+                raise refused from None
+            try:
+                return sys.openat(directory, name, flags)
+            finally:
+                sys.fchmod(look, mode)
+        finally:
+            sys.close(look)
 
 
 def _made_writable(sys: Syscalls, fd: int) -> int | None:

@@ -18,7 +18,7 @@ from fsmux.files.contents import Contents
 from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
 from fsmux.files.unpacking import Unpacker
-from fsmux.records import Durability, Identity
+from fsmux.records import Attrs, Durability, Identity, Kept, Kind
 
 from .groups import files, made, stands, write
 
@@ -106,22 +106,6 @@ def test_a_closed_directory_goes_by_a_pack(place: Path) -> None:
     assert list(modes(place)) == [".", "beside"]
 
 
-@pytest.mark.parametrize("name", [b"deep", b"a"])
-def test_a_closed_directory_that_is_to_stay_is_not_opened(place: Path, name: bytes) -> None:
-    before = modes(place)
-
-    def act() -> None:
-        assert isinstance(remove_by_pack(place, name, (b"old",)), AccessError)
-
-    as_user(act)
-    after = modes(place)
-    assert after["old"] == before["old"] == 0o555
-    assert [one for one in after if not one.startswith("old/deep")] == [
-        one for one in before if not one.startswith("old/deep")
-    ]
-    assert after["old/deep"] == 0o555
-
-
 @pytest.mark.parametrize("durability", [Durability.NONE, Durability.BATCH])
 def test_a_closed_directory_is_open_while_something_is_put_into_it(place: Path, durability: Durability) -> None:
     def act() -> None:
@@ -206,3 +190,97 @@ def test_somebody_elses_directory_stays(place: Path) -> None:
 
     as_user(act)
     assert modes(place) == before
+
+
+def test_a_closed_destination_takes_files(place: Path) -> None:
+    """Its reserved directory is made and removed, too; a single file, a pack, and what is linked."""
+    place.chmod(0o555)
+
+    def act() -> None:
+        with Root.open(place) as root:
+            sink = open_sink(root, (b"single",), Identity(4, 7, b""), 0o640)
+            sink.received(0, sink.write([memoryview(b"1234")], 0))
+            sink.commit()
+            unpacker = Unpacker(root, (), Durability.BATCH)
+            group = files()
+            group.directory = ()
+            write(unpacker, 1, group)
+            write(unpacker, 2, made(b"new"), files(b"new"))
+            assert unpacker.commit() == []
+            unpacker.close()
+            root.mkdir((b"made",))
+            root.symlink((b"link",), b"single")
+
+    as_user(act)
+    assert stands(place)
+    assert stands(place / "new")
+    assert {"single", "made", "link"} <= set(os.listdir(place))
+    assert ".fsmux" not in os.listdir(place)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o555
+
+
+def test_a_closed_directory_that_stays_is_opened_for_what_goes(place: Path) -> None:
+    (place / "beside").rename(place / "away")
+    place.chmod(0o555)
+
+    def act() -> None:
+        with Root.open(place) as root:
+            root.remove((b"old", b"a"))
+            assert remove_by_pack(place, b"empty", (b"old", b"deep")) is None
+            assert remove_by_pack(place, b"b", (b"old", b"deep")) is None
+            assert remove_by_pack(place, b"away") is None
+
+    as_user(act)
+    assert modes(place) == {".": 0o555, "old": 0o555, "old/deep": 0o555}
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o200])
+def test_a_directory_that_cannot_be_read_goes(place: Path, mode: int) -> None:
+    (place / "old/deep/empty").chmod(mode)
+    (place / "old/deep").chmod(mode)
+    as_user(lambda: Root.open(place).remove((b"old",), recursive=True))
+    assert not (place / "old").exists()
+
+
+@pytest.mark.parametrize("perms", [True, False])
+def test_a_file_that_cannot_be_read_is_given_what_it_should_have(place: Path, perms: bool) -> None:
+    names = [b"one", b"two"]
+    for name in names:
+        (place / os.fsdecode(name)).write_bytes(b"x")
+        os.chown(place / os.fsdecode(name), *((NOBODY, NOBODY) if os.geteuid() == 0 else (-1, -1)))
+        (place / os.fsdecode(name)).chmod(0o200)
+
+    def act() -> None:
+        with Root.open(place) as root:
+            kept = Kept(perms=perms)
+            unpacker = Unpacker(root, (), Durability.NONE, kept)
+            group = Group((), [b"one"], [0], [5_000_000_000], [REGULAR | 0o640], act=Act.ADJUST)
+            unpacker.write(1, [group], Contents([]))
+            assert unpacker.commit() == []
+            unpacker.close()
+            root.set_attrs((b"two",), Attrs(Kind.FILE, mtime_ns=5_000_000_000, mode=0o640 if perms else 0))
+
+    as_user(act)
+    for name in names:
+        facts = (place / os.fsdecode(name)).stat()
+        assert (facts.st_mtime_ns, stat.S_IMODE(facts.st_mode)) == (5_000_000_000, 0o640 if perms else 0o200)
+
+
+def test_what_is_not_ours_stays_closed(place: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    for name in ("beside", "old/deep/empty"):
+        os.chown(place / name, 1, 1)
+        (place / name).chmod(0o000)
+
+    def act() -> None:
+        with Root.open(place) as root:
+            with pytest.raises(AccessError, match="permission denied"):
+                root.set_attrs((b"beside",), Attrs(Kind.FILE, mtime_ns=5))
+            with pytest.raises(AccessError, match="permission denied"):
+                root.remove((b"old", b"deep", b"empty"), recursive=True)
+
+    as_user(act)
+    assert {name: modes(place)[name] for name in ("beside", "old/deep/empty", "old/deep")} == {
+        "beside": 0, "old/deep/empty": 0, "old/deep": 0o555,
+    }  # fmt: skip
