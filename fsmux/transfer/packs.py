@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -22,7 +23,7 @@ from fsmux.mux.service import all_of
 from fsmux.wire.messages import Pack
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
     from fsmux.columns import Group
     from fsmux.files.ranges import Poll
@@ -71,15 +72,17 @@ class _Line:
         self._ended = False
         self._changed = trio.Event()
         self._soon = trio.lowlevel.current_trio_token().run_sync_soon
-        self._told_in, self.told = trio.open_memory_channel[_Stands](math.inf)
+        self._told_in, self._told = trio.open_memory_channel[_Stands](math.inf)
 
     # ---- in the event loop ---------------------------------------------------------------------------------------
 
     async def put(self, arrived: _Arrived) -> None:
-        """Add a pack. Waits while there are too many; cancelled meanwhile it has been added all the same."""
+        """Add a pack. Waits while there are too many, or too many that nobody has heard of; cancelled meanwhile it has
+        been added all the same.
+        """
         self._packs.append(arrived)
         self._changed.set()
-        while len(self._packs) > WAITING:
+        while len(self._packs) > 1 + WAITING or self._told.statistics().current_buffer_used > COMMITTED_TOGETHER:
             await self._change()
 
     def end(self) -> None:
@@ -97,6 +100,12 @@ class _Line:
         if self._changed.is_set():
             self._changed = trio.Event()  # one for all who wait
         await self._changed.wait()
+
+    async def told(self) -> AsyncGenerator[_Stands, None]:
+        """The packs that stand, in their order."""
+        async for stands in self._told:
+            yield stands
+            self._changed.set()
 
     def stands(self, pack: Pack, failures: list[Failure]) -> None:
         self._told_in.send_nowait(_Stands(pack, failures))
@@ -164,8 +173,9 @@ async def receive_packs(
         line.end()
 
     async def tell() -> None:
-        async for pack, failures in line.told:
-            await done(pack, failures)
+        async with aclosing(line.told()) as told:
+            async for pack, failures in told:
+                await done(pack, failures)
 
     try:
         await all_of(receive, partial(_write, line, unpacker, disk), tell)

@@ -1,0 +1,130 @@
+"""Packs that are written one after the other by a thread, whatever becomes of who is to hear of them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from zlib_ng.zlib_ng import crc32
+
+from fsmux.columns import REGULAR, Group
+from fsmux.errors import InternalError
+from fsmux.files.root import Root
+from fsmux.files.unpacking import Unpacker
+from fsmux.mux.buffers import Data
+from fsmux.records import Durability
+from fsmux.transfer.disk import open_disk
+from fsmux.transfer.packs import COMMITTED_TOGETHER, WAITING, receive_packs
+from fsmux.wire.messages import Pack
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from fsmux.files.terms import Failure
+
+    Done = Callable[[Pack, list[Failure]], Awaitable[None]]
+
+LEVELS = [Durability.NONE, Durability.BATCH]
+CONTENTS = os.urandom(300)
+
+
+class Arriving:
+    """A stream on which so many packs of three files come, each as soon as it is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.receive_credit = type("Credit", (), {"granted": 1 << 40, "received": 0})()
+        self.taken = 0
+        self.held: list[Data] = []
+        self._items = iter([item for number in range(count) for item in self._pack(number)])
+
+    def _pack(self, number: int) -> list[object]:
+        names = [b"%d-%d" % (number, index) for index in range(3)]
+        crcs = [crc32(CONTENTS[start : start + 100]) for start in (0, 100, 200)]
+        group = Group((), names, [100] * 3, [7] * 3, [REGULAR | 0o640] * 3, crcs=crcs)
+        return [Pack(number, (group,)), Data(len(CONTENTS), [memoryview(CONTENTS)])]
+
+    def expect(self, remaining: None) -> None:
+        pass
+
+    async def receive(self) -> object:
+        await trio.lowlevel.checkpoint()
+        item = next(self._items, None)
+        if isinstance(item, Pack):
+            self.taken += 1
+        elif isinstance(item, Data):
+            self.held.append(item)
+        return item
+
+    def consumed(self, data: Data) -> None:
+        if data in self.held:
+            self.held.remove(data)
+
+
+async def receive(place: Path, stream: Any, level: Durability, done: Done) -> None:
+    with Root.open(place) as root:
+        async with open_disk() as disk:
+            await receive_packs(stream, Unpacker(root, (), level), disk, check=lambda pack: pack, done=done)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_each_pack_stands_when_it_is_told_of(tmp_path: Path, level: Durability) -> None:
+    heard: list[int] = []
+
+    async def done(pack: Pack, failures: list[Failure]) -> None:
+        assert not failures
+        assert all((tmp_path / os.fsdecode(name)).stat().st_size == 100 for name in pack.groups[0].names)
+        heard.append(pack.number)
+
+    stream = Arriving(50)
+    await receive(tmp_path, stream, level, done)
+    assert heard == list(range(50))
+    assert not stream.held
+    assert len(os.listdir(tmp_path)) == 150
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_who_hears_nothing_gets_rid_of_no_more_packs(
+    tmp_path: Path, level: Durability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def here(fn: Callable[[], object], **_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return fn()
+
+    async def done(pack: Pack, failures: list[Failure]) -> None:
+        await trio.sleep_forever()
+
+    # Without threads it is known when nothing goes on any more.
+    monkeypatch.setattr(trio.to_thread, "run_sync", here)
+    monkeypatch.setattr(trio.from_thread, "check_cancelled", lambda: None)
+    stream = Arriving(500)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive, tmp_path, stream, level, done)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert COMMITTED_TOGETHER < stream.taken <= 2 * COMMITTED_TOGETHER + WAITING + 2
+        nursery.cancel_scope.cancel()
+    assert not stream.held
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("last", [0, 1, 7, 8, 20])
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+async def test_whatever_ends_it_nothing_is_kept(tmp_path: Path, level: Durability, last: int, how: str) -> None:
+    async def done(pack: Pack, failures: list[Failure]) -> None:
+        if pack.number == last:
+            if how == "failed":
+                raise InternalError("the end")
+            scope.cancel()
+
+    stream = Arriving(100)
+    with trio.CancelScope() as scope:
+        if how == "failed":
+            with pytest.raises(InternalError, match="the end"):
+                await receive(tmp_path, stream, level, done)
+        else:
+            await receive(tmp_path, stream, level, done)
+    assert not stream.held
+    assert ".fsmux" not in os.listdir(tmp_path)
+    assert all(path.read_bytes() in CONTENTS for path in tmp_path.iterdir())
