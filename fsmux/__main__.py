@@ -8,25 +8,31 @@ import sys
 
 
 def main() -> None:
-    args = sys.argv[1:]
+    try:
+        _run(sys.argv[1:])
+    except SystemExit as leaving:
+        _leave(leaving.code)
+        raise
+    except OSError as error:
+        sys.exit(_unwritable(error))
+    finally:
+        gc.freeze()  # the interpreter's end would look for cycles among all that is about to go: 0.03 s (measured)
+
+
+def _run(args: list[str]) -> None:
+    """Run a command line; leaves by SystemExit."""
     if args == ["--version"]:
         from fsmux._version import __version__
 
         print(f"fsmux {__version__}")
-        return
+        sys.exit(0)
     _fill_closed_streams()
     from fsmux.limits import GC_STARTING
 
     gc.set_threshold(GC_STARTING)
     from fsmux.cli.app import main as run
 
-    try:
-        run(args)
-    except SystemExit as leaving:
-        _leave(leaving.code)
-        raise
-    finally:
-        gc.freeze()  # the interpreter's end would look for cycles among all that is about to go: 0.03 s (measured)
+    run(args)
 
 
 def _fill_closed_streams() -> None:
@@ -44,16 +50,25 @@ def _fill_closed_streams() -> None:
 def _leave(code: object) -> None:
     """End the process here, and leave its memory to the kernel: taking all objects apart takes 5 ms (measured).
 
-    Returns if there is more to be done than that: an exit code that is a text, output that cannot be written, or
-    somebody who watches the interpreter and has his say at its end.
+    Returns if there is more to be done than that: an exit code that is a text, streams that are closed, or somebody who
+    watches the interpreter and has his say at its end.
     """
     if isinstance(code, int) and sys.getprofile() is None and sys.gettrace() is None:
         try:
             for stream in filter(None, (sys.stdout, sys.stderr)):
                 stream.flush()
-        except (OSError, ValueError):
+        except OSError as error:
+            code = _unwritable(error)
+        except ValueError:
             return
         os._exit(code)
+
+
+def _unwritable(error: OSError) -> int:
+    """Say that output cannot be written, or whatever else nobody else has; the exit code for it."""
+    from fsmux.cli.run import report
+
+    return report(error, 0)
 
 
 if __name__ == "__main__":

@@ -113,14 +113,14 @@ def keep(path: str, ledger: Ledger) -> events.ManifestWritten:
 def replacing(path: str) -> Iterator[IO[bytes]]:
     """A file to write to, which gets its name when the block ends well."""
     path = os.path.realpath(path)
-    with _without_name(path) as spool:
-        yield spool
-        try:
+    try:
+        with _without_name(path) as spool:
+            yield spool
             spool.flush()
             spool.seek(0)
             _publish(spool, path)
-        except OSError as error:
-            raise from_os_error(error, printable(path)) from None
+    except OSError as error:  # what else the block reads or writes fails with typed errors
+        raise from_os_error(error, printable(path)) from None
 
 
 def _without_name(path: str) -> IO[bytes]:

@@ -64,7 +64,7 @@ _SHORT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 """What the system says when it gives no more to a process.  That may come up anywhere, an import included."""
 
 _CANNOT_TAKE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
-"""What a disk says.  Of files that are read and written it comes as a typed error, so this is about stdout."""
+"""What a disk says.  Of files that are read and written it comes as a typed error, or with their name."""
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -92,7 +92,7 @@ def report(error: BaseException, verbosity: int, reporter: Reporter | None = Non
     if isinstance(leaf, BrokenPipeError):
         _give_up_stdout(reporter)
         return PIPE_CLOSED
-    if isinstance(leaf, OSError) and leaf.errno in _CANNOT_TAKE:
+    if isinstance(leaf, OSError) and leaf.errno in _CANNOT_TAKE and leaf.filename is None:
         _give_up_stdout(reporter)
         leaf = from_os_error(leaf, "stdout")
     if isinstance(leaf, OSError) and leaf.errno in _SHORT_OF:

@@ -34,6 +34,9 @@ T = TypeVar("T")
 _CHANGEABLE: Final = stat.S_IWUSR | stat.S_IXUSR
 """What its owner needs of a directory to put something into it."""
 
+_OPENINGS: Final = 20
+"""Times that something is tried in a directory which its owner has closed: as often other processes may close it."""
+
 _SETTLED: Final = 4096
 """Directories remembered as durable; beyond it all are forgotten, which costs some fsyncs and nothing else."""
 
@@ -167,28 +170,34 @@ class Landing:
         He may for as long as it takes; whoever is killed meanwhile leaves it so.  Raises what it was refused with if
         that was not the reason, and what it raises now.
         """
-        key = self._open_up(directory)
-        if key is None:
-            raise refused
-        try:
-            return act(*args)
-        finally:
-            self._close_again(directory, key)
+        for _ in range(_OPENINGS):
+            key, ours = self._open_up(directory)
+            if not ours:
+                break
+            try:
+                return act(*args)
+            except PermissionError as again:  # another process has opened it, too, and closed it just now
+                refused = again
+            finally:
+                if key is not None:
+                    self._close_again(directory, key)
+        raise refused
 
-    def _open_up(self, directory: int) -> tuple[int, int] | None:
+    def _open_up(self, directory: int) -> tuple[tuple[int, int] | None, bool]:
+        """By what to close it again, if it was closed; and whether it is open now and ours, or neither."""
         with self._mutex:
             facts = self.sys.fstat(directory)
             key = facts.st_dev, facts.st_ino
             users, mode = self._opened.get(key, (0, stat.S_IMODE(facts.st_mode)))
             if not users:
                 if mode & _CHANGEABLE == _CHANGEABLE:
-                    return None
+                    return None, facts.st_uid == self.sys.euid()
                 try:
                     self.sys.fchmod(directory, mode | _CHANGEABLE)
                 except OSError:  # it is somebody else's
-                    return None
+                    return None, False
             self._opened[key] = users + 1, mode
-        return key
+        return key, True
 
     def _close_again(self, directory: int, key: tuple[int, int]) -> None:
         with self._mutex:

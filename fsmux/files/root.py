@@ -12,6 +12,7 @@ import hashlib
 import stat
 import struct
 from contextlib import closing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -29,7 +30,7 @@ from fsmux.records import Attrs, Durability, Kind, Namespaces, printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fsmux.errors import FsmuxError
     from fsmux.files.ranges import Poll
@@ -196,10 +197,10 @@ class Root(Landing):
         with named(source), self._top as top, self._step(top, source[:-1]) as here:
             self.sys.stat(here, source[-1])  # so that an error from here on is about the target
             with named(target), self._step(top, target[:-1]) as there:
-                if replace:
-                    self.sys.rename(here, source[-1], there, target[-1])
-                else:
-                    tree.rename_new(self.sys, here, source[-1], there, target[-1])
+                act = self.sys.rename if replace else partial(tree.rename_new, self.sys)
+                self._opening_if_refused(
+                    there, self._opening_if_refused, here, act, here, source[-1], there, target[-1]
+                )
             with self._mutex:
                 self._settled.clear()
             for parts in (target, source):
@@ -212,7 +213,7 @@ class Root(Landing):
         with named(parts), self._top as top, self._step(top, parts[:-1]) as parent:
             is_directory = stat.S_ISDIR(self.sys.stat(parent, parts[-1]).st_mode)
             if is_directory and not recursive:
-                self.sys.rmdir(parent, parts[-1])
+                self._rmdir(parent, parts[-1])
             else:
                 self.remove_from(parent, parts[-1], is_directory)
             self._settle_by_name(durability, top, parts[:-1])
@@ -222,17 +223,20 @@ class Root(Landing):
 
         ``poll`` is called now and then, and may raise.
         """
+        if is_directory:
+            tree.remove(self.sys, directory, name, poll, self._rmdir)
+        else:
+            self._opening_if_refused(directory, self.sys.unlink, directory, name)
 
-        def remove() -> None:
-            if is_directory:
-                tree.remove(self.sys, directory, name, poll)
-            else:
-                self.sys.unlink(directory, name)
+    def _rmdir(self, directory: int, name: bytes) -> None:
+        self._opening_if_refused(directory, self.sys.rmdir, directory, name)
 
+    def _opening_if_refused(self, directory: int, act: Callable[..., None], *args: object) -> None:
+        """Change something in an open directory, which its owner may have closed."""
         try:
-            remove()
+            act(*args)
         except PermissionError as refused:
-            self.opening(refused, directory, remove)
+            self.opening(refused, directory, act, *args)
 
     def symlink(
         self, parts: Parts, target: bytes, attrs: Attrs | None = None, durability: Durability = Durability.NONE

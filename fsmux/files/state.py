@@ -64,6 +64,8 @@ class StateDir:
         self._guard: tuple[bytes, Lease] | None = None
         self._numbers = itertools.count(1)
         self._closing = False
+        self._home_time: int | None = None
+        """When what it is in was last changed by anybody else, if it was made here."""
         self.reserves = True
 
     def pin(self) -> None:
@@ -92,10 +94,13 @@ class StateDir:
 
     def _remove(self) -> None:
         with suppress(OSError), self._home.hold() as home:
+            before = self._time_of(home)
             try:
                 self._sys.rmdir(home, RESERVED)  # refuses while anything is in it
             except PermissionError as refused:
                 self._opening(refused, home, self._sys.rmdir, home, RESERVED)
+            if before is not None and before == self._home_time:
+                self._sys.futime(home, before)
 
     def hold(self) -> Lease:
         """The directory's descriptor, for ``with``; only for holders of a pin."""
@@ -184,10 +189,22 @@ class StateDir:
         raise StorageError("the directory of unfinished files is being removed again and again")
 
     def _make(self, home: int) -> None:
+        """Make it, and leave no trace of that in the time of what it is in."""
+        self._home_time, before = None, self._time_of(home)
         try:
             self._sys.mkdir(home, RESERVED, 0o700)
         except PermissionError as refused:
             self._opening(refused, home, self._sys.mkdir, home, RESERVED, 0o700)
+        if before is not None:
+            with suppress(OSError):  # it is somebody else's
+                self._sys.futime(home, before)
+                self._home_time = before
+
+    def _time_of(self, home: int) -> int | None:
+        try:
+            return self._sys.fstat(home).st_mtime_ns
+        except OSError:
+            return None
 
     def _checked(self, fd: int) -> Lease:
         lease = Lease(fd, self._sys)

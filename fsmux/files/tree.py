@@ -14,7 +14,7 @@ from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_LOOK
 from fsmux.records import Attrs, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from fsmux.files.ranges import Poll
     from fsmux.files.syscalls import Syscalls
@@ -66,13 +66,16 @@ class _Emptied(NamedTuple):
     """What it had, if it was made writable to go."""
 
 
-def remove(sys: Syscalls, parent: int, name: bytes, poll: Poll | None = None) -> None:
+def remove(
+    sys: Syscalls, parent: int, name: bytes, poll: Poll | None = None,
+    rmdir: Callable[[int, bytes], None] | None = None,
+) -> None:  # fmt: skip
     """Remove a directory with all that is in it, links as links.
 
     The reserved directory is not removed, so a directory that still receives files is "not empty" at the end.  What
     somebody else removes meanwhile is as good as removed by us.  A directory that its owner may not write to is made
     writable, because it is to go; one that does not go has its permissions back.  ``poll`` is called now and then, and
-    may raise.
+    may raise.  ``rmdir`` takes the directory itself from its parent, if it needs more than the system call.
     """
     trail: list[_Emptied] = []
     try:
@@ -86,7 +89,10 @@ def remove(sys: Syscalls, parent: int, name: bytes, poll: Poll | None = None) ->
                     trail.append(_emptied(sys, here.fd, here.below.pop()))
                 continue
             with suppress(FileNotFoundError):
-                sys.rmdir(trail[-2].fd if len(trail) > 1 else parent, here.name)
+                if len(trail) > 1:
+                    sys.rmdir(trail[-2].fd, here.name)
+                else:
+                    (rmdir or sys.rmdir)(parent, here.name)
             sys.close(trail.pop().fd)
     finally:
         for left in trail:

@@ -7,16 +7,18 @@ sides are opened once each, and confined from then on.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from msgspec import structs
 from msgspec.structs import replace
 
-from fsmux.errors import NotFound, Unsupported, UsageError
+from fsmux.errors import FsmuxError, NotADirectory, NotFound, Unsupported, UsageError
 from fsmux.files import leftovers
 from fsmux.files.journal import journal_name
 from fsmux.files.names import RESERVED
+from fsmux.files.root import Root
 from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.report import name_of
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
@@ -191,18 +193,45 @@ class Placing:
         """
         if isinstance(destination, Remote):
             if self._attempt.options.dry_run:
-                await self._attempt.client.check_write(destination.path_parts if filled else ())
+                await self._check_write(destination.path_parts if filled else destination.path_parts[:-1])
             return self._asking(RemoteSite(self._attempt.client)), destination.path_parts
         path = destination.path if into_directory else os.path.dirname(destination.path) or "."
         name = () if into_directory else (os.fsencode(os.path.basename(destination.path)),)
         if not self._attempt.options.dry_run:
-            await trio.Path(path).mkdir(parents=True, exist_ok=True)
+            await self._attempt.client.disk.meta(_make, path)
         elif not await trio.Path(path).is_dir():
             return LocalSite(self._attempt.client, self._attempt.lanes, None), name
         site = await local_site(self._attempt.client, self._attempt.lanes, path, open_roots)
         if not self._attempt.options.dry_run:
             await self._attempt.client.disk.meta(leftovers.sweep_top, site.root)
         return self._asking(site), name
+
+    async def _check_write(self, parts: Parts) -> None:
+        """Raise what writing into a directory of the server, or the one that it is to be made in, is refused with."""
+        client = self._attempt.client
+        while parts:
+            with suppress(NotFound, NotADirectory):
+                if (await client.stat(parts, follow=True)).kind is Kind.DIRECTORY:
+                    break
+            parts = parts[:-1]
+        await client.check_write(parts)
+
+
+def _make(path: str) -> None:
+    """Make a directory of this machine, and those above it, if it is not there; its owner may have closed them."""
+    missing: list[bytes] = []
+    above = path
+    while not os.path.isdir(above):
+        above, name = os.path.split(above.rstrip("/"))
+        missing.insert(0, os.fsencode(name))
+        above = above or "."
+    if missing:
+        with Root.open(above) as root:
+            try:
+                root.mkdir(tuple(missing), parents=True)
+            except FsmuxError as error:
+                reason = str(error).removeprefix(f"{printable(tuple(missing))}: ")
+                raise type(error)(f"{printable(path)}: {reason}") from error
 
 
 def _surely_fresh(destination: Local, name: bytes) -> bool:

@@ -114,7 +114,7 @@ def judge(
     if kind == SYMLINK:
         if existing is None or there != SYMLINK or existing.target != source.target or _other(source, existing, kept):
             return Verdict.MAKE
-        return Verdict.CURRENT
+        return Verdict.MAKE if kept.times and source.mtime != existing.mtime else Verdict.CURRENT
     if existing is None or there != REGULAR:
         return Verdict.SEND
     if update and existing.mtime > source.mtime:

@@ -254,13 +254,17 @@ def test_what_a_command_has_said_is_written_before_it_leaves_in_haste(args: list
     assert ("one side must be remote" in done.stderr) == (code != 0)
 
 
-def test_output_that_cannot_be_written_is_no_success() -> None:
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["transfer", "--help"], ["token", "new"], ["demo"]])
+def test_output_that_cannot_be_written_is_no_success(words: list[str]) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "fsmux", "--help"], stdout=full, stderr=subprocess.PIPE, timeout=60
+            [sys.executable, "-m", "fsmux", *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
         )
-    assert done.returncode != 0
-    assert b"No space left" in done.stderr
+    said = [line for line in done.stderr.splitlines() if "space" in line or "Error" in line]
+    assert said == [
+        "fsmux: stdout: no space left on the device; what was received is kept, free some space and run it again"
+    ]
+    assert done.returncode == ExitCode.SPACE
 
 
 def test_the_version() -> None:

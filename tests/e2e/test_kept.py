@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .kit import MIB, Url, finish, good, inventory, run
+from .kit import MIB, Url, finish, good, inventory, run, visible, wait_until_tidy
 from .test_resume import start_until
 
 if TYPE_CHECKING:
@@ -334,3 +334,34 @@ def test_bits_above_the_permissions_are_never_kept(url: Url, way: Way) -> None:
     good("transfer", "--owner", *way.words(url))
     for name, mode in (("small", 0o755), ("large", 0o755), ("d", 0o777)):
         assert stat.S_IMODE((way.target / name).stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("inside", ["", "to"])
+def test_a_destination_in_which_no_name_changes_keeps_its_time(
+    url: Url, served: Path, there: Path, way: Way, inside: str
+) -> None:
+    """What goes into it goes deeper; what is unfinished meanwhile lives at the top."""
+    source, target = (there, served / inside) if way.up else (served, there / inside)
+    for place in (source / "s", target / "s"):
+        place.mkdir(parents=True)
+    for name, size in (("small", 100), ("large", 5 * MIB)):
+        (source / "s" / name).write_bytes(os.urandom(size))
+    os.utime(target, ns=(1, 1_000_000_007))
+    good("transfer", *((source / "s", url(inside)) if way.up else (url("s"), target)))
+    wait_until_tidy(served)
+    assert visible(target / "s") == {"small", "large"}
+    assert target.stat().st_mtime_ns == 1_000_000_007
+
+
+def test_the_time_of_a_link_is_set_where_it_stands(url: Url, way: Way) -> None:
+    way.source.mkdir()
+    (way.source / "link").symlink_to("x")
+    os.utime(way.source / "link", ns=(1, 1_000_000_007), follow_symlinks=False)
+    good("transfer", *way.words(url))
+    os.utime(way.source / "link", ns=(1, 2_000_000_009), follow_symlinks=False)
+    dry = good("transfer", "-n", *way.words(url))
+    assert "link" in dry.out
+    good("transfer", *way.words(url))
+    assert inventory(way.target) == inventory(way.source)
+    again = good("transfer", "--json", *way.words(url))
+    assert [event["event"] for event in again.events if event.get("path") == "link"] == ["file_skipped"]

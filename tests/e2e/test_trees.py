@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.processes import fsmux_server
+from fsmux.errors import ExitCode
 
 from .kit import MIB, Url, finish, good, inventory, make_tree, run, start, visible, wait_until_tidy
 
@@ -116,6 +117,22 @@ def test_a_dry_run_is_refused_what_writing_does_not_pass(url: Url, served: Path,
         assert dry.status == done.status != 0, (done.err, dry.err)
         assert dry.sentence.startswith(("link: a symbolic link", "tree: something else stands"))
     assert visible(served) == {"real", "link"}
+    for place in ("link/new", "link/new/", "link/new/deeper"):
+        for source in (f"{tree}/", tree / "plain.txt"):
+            done, dry = [run("transfer", *words, source, url(place)) for words in ((), ("-n",))]
+            assert dry.status == done.status != 0, (place, done.err, dry.err)
+    assert visible(served) == {"real", "link"}
+
+
+@pytest.mark.parametrize("place", ["dangling", "dangling/new", "file/new"])
+def test_a_destination_that_cannot_be_made_is_told_by_its_name(url: Url, served: Path, there: Path, place: str) -> None:
+    (served / "a").write_text("a")
+    (there / "dangling").symlink_to("nowhere")
+    (there / "file").write_text("precious")
+    outcome = run("transfer", url(""), there / place)
+    assert outcome.status in (ExitCode.SOME_FAILED, ExitCode.ACCESS, ExitCode.USAGE), outcome
+    assert str(there / place.split("/")[0]) in outcome.sentence
+    assert visible(there) == {"dangling", "file"}
 
 
 def test_json_speaks_of_every_file(url: Url, there: Path) -> None:

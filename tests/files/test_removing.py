@@ -155,9 +155,13 @@ def test_a_directory_that_several_are_at_is_closed_by_the_last(place: Path) -> N
 
 def test_what_is_refused_for_another_reason_is_told_as_it_was(place: Path) -> None:
     reason = PermissionError("the reason")
+
+    def refuse() -> None:
+        raise reason
+
     with Root.open(place) as root, closing(root.directory(())) as lease, lease as directory:
         with pytest.raises(PermissionError) as caught:
-            root.opening(reason, directory, os.getpid)
+            root.opening(reason, directory, refuse)
         assert caught.value is reason
 
 
@@ -284,3 +288,66 @@ def test_what_is_not_ours_stays_closed(place: Path) -> None:
     assert {name: modes(place)[name] for name in ("beside", "old/deep/empty", "old/deep")} == {
         "beside": 0, "old/deep/empty": 0, "old/deep": 0o555,
     }  # fmt: skip
+
+
+def test_processes_that_open_the_same_directory_do_not_fail_for_each_other(place: Path) -> None:
+    """Each closes it again, perhaps just when another one wants to change something in it."""
+    (place / "old").chmod(0o755)
+    names = [f"{number}" for number in range(600)]
+    for name in names:
+        (place / "old" / name).write_bytes(b"x")
+    (place / "old").chmod(0o555)
+
+    def act() -> None:
+        children = []
+        for part in range(3):
+            child = os.fork()
+            if not child:
+                code = 1
+                with Root.open(place) as root:
+                    for name in names[part::3]:
+                        root.remove((b"old", name.encode()))
+                    code = 0
+                os._exit(code)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+
+    as_user(act)
+    assert sorted(os.listdir(place / "old")) == ["a", "deep"]
+    assert modes(place)["old"] == 0o555
+
+
+def test_what_is_closed_on_both_sides_gets_another_name(place: Path) -> None:
+    (place / "new").mkdir(mode=0o755)
+    os.chown(place / "new", *((NOBODY, NOBODY) if os.geteuid() == 0 else (-1, -1)))
+    (place / "new").chmod(0o555)
+
+    def act() -> None:
+        with Root.open(place) as root:
+            root.rename((b"old", b"a"), (b"new", b"b"))
+            root.rename((b"new", b"b"), (b"c",), replace=True)
+            root.rename((b"c",), (b"new", b"d"))
+
+    as_user(act)
+    after = modes(place)
+    assert (after["old"], after["new"], after["new/d"]) == (0o555, 0o555, 0o644)
+    assert "old/a" not in after
+
+
+def test_the_directory_of_unfinished_files_leaves_no_trace_in_the_time_of_its_own(place: Path) -> None:
+    os.utime(place, ns=(5, 1_000_000_000_000_000_007))
+    with Root.open(place) as root:
+        unpacker = Unpacker(root, (), Durability.BATCH)
+        group = files(b"old")
+        write(unpacker, 1, group)
+        assert (place / ".fsmux").is_dir()
+        assert unpacker.commit() == []
+        unpacker.close()
+    assert not (place / ".fsmux").exists()
+    assert place.stat().st_mtime_ns == 1_000_000_000_000_000_007
+    with Root.open(place) as root:
+        pin = root.pin(())
+        (place / "theirs").touch()
+        changed = place.stat().st_mtime_ns
+        pin.release()
+    assert place.stat().st_mtime_ns >= changed, "what somebody else has changed meanwhile is not hidden"

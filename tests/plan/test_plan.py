@@ -34,7 +34,7 @@ SMALL = 100
         (FILE, LINK, Verdict.SEND),
         (FILE, SPECIAL, Verdict.SEND),
         (LINK, None, Verdict.MAKE),
-        (LINK, replace(LINK, mtime_ns=9), Verdict.CURRENT),
+        (LINK, replace(LINK, mtime_ns=9), Verdict.MAKE),
         (LINK, replace(LINK, link_target=b"b"), Verdict.MAKE),
         (LINK, FILE, Verdict.MAKE),
         (DIRECTORY, None, Verdict.MAKE),
