@@ -196,7 +196,8 @@ def test_one_that_was_cut_short_goes_on(
     end(process, relay, signal.SIGKILL)
     done = good(*command).summary
     assert_alike(target / "f", original)
-    assert done["bytes_resumed"] > 0
+    # Or nothing at all: what was between the two when one was killed may have been all the rest.
+    assert done["bytes_sent"] < sum(length for _, length in runs)
     assert done["bytes_sent"] <= sizes(runs) - 3 * 640 * KIB  # two of the chunks on record may be the holes at the end
 
 
