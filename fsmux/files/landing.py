@@ -159,10 +159,14 @@ class Landing:
 
     def rename_into(self, here: int, name: bytes, directory: int, to_name: bytes) -> None:
         """Give what is ``name`` in ``here`` its name in an open directory, which its owner may have closed."""
+        self.change(directory, self.sys.rename, here, name, directory, to_name)
+
+    def change(self, directory: int, act: Callable[..., None], *args: object) -> None:
+        """Change something in an open directory, which its owner may have closed."""
         try:
-            self.sys.rename(here, name, directory, to_name)
+            act(*args)
         except PermissionError as refused:
-            self.opening(refused, directory, self.sys.rename, here, name, directory, to_name)
+            self.opening(refused, directory, act, *args)
 
     def opening(self, refused: PermissionError, directory: int, act: Callable[..., T], *args: object) -> T:
         """``act`` once more, which was ``refused`` to change something in an open directory, if its owner may not.
@@ -288,7 +292,7 @@ class Landing:
             with self._mutex:
                 state = self._states.get(parts)
                 if state is None:
-                    state = self._states[parts] = StateDir(self.sys, self._strict(base, ()), self.opening)
+                    state = self._states[parts] = StateDir(self.sys, self._strict(base, ()), self.change)
         return state
 
     # ---- steps ---------------------------------------------------------------------------------------------------
@@ -330,10 +334,7 @@ class Landing:
             self._close(parent)
 
     def _mkdir(self, parent: int, parts: Parts, mode: int) -> None:
-        try:
-            self.sys.mkdir(parent, parts[-1], mode)
-        except PermissionError as refused:
-            self.opening(refused, parent, self.sys.mkdir, parent, parts[-1], mode)
+        self.change(parent, self.sys.mkdir, parent, parts[-1], mode)
         with self._mutex:
             self._settled.pop(parts, None)
 

@@ -30,7 +30,7 @@ from fsmux.records import Attrs, Durability, Kind, Namespaces, printable
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from fsmux.errors import FsmuxError
     from fsmux.files.ranges import Poll
@@ -198,9 +198,7 @@ class Root(Landing):
             self.sys.stat(here, source[-1])  # so that an error from here on is about the target
             with named(target), self._step(top, target[:-1]) as there:
                 act = self.sys.rename if replace else partial(tree.rename_new, self.sys)
-                self._opening_if_refused(
-                    there, self._opening_if_refused, here, act, here, source[-1], there, target[-1]
-                )
+                self.change(there, self.change, here, act, here, source[-1], there, target[-1])
             with self._mutex:
                 self._settled.clear()
             for parts in (target, source):
@@ -226,17 +224,10 @@ class Root(Landing):
         if is_directory:
             tree.remove(self.sys, directory, name, poll, self._rmdir)
         else:
-            self._opening_if_refused(directory, self.sys.unlink, directory, name)
+            self.change(directory, self.sys.unlink, directory, name)
 
     def _rmdir(self, directory: int, name: bytes) -> None:
-        self._opening_if_refused(directory, self.sys.rmdir, directory, name)
-
-    def _opening_if_refused(self, directory: int, act: Callable[..., None], *args: object) -> None:
-        """Change something in an open directory, which its owner may have closed."""
-        try:
-            act(*args)
-        except PermissionError as refused:
-            self.opening(refused, directory, act, *args)
+        self.change(directory, self.sys.rmdir, directory, name)
 
     def symlink(
         self, parts: Parts, target: bytes, attrs: Attrs | None = None, durability: Durability = Durability.NONE

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
     from fsmux.files.syscalls import Syscalls
 
-    class Opening(Protocol):
-        def __call__(
-            self, refused: PermissionError, directory: int, act: Callable[..., None], *args: object
-        ) -> None: ...
+    class Change(Protocol):
+        def __call__(self, directory: int, act: Callable[..., None], *args: object) -> None: ...
 
 
 _RETRIES: Final = 100
@@ -50,13 +48,13 @@ GUARD: Final = b".guard"
 class StateDir:
     """One reserved directory.  Its descriptor is open while it has pins."""
 
-    def __init__(self, sys: Syscalls, home: int, opening: Opening) -> None:
+    def __init__(self, sys: Syscalls, home: int, change: Change) -> None:
         """``home`` is a descriptor of the directory that holds it, and is owned from here on.
 
-        ``opening`` does once more what its owner was refused there (:meth:`.landing.Landing.opening`).
+        ``change`` changes something there even if its owner has closed that (:meth:`.landing.Landing.change`).
         """
         self._sys = sys
-        self._opening = opening
+        self._change = change
         self._home = Lease(home, sys)
         self._mutex = threading.RLock()  # opening it anew may be part of making a guard
         self._pins = 0
@@ -95,10 +93,7 @@ class StateDir:
     def _remove(self) -> None:
         with suppress(OSError), self._home.hold() as home:
             before = self._time_of(home)
-            try:
-                self._sys.rmdir(home, RESERVED)  # refuses while anything is in it
-            except PermissionError as refused:
-                self._opening(refused, home, self._sys.rmdir, home, RESERVED)
+            self._change(home, self._sys.rmdir, home, RESERVED)  # refuses while anything is in it
             if before is not None and before == self._home_time:
                 self._sys.futime(home, before)
 
@@ -191,10 +186,7 @@ class StateDir:
     def _make(self, home: int) -> None:
         """Make it, and leave no trace of that in the time of what it is in."""
         self._home_time, before = None, self._time_of(home)
-        try:
-            self._sys.mkdir(home, RESERVED, 0o700)
-        except PermissionError as refused:
-            self._opening(refused, home, self._sys.mkdir, home, RESERVED, 0o700)
+        self._change(home, self._sys.mkdir, home, RESERVED, 0o700)
         if before is not None:
             with suppress(OSError):  # it is somebody else's
                 self._sys.futime(home, before)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -23,7 +22,7 @@ from fsmux.mux.service import all_of
 from fsmux.wire.messages import Pack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from fsmux.columns import Group
     from fsmux.files.ranges import Poll
@@ -101,10 +100,10 @@ class _Line:
             self._changed = trio.Event()  # one for all who wait
         await self._changed.wait()
 
-    async def told(self) -> AsyncGenerator[_Stands, None]:
-        """The packs that stand, in their order."""
-        async for stands in self._told:
-            yield stands
+    async def tell(self, done: Callable[[Pack, list[Failure]], Awaitable[None]]) -> None:
+        """Tell of the packs that stand, in their order, until all do."""
+        async for pack, failures in self._told:
+            await done(pack, failures)
             self._changed.set()
 
     def stands(self, pack: Pack, failures: list[Failure]) -> None:
@@ -172,13 +171,8 @@ async def receive_packs(
             await line.put(await _arrived(stream, check(pack)))
         line.end()
 
-    async def tell() -> None:
-        async with aclosing(line.told()) as told:
-            async for pack, failures in told:
-                await done(pack, failures)
-
     try:
-        await all_of(receive, partial(_write, line, unpacker, disk), tell)
+        await all_of(receive, partial(_write, line, unpacker, disk), partial(line.tell, done))
     finally:
         line.give_back()
         with trio.CancelScope(shield=True):  # bounded by removing what was not committed

@@ -274,7 +274,8 @@ MUTANTS: Final = (
     Mutant("a descriptor is closed under its users", "files/lease.py", "            last = not self._users\n",
            "            last = True\n"),
     Mutant("the reserved directory is never removed", "files/state.py",
-           "            self._sys.rmdir(home, RESERVED)  # refuses while anything is in it\n", "            pass\n"),
+           "            self._change(home, self._sys.rmdir, home, RESERVED)  # refuses while anything is in it\n",
+           "            pass\n"),
     Mutant("what failed is left", "files/sink.py", "                    with suppress(OSError):\n"
            "                        self.pin.state.unlink(name)\n", "                    pass\n"),
     Mutant("nothing is swept", "files/landing.py", "            leftovers.sweep(self, pin.state)\n",
