@@ -42,13 +42,15 @@ class Act(IntEnum):
     """What is to be done with the entries of a group: make them, set mode and time of what stands there, remove it, or
     give a file that stands there one more name.
 
-    A group that removes says of each name whether it is a directory, which goes with all that is in it.
+    A group that removes says of each name whether it is a directory, which goes with all that is in it.  One that lists
+    is about nothing to be done: it is among packs that nobody asked for, and says what else there is.
     """
 
     MAKE = 0
     ADJUST = 1
     REMOVE = 2
     LINK = 3
+    LIST = 4
 
 
 class Group(Struct):
@@ -229,6 +231,19 @@ def _entry_cost(group: Group) -> int:
     return ENTRY_COST + OWNER_COST * bool(group.owners) + max(max(group.sizes, default=0).bit_length() + 6, 7) // 7
 
 
+def finished_by(filling: Group | None, group: Group) -> bool:
+    """Have a directory be finished as ``group`` says by the last one that fills it; False if that cannot be."""
+    if filling is None or group.owners or group.xattrs:
+        return False
+    filling.finish = group.mtimes[0], group.modes[0]
+    return True
+
+
+def _contents(group: Group) -> int:
+    """Bytes that come with it."""
+    return 0 if group.act is Act.LIST else sum(group.sizes)
+
+
 class Packer:
     """Gathers groups into batches that fit one message, and hold about ``most_bytes`` of contents.
 
@@ -254,7 +269,7 @@ class Packer:
     def put(self, group: Group) -> Iterator[list[Group]]:
         """Add a group; what became full comes out."""
         while True:
-            size, contents = weight(group), sum(group.sizes)
+            size, contents = weight(group), _contents(group)
             if (
                 self._entries + max(len(group), 1) <= self._most_entries
                 and self._bytes + contents <= self.most_bytes
@@ -271,12 +286,17 @@ class Packer:
                 group = group.cut(room, len(group))
             yield self.flush()
 
+    def all(self, groups: Iterable[Group]) -> Iterator[list[Group]]:
+        """All of these groups, in batches."""
+        for group in groups:
+            yield from self.put(group)
+        if not self.empty:
+            yield self.flush()
+
     def finish(self, group: Group) -> bool:
         """Have a directory be finished by the group that fills it, if that is still here; False if it is not."""
-        latest = self._latest.get(group.directory)
-        if latest is None or group.owners or group.xattrs or self._weight + FINISH_COST > INDEX_BYTES:
+        if self._weight + FINISH_COST > INDEX_BYTES or not finished_by(self._latest.get(group.directory), group):
             return False
-        latest.finish = group.mtimes[0], group.modes[0]
         self._weight += FINISH_COST
         return True
 
@@ -315,7 +335,7 @@ class Packer:
             cost += len(name) + each + len(texts.get(index, b"")) + SHARED_COST * (index in group.shared)
             if index in group.xattrs:
                 cost += _xattrs_cost(group.xattrs[index])
-            contents += length
+            contents += length * (group.act is not Act.LIST)
             entries += 1
             if entries > self._most_entries or contents > self.most_bytes or cost > INDEX_BYTES:
                 return max(index, 1) if self.empty else index

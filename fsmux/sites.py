@@ -25,7 +25,7 @@ from fsmux.questions import LocalDigester, LocalLooker, RemoteDigester, RemoteLo
 from fsmux.records import EVERYTHING, Attrs
 from fsmux.transfer.session import Outcome, Report, together
 from fsmux.wire.frames import JOIN_FEATURE
-from fsmux.wire.messages import Digest, Get, Listed, Look, Offer, Ok, Put, Stat, Walk
+from fsmux.wire.messages import Digest, Get, Listed, Look, Offer, Ok, Pack, Put, Stat, Walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from fsmux.moving.tree import Looker
     from fsmux.mux.stream import Stream
     from fsmux.records import Durability, Parts
+    from fsmux.transfer.packs import Arrived
 
     Batches = AsyncGenerator[list[Group], None]
 
@@ -92,6 +93,22 @@ class RemoteSite:
                     yield list(page.groups)
 
             async with aclosing(batches()) as found:
+                yield found
+
+    @asynccontextmanager
+    async def giving(self, parts: Parts, pack_bytes: int, medium: int) -> AsyncIterator[AsyncGenerator[Arrived, None]]:
+        """The tree at ``parts`` for the block, in packs of about so many bytes, with files of up to ``medium``."""
+        from fsmux.transfer.packs import gathered
+
+        walk = Walk(parts, self.kept.owner, self.kept.xattrs, pack_bytes, medium)
+        async with self._client.connection.open_stream(walk, end=True) as stream:
+            stream.expect(None)
+
+            async def packs() -> AsyncGenerator[Arrived, None]:
+                while isinstance(pack := await stream.expect_message(Pack, Ok), Pack):
+                    yield await gathered(stream, pack)
+
+            async with aclosing(packs()) as found:
                 yield found
 
     @asynccontextmanager

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from fsmux.columns import Group, Packer
+from fsmux.columns import Act, Group, Packer
 from fsmux.errors import ProtocolError
 from fsmux.files import leftovers, listing
 from fsmux.files.comparing import digests
 from fsmux.files.packing import read_pack
 from fsmux.files.unpacking import Unpacker
-from fsmux.limits import MAX_FILE_SIZE
+from fsmux.limits import MAX_FILE_SIZE, MEDIUM_FILE, NOTSENT_LOWAT, PACK_BYTES
+from fsmux.moving.pacing import Pace
+from fsmux.mux.service import all_of
+from fsmux.plan.plan import unasked
 from fsmux.plan.walk import batches, preorder
-from fsmux.transfer.packs import receive_packs, send_pack
+from fsmux.transfer.packs import receive_packs, send_contents, send_pack
 from fsmux.wire.frames import BRIEF_FEATURE
 from fsmux.wire.messages import Ask, Digest, Digests, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
 
@@ -32,11 +35,47 @@ if TYPE_CHECKING:
     from fsmux.mux.stream import Stream
 
 
+KERNEL_HOLDS: Final = 2 * NOTSENT_LOWAT
+"""Bytes of a tree that are sent before it is looked at how fast they go: the kernel takes them at once."""
+
+
 async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
-    """A whole tree, directories before what is in them."""
+    """A whole tree, directories before what is in them; with its small files if it is all to be made."""
     found = preorder(lambda parts: listing.groups(context.root, parts, request.owners, request.xattrs), request.path)
-    await _send_groups(context, stream, found)
+    if request.pack_bytes:
+        await _send_packs(context, stream, request, found)
+    else:
+        await _send_groups(context, stream, found)
     await stream.send(Ok(), end=True)
+
+
+async def _send_packs(context: Context, stream: Stream, request: Walk, found: Generator[Group, None, None]) -> None:
+    """Send a tree with its contents: one pack is read while the one before it is sent."""
+    packer = Packer(min(request.pack_bytes, PACK_BYTES))
+
+    def read_packs() -> Generator[tuple[list[Group], bytes], None, None]:
+        for groups in packer.all(part for group in found for part in unasked(group, min(request.medium, MEDIUM_FILE))):
+            yield groups, read_pack(context.root, request.path, groups)
+
+    ready_in, ready = trio.open_memory_channel[tuple[list[Group], bytes]](0)
+
+    async def read() -> None:
+        with ready_in, closing(found), closing(read_packs()) as hops:
+            while (pack := await context.disk.pack(next, hops, None)) is not None:
+                await ready_in.send(pack)
+
+    async def send() -> None:
+        pace, sent = Pace(None, far=True), 0
+        async for groups, contents in ready:
+            await send_contents(stream, Pack(0, tuple(groups)), contents)
+            sent += len(contents)
+            if sent <= KERNEL_HOLDS:
+                pace.resume(trio.current_time())
+            else:
+                pace.done(len(contents), sum(map(len, groups)), trio.current_time())
+                packer.most_bytes = pace.pack_bytes
+
+    await all_of(read, send)
 
 
 async def look(context: Context, stream: Stream, request: Look) -> None:
@@ -56,12 +95,8 @@ async def _send_groups(context: Context, stream: Stream, found: Generator[Group,
     """Send groups as they are found, as many to a message as fit; the first ones do not wait for others."""
     with closing(found), closing(batches(found)) as hops:
         while (batch := await context.disk.pack(next, hops, None)) is not None:
-            packer = Packer(MAX_FILE_SIZE)
-            for group in batch:
-                for groups in packer.put(group):
-                    await stream.send(Listed(tuple(groups)))
-            if not packer.empty:
-                await stream.send(Listed(tuple(packer.flush())))
+            for groups in Packer(MAX_FILE_SIZE).all(batch):
+                await stream.send(Listed(tuple(groups)))
 
 
 async def digest(context: Context, stream: Stream, request: Digest) -> None:
@@ -120,6 +155,6 @@ async def _store(context: Context, stream: Stream, request: Store) -> None:
 
 def _accept(pack: Pack) -> Pack:
     """The client decides what it sends; that it stays below the root is the unpacker's business."""
-    if any(group.as_asked for group in pack.groups):
+    if any(group.as_asked or group.act is Act.LIST for group in pack.groups):
         raise ProtocolError("a pack refers to what nobody asked for")
     return pack

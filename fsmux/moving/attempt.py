@@ -155,8 +155,8 @@ class Attempt:
         """Have groups done in their order, and told if they are to be."""
         await carry_all(self.carrier(item), groups)
 
-    def carrier(self, item: Item, batch: Batch | None = None) -> Carrier:
-        """What carries the small things of a tree; or a batch of which ``item`` is one."""
+    def carrier(self, item: Item, batch: Batch | None = None, *, unasked: bool = False) -> Carrier:
+        """What carries the small things of a tree, which may come ``unasked``; or a batch of which ``item`` is one."""
         if self.options.dry_run:
             from fsmux.moving.rehearsal import Rehearsal
 
@@ -173,7 +173,7 @@ class Attempt:
             self.pace, notes, options.kept,
         )  # fmt: skip
         account = batch or item.account
-        return Download(route, account) if down else Upload(route, account)
+        return Download(route, account, unasked=unasked) if down else Upload(route, account)
 
     @asynccontextmanager
     async def comparing(self, item: Item, made: bool, *, above: bool = False) -> AsyncIterator[Comparer | None]:

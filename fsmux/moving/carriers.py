@@ -11,9 +11,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
-from fsmux.columns import KIND_BITS, REGULAR, Act, Group
+from fsmux.columns import KIND_BITS, REGULAR, Act, Group, finished_by
 from fsmux.errors import ProtocolError, from_code
 from fsmux.files import leftovers
 from fsmux.moving.packs import Packs
@@ -28,13 +30,14 @@ if TYPE_CHECKING:
 
     from fsmux.files.root import Root
     from fsmux.files.terms import Failure
-    from fsmux.files.unpacking import Unpacker
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.pacing import Pace
     from fsmux.moving.packs import Errors
+    from fsmux.moving.report import Account
     from fsmux.mux.connection import Connection
     from fsmux.mux.stream import Stream
     from fsmux.transfer.disk import Disk
+    from fsmux.transfer.packs import Arrived, Put
     from fsmux.transfer.session import Run
 
 
@@ -136,23 +139,126 @@ class Upload(Packs):
                 else:
                     failed.append((place, index, error))
             self._finished(packed.number, groups, failed, packed.durable)
-        self._ended(stream)
+        self._ended(answered=stream.local_ended and not self._under_way)
 
 
 class Download(Packs):
-    """Packs from the server."""
+    """Packs from the server: those that are asked for, and with ``unasked`` others, which :meth:`came` takes.
+
+    With those goes what the server knows nothing of, as long as nothing was asked for.
+    """
+
+    def __init__(self, route: Route, report: Account, *, unasked: bool = False) -> None:
+        super().__init__(route, report)
+        self._unasked = unasked
+        self._pending: list[Group] = []  # what goes with the next pack that comes
+        self._filling: dict[Parts, Group] = {}  # the last group of it in each directory
+        self._later: list[tuple[Group, bool]] = []  # what is to be asked for when that has come
+        self._has_asked = False
+        self._may_ask = trio.Event()  # or nothing will be
+        self._came_in: trio.MemorySendChannel[Arrived]
+        self._came: trio.MemoryReceiveChannel[Arrived]
+        self._came_in, self._came = trio.open_memory_channel(0)
+
+    async def put(self, group: Group, *, told: bool = True) -> None:
+        if not self._unasked:
+            await super().put(group, told=told)
+        elif group.crcs or not (self._later or self._has_asked or _travels(group)):
+            self._pend(group, told)
+        else:
+            self._later.append((group, told))
+
+    def _pend(self, group: Group, told: bool) -> None:
+        if not told:
+            if finished_by(self._filling.get(group.directory), group):
+                return
+            self._untold.add(group.directory)
+        self._pending.append(group)
+        if group.act is Act.MAKE and group.names:
+            self._filling[group.directory] = group
+
+    async def came(self, arrived: Arrived) -> None:
+        """Take a pack that has come unasked, of which all was put that is to be made."""
+        size = arrived.pack.size
+        arrived.pack = self._of_pending()
+        if arrived.pack.size != size:
+            raise ProtocolError("the server sent what is in no directory that it has named")
+        await self._came_in.send(replace(arrived))
+        arrived.held = []
+        await self._ask_later()
+
+    def _of_pending(self) -> Pack:
+        pack = Pack(self._next_number(), tuple(self._pending))
+        self._under_way[pack.number] = self._pending
+        self._by_itself.add(pack.number)
+        self._pending, self._filling = [], {}
+        return pack
+
+    async def _ask_later(self) -> None:
+        while self._later:
+            self._has_asked = True
+            self._may_ask.set()
+            later, self._later = self._later, []
+            for group, told in later:
+                await super().put(group, told=told)
+
+    async def _settle(self) -> None:
+        """Have done what waits for a pack to come."""
+        if self._pending:
+            from fsmux.files.contents import Contents
+            from fsmux.transfer.packs import Arrived
+
+            await self._came_in.send(Arrived(self._of_pending(), Contents(())))
+        await self._ask_later()
+
+    async def flush(self) -> None:
+        await self._settle()
+        await super().flush()
+
+    async def end(self) -> None:
+        await self._settle()
+        self._came_in.close()
+        self._may_ask.set()
+        await super().end()
 
     async def _carry(self) -> None:
         from fsmux.files.unpacking import Unpacker
+        from fsmux.transfer.packs import write_packs
 
         route = self._route
+        if self._unasked:
+            route.pace.resume(trio.current_time())
         if route.notes is None:
             unpacker = Unpacker(route.root, route.here, route.durability, route.kept, verify=route.verify)
         else:
             unpacker = route.notes.unpacker(route.durability, route.kept, verify=route.verify)
         self._durable = unpacker.durable
-        async with route.connection.open_stream(Fetch(route.there)) as stream:
-            await all_of(partial(self._ask, stream), partial(self._take, stream, unpacker))
+        await write_packs(self._arrive, unpacker, route.disk, done=self._done)
+        self._ended(answered=not self._under_way)
+        await route.disk.meta(leftovers.sweep_top, route.root)  # of what was left of a file that came in a pack
+
+    async def _arrive(self, put: Put) -> None:
+        async def what_comes_by_itself() -> None:
+            async for arrived in self._came:
+                await put(arrived)
+
+        await all_of(what_comes_by_itself, partial(self._fetch, put))
+
+    async def _fetch(self, put: Put) -> None:
+        """What is to be asked for."""
+        from fsmux.transfer.packs import put_packs
+
+        if self._unasked:
+            await self._may_ask.wait()
+            if not (self._has_asked or self._again):
+                return  # a stream would take one more round trip
+
+        async def hear() -> None:
+            await put_packs(stream, self._check, put)
+            self._ended(answered=stream.local_ended)
+
+        async with self._route.connection.open_stream(Fetch(self._route.there)) as stream:
+            await all_of(partial(self._ask, stream), hear)
 
     async def _ask(self, stream: Stream) -> None:
         async def carry(number: int, groups: list[Group]) -> None:
@@ -160,14 +266,6 @@ class Download(Packs):
 
         await self._each(carry)
         stream.end()
-
-    async def _take(self, stream: Stream, unpacker: Unpacker) -> None:
-        from fsmux.transfer.packs import receive_packs
-
-        route = self._route
-        await receive_packs(stream, unpacker, route.disk, check=self._check, done=self._done)
-        self._ended(stream)
-        await route.disk.meta(leftovers.sweep_top, route.root)  # of what was left of a file that came in a pack
 
     def _check(self, pack: Pack) -> Pack:
         """What is to be done: what has come, and in their places among it what nobody was asked for."""

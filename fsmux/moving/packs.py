@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from fsmux.moving.carriers import Route, Watch
     from fsmux.moving.report import Account
-    from fsmux.mux.stream import Stream
 
     Errors = list[tuple[int, int, FsmuxError]]
 
@@ -44,6 +43,8 @@ class Packs:
         self._finishes = self._may_finish()
         self._number = 0
         self._under_way: dict[int, list[Group]] = {}
+        self._by_itself: set[int] = set()
+        """Those of them that were not asked for."""
         self._again: deque[list[Group]] = deque()
         self._attempts: dict[Parts, int] = {}
         self._blocked: set[Parts] = set()
@@ -106,18 +107,22 @@ class Packs:
 
     async def _start(self, carry: Callable[[int, list[Group]], Awaitable[None]], groups: list[Group]) -> None:
         pace = self._route.pace
-        while len(self._under_way) >= pace.ahead:
+        while len(self._under_way) - len(self._by_itself) >= pace.ahead:
             self._changed = trio.Event()
             await self._changed.wait()
         if not self._under_way:
             pace.resume(trio.current_time())
-        self._number += 1
-        self._under_way[self._number] = groups
-        await carry(self._number, groups)
+        number = self._next_number()
+        self._under_way[number] = groups
+        await carry(number, groups)
 
-    def _ended(self, stream: Stream) -> None:
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _ended(self, *, answered: bool) -> None:
         """The server has nothing more to say: that is so when all that was begun was answered."""
-        if self._under_way or not stream.local_ended:
+        if not answered:
             raise ProtocolError("the server ended the transfer early")
 
     def _finished(self, number: int, groups: Sequence[Group], failed: Errors, durable: bool) -> None:
@@ -133,6 +138,7 @@ class Packs:
                 self._route.notes.stands(number, place, group, errors)
             self._tell(group, errors, durable)
         del self._under_way[number]
+        self._by_itself.discard(number)
         self._changed.set()
 
     def _tell(self, group: Group, errors: dict[int, FsmuxError], durable: bool) -> None:

@@ -211,6 +211,11 @@ class Account:
 
     # ---- the plan ------------------------------------------------------------------------------------------------
 
+    @property
+    def untouched(self) -> bool:
+        """Whether no attempt has spoken of any of it."""
+        return self._mark is None
+
     def owed(self, directory: Parts) -> Collection[bytes]:
         """Files in it that an earlier attempt was to move and has not told of: perhaps they stand all the same."""
         return self._owed.get(directory, ())

@@ -22,14 +22,16 @@ from msgspec.structs import replace
 from fsmux.errors import FsmuxError, Unsupported, UsageError
 from fsmux.lanes import open_lanes
 from fsmux.moving.attempt import Attempt, Item
+from fsmux.moving.carriers import Download
 from fsmux.moving.files import Files
 from fsmux.moving.placing import Placing
 from fsmux.moving.report import UNKNOWN_XATTRS, name_of
 from fsmux.plan.judging import Facts, Verdict, differs, in_the_way, judge
 from fsmux.plan.plan import Entered, Large
 from fsmux.records import EVERYTHING, Kind, Parts
+from fsmux.sites import RemoteSite
 from fsmux.urls import Local, Remote
-from fsmux.wire.frames import KEPT_FEATURE, LINKS_FEATURE, PACKS_FEATURE
+from fsmux.wire.frames import KEPT_FEATURE, LINKS_FEATURE, PACKS_FEATURE, UNASKED_FEATURE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from fsmux.moving.removing import Removing
     from fsmux.moving.report import Report
     from fsmux.plan.filters import Filters
+    from fsmux.transfer.packs import Arrived
     from fsmux.transfer.session import Run
 
 
@@ -171,10 +174,13 @@ class Transfer:
             item.target.looking(item.target_prefix, nothing=made) as looker,
             self._attempt.comparing(item, made) as comparer,
         ):
+            unasked = made and meeting is None and self._may_come_unasked(item, filters)
+            carrier = self._attempt.carrier(item, unasked=unasked)
             tree = Tree(
-                scan=self._scan(item, filters),
+                scan=self._scan(item, filters, unasked=unasked),
                 looker=looker,
-                carrier=self._attempt.carrier(item),
+                carrier=carrier,
+                came=carrier.came if isinstance(carrier, Download) else None,
                 transfer=transfer,
                 workers=options.streams,
                 top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept), top.owner, top.xattrs),
@@ -200,7 +206,19 @@ class Transfer:
         if extras is not None:
             extras.end()
 
-    def _scan(self, item: Item, filters: Filters) -> AbstractAsyncContextManager[AsyncIterator[list[Group]]]:
+    def _may_come_unasked(self, item: Item, filters: Filters) -> bool:
+        """Whether a tree, of which nothing stands at the destination, is to come as it is."""
+        options = self._attempt.options
+        if filters or options.selection is not None or options.dry_run or not item.account.untouched:
+            return False
+        return isinstance(item.source, RemoteSite) and self._attempt.has(UNASKED_FEATURE)
+
+    def _scan(
+        self, item: Item, filters: Filters, *, unasked: bool
+    ) -> AbstractAsyncContextManager[AsyncIterator[list[Group] | Arrived]]:
+        if unasked:
+            assert isinstance(item.source, RemoteSite)
+            return item.source.giving(item.source_prefix, self._attempt.pace.pack_bytes, self._attempt.medium)
         if (selection := self._attempt.options.selection) is None:
             return item.source.scan(item.source_prefix)
         from fsmux.moving.selecting import selected

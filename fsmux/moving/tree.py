@@ -13,6 +13,7 @@ that on the same stream.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from fsmux.plan.filters import Filters
     from fsmux.plan.plan import Claimed
     from fsmux.records import Kept, Parts
+    from fsmux.transfer.packs import Arrived
 
 LOOKED = 2
 """Batches that wait to be planned beside what stands at the destination; those whose bytes are compared, more."""
@@ -74,7 +76,9 @@ class Looker(Protocol):
 class Tree(Struct):
     """What a tree needs to know of where it comes from and goes to."""
 
-    scan: AbstractAsyncContextManager[AsyncIterator[list[Group]]]
+    scan: AbstractAsyncContextManager[AsyncIterator[list[Group] | Arrived]]
+    """What comes with its contents, nobody has asked for: that is so if nothing stands there and nothing is left out.
+    """
     looker: Looker | None
     """None: nothing stands at the destination."""
     carrier: Carrier
@@ -93,6 +97,8 @@ class Tree(Struct):
     """Bytes of a file up to which it goes in a pack if nothing stands in its place."""
     last: bool
     """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
+    came: Callable[[Arrived], Awaitable[None]] | None = None
+    """Who takes what has come with its contents, when all of it was put that is to be made."""
     claimed: Claimed | None = None
     """What other sources have put there."""
     later: list[Left] | None = None
@@ -134,7 +140,9 @@ class _Moving:
         self._account = tree.account
         self._scanned_in, self._scanned = trio.open_memory_channel[list[Group]](BATCHES)
         self._large_in, self._large = trio.open_memory_channel[tuple[_Open, Large]](LARGE_BACKLOG)
-        self._looked_in, self._looked = trio.open_memory_channel[list[_Looked]](
+        self._looked_in: trio.MemorySendChannel[list[_Looked] | Arrived]
+        self._looked: trio.MemoryReceiveChannel[list[_Looked] | Arrived]
+        self._looked_in, self._looked = trio.open_memory_channel(
             LOOKED if tree.comparer is None else tree.comparer.ahead
         )
         self._here: _Open | None = None
@@ -145,7 +153,13 @@ class _Moving:
         tree.carrier.watch = self._sharing.told
 
     async def run(self) -> None:
-        await all_of(self._scan, self._look, self._plan_and_work, self._tree.carrier.run)
+        try:
+            await all_of(self._scan, self._look, self._plan_and_work, self._tree.carrier.run)
+        finally:
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:
+                    if not isinstance(left := self._looked.receive_nowait(), list):
+                        left.give_back()
 
     # ---- the scan ------------------------------------------------------------------------------------------------
 
@@ -158,6 +172,9 @@ class _Moving:
         with self._scanned_in:
             async with self._tree.scan as batches:
                 async for batch in batches:
+                    if not isinstance(batch, list):
+                        await self._looked_in.send(batch)
+                        continue
                     chosen: list[Group] = []
                     asked: list[Parts] = []
                     for group in batch:
@@ -214,6 +231,9 @@ class _Moving:
             if tree.make_top:
                 await tree.carrier.put(itself((), top.mtime, top.mode, Act.MAKE, top.owner, top.xattrs))
             async for batch in self._looked:
+                if not isinstance(batch, list):
+                    await self._plan_arrived(batch)
+                    continue
                 equal: list[set[bytes]] = []
                 if tree.comparer is not None:
                     equal = await tree.comparer.equal([alike for _, _, alike in batch if alike is not None])
@@ -228,6 +248,18 @@ class _Moving:
                 await self._leave()
         if self._tree.last:
             self._account.report.planned()
+
+    async def _plan_arrived(self, arrived: Arrived) -> None:
+        """Plan what has come with its contents; what is only told of is asked for as always."""
+        try:
+            for group in arrived.pack.groups:
+                await self._plan_group(group, None, None)
+            assert self._tree.came is not None
+            await self._tree.came(arrived)
+        except BaseException:
+            arrived.give_back()  # what of it was not handed on
+            raise
+        self._account.report.scanning()
 
     async def _plan_group(self, group: Group, existing: Group | None, equal: set[bytes] | None) -> None:
         here = await self._enter(group.directory)
@@ -251,6 +283,7 @@ class _Moving:
         if self._tree.clear is not None and existing is not None:
             existing = await self._cleared(self._tree.clear, group, existing)
         for part in self._account.parted(group):
+            part.act = Act.MAKE
             await self._do(here, part, existing, equal)
         if not (group.more or here.expected):
             await self._leave()  # nothing more comes of it, and what finishes it goes with its files

@@ -11,6 +11,7 @@ undo) after everything in it.  What exists at the destination alone is not looke
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct, field
@@ -32,7 +33,7 @@ from fsmux.plan.sharing import Further, SharedFile, stands_for
 from fsmux.records import EVERYTHING, Kept, Parts, Xattrs, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from typing import Protocol
 
     from fsmux.plan.sharing import Shared, Standing
@@ -145,6 +146,33 @@ def plan(
         {} if standing is None else standing,
         kept,
     )
+
+
+def unasked(source: Group, medium: int) -> Iterator[Group]:
+    """A group of a listing, cut into what is made as it is where nothing stands, with the contents of files of up to
+    ``medium`` bytes, and groups of ``Act.LIST`` of what a plan is needed for; all in the order of the names.
+    """
+    if source.error is not None:
+        source.act = Act.LIST
+    if source.error is not None or not source.names or _is_plain(source, medium):
+        yield source
+        return
+    plain = [
+        mode & KIND_BITS in KINDS and size <= medium and index not in source.shared
+        for index, (size, mode) in enumerate(zip(source.sizes, source.modes, strict=True))
+    ]
+    start = 0
+    for is_plain, run in groupby(plain):
+        stop = start + len(list(run))
+        part = source.cut(start, stop)
+        part.act = Act.MAKE if is_plain else Act.LIST
+        yield part
+        start = stop
+
+
+def _is_plain(source: Group, medium: int) -> bool:
+    """Whether all of it is made as it is where nothing stands."""
+    return not source.shared and source.kinds <= KINDS and max(source.sizes) <= medium
 
 
 def conflicts(source: Group, existing: Group) -> list[tuple[int, bool]]:

@@ -65,6 +65,10 @@ BRIEF_FEATURE: Final = "brief"
 FINISH_FEATURE: Final = "finish"
 """Who names it in its HELLO finishes directories with the packs that fill them, if a group says so."""
 
+UNASKED_FEATURE: Final = "unasked"
+"""Who names it in its HELLO sends the small files of a tree with its listing, if it is told that none of them is there.
+"""
+
 HEADER: Final = struct.Struct(">IBBHIIH")
 """Magic u32 · Version u8 · Flags u8 · Cmd u16 · StreamID u32 · PayloadLen u32 · Checksum u16, big-endian."""
 

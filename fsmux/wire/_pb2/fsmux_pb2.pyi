@@ -29,6 +29,7 @@ class Act(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACT_ADJUST: _ClassVar[Act]
     ACT_REMOVE: _ClassVar[Act]
     ACT_LINK: _ClassVar[Act]
+    ACT_LIST: _ClassVar[Act]
 
 class Namespaces(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -48,6 +49,7 @@ ACT_MAKE: Act
 ACT_ADJUST: Act
 ACT_REMOVE: Act
 ACT_LINK: Act
+ACT_LIST: Act
 NAMESPACES_NONE: Namespaces
 NAMESPACES_USER: Namespaces
 NAMESPACES_ALL: Namespaces
@@ -571,14 +573,18 @@ class Failed(_message.Message):
     def __init__(self, group: _Optional[int] = ..., index: _Optional[int] = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., stands: bool = ...) -> None: ...
 
 class Walk(_message.Message):
-    __slots__ = ("path", "owners", "xattrs")
+    __slots__ = ("path", "pack_bytes", "medium", "owners", "xattrs")
     PATH_FIELD_NUMBER: _ClassVar[int]
+    PACK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MEDIUM_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
     XATTRS_FIELD_NUMBER: _ClassVar[int]
     path: Path
+    pack_bytes: int
+    medium: int
     owners: bool
     xattrs: Namespaces
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., owners: bool = ..., xattrs: _Optional[_Union[Namespaces, str]] = ...) -> None: ...
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., pack_bytes: _Optional[int] = ..., medium: _Optional[int] = ..., owners: bool = ..., xattrs: _Optional[_Union[Namespaces, str]] = ...) -> None: ...
 
 class Look(_message.Message):
     __slots__ = ("path", "directories", "owners", "xattrs")

@@ -286,7 +286,9 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups, asking=True)),
     t.Pack: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
     t.Packed: _packed,
-    t.Walk: lambda m: pb.Walk(path=_path(m.path), owners=m.owners, xattrs=m.xattrs),
+    t.Walk: lambda m: pb.Walk(
+        path=_path(m.path), pack_bytes=m.pack_bytes, medium=m.medium, owners=m.owners, xattrs=m.xattrs
+    ),
     t.Look: lambda m: pb.Look(
         path=_path(m.path), directories=[_path(parts) for parts in m.directories], owners=m.owners, xattrs=m.xattrs
     ),

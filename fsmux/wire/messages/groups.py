@@ -88,16 +88,27 @@ def _groups(raw: Collection[pb.Group], field: str) -> tuple[Group, ...]:
 
 
 def _check_pack(groups: tuple[Group, ...], field: str) -> None:
-    total = sum([sum(group.sizes) for group in groups])
+    total = sum([sum(group.sizes) for group in groups if group.act is not Act.LIST])
     if total > MAX_PACK_BYTES:
         raise ProtocolError(f"{field}: {total} bytes are more than {MAX_PACK_BYTES}")
     for group in groups:
+        if group.act is Act.LIST:
+            _check_listed(group, field)
+            continue
         if not group.kinds <= _KINDS_OF_PACKS:
             raise ProtocolError(f"{field}: something that is neither file, directory nor link")
         if group.error is not None:
             raise ProtocolError(f"{field}: a group of a listing")
         if group.act is Act.REMOVE and (group.itself or any(group.sizes) or SYMLINK in group.kinds):
             raise ProtocolError(f"{field}: this cannot be removed")
+
+
+def _check_listed(group: Group, field: str) -> None:
+    """What is only told of: why a directory cannot be read, or files and special files of which nothing comes."""
+    if field != "PACK" or group.itself or group.crcs or group.lost or group.holed or group.finish is not None:
+        raise ProtocolError(f"{field}: a group of a listing")
+    if not group.kinds.isdisjoint((DIRECTORY, SYMLINK)):
+        raise ProtocolError(f"{field}: a directory or a link that is only told of")
 
 
 def _group(raw: pb.Group, field: str) -> Group:

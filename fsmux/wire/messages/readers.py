@@ -159,7 +159,8 @@ def _read_look(raw: pb.Look) -> t.Look:
 
 
 def _read_walk(raw: pb.Walk) -> t.Walk:
-    return t.Walk(_path_of(raw.path, "WALK path"), raw.owners, checks.namespaces(raw.xattrs, "WALK xattrs"))
+    xattrs = checks.namespaces(raw.xattrs, "WALK xattrs")
+    return t.Walk(_path_of(raw.path, "WALK path"), raw.owners, xattrs, raw.pack_bytes, raw.medium)
 
 
 def _read_stat(raw: pb.Stat) -> t.Stat:

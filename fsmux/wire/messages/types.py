@@ -302,7 +302,8 @@ class Pack(Struct, frozen=True):
     @property
     def size(self) -> int:
         """Bytes of contents that follow."""
-        return sum([sum(group.sizes) - sum([group.sizes[index] for index, _ in group.lost]) for group in self.groups])
+        travels = [group for group in self.groups if group.crcs]
+        return sum([sum(group.sizes) - sum([group.sizes[index] for index, _ in group.lost]) for group in travels])
 
 
 class Failed(NamedTuple):
@@ -326,12 +327,17 @@ class Packed(Struct, frozen=True):
 
 
 class Walk(Struct, frozen=True):
-    """List the whole tree at this path, directories before what is in them."""
+    """List the whole tree at this path, directories before what is in them.
+
+    With ``pack_bytes`` it comes in packs of about so many bytes, with the contents of files of up to ``medium``.
+    """
 
     CMD: ClassVar[Cmd] = Cmd.WALK
     path: Parts
     owners: bool = False
     xattrs: Namespaces = Namespaces.NONE
+    pack_bytes: int = 0
+    medium: int = 0
 
 
 class Look(Struct, frozen=True):
