@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from fsmux.errors import ErrorCode, FsmuxError, NotFound
+from fsmux.columns import Act
+from fsmux.errors import ErrorCode, FsmuxError, NotFound, ProtocolError
 from fsmux.files import listing
 from fsmux.files.root import Root
 from fsmux.lanes import SPREAD_BYTES, Lane, Lanes
@@ -106,7 +107,7 @@ class RemoteSite:
 
             async def packs() -> AsyncGenerator[Arrived, None]:
                 while isinstance(pack := await stream.expect_message(Pack, Ok), Pack):
-                    yield await gathered(stream, pack)
+                    yield await gathered(stream, _of_a_tree(pack))
 
             async with aclosing(packs()) as found:
                 yield found
@@ -340,6 +341,14 @@ class LocalSite:
         else:
             with self._lanes.carrying(alive):
                 yield alive
+
+
+def _of_a_tree(pack: Pack) -> Pack:
+    """A pack that nobody has asked for: it makes what a listing has, and tells of the rest of that."""
+    for group in pack.groups:
+        if group.act not in (Act.MAKE, Act.LIST) or group.itself or group.as_asked or group.finish is not None:
+            raise ProtocolError("the server sent something else than a tree")
+    return pack
 
 
 def _is_short(size: int, options: Options) -> bool:

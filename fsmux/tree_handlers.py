@@ -22,7 +22,7 @@ from fsmux.limits import MAX_FILE_SIZE, MEDIUM_FILE, NOTSENT_LOWAT, PACK_BYTES
 from fsmux.moving.pacing import Pace
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import unasked
-from fsmux.plan.walk import batches, preorder
+from fsmux.plan.walk import Ahead, batches, preorder
 from fsmux.transfer.packs import receive_packs, send_contents, send_pack
 from fsmux.wire.frames import BRIEF_FEATURE
 from fsmux.wire.messages import Ask, Digest, Digests, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
@@ -51,13 +51,15 @@ async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
 
 async def _send_packs(context: Context, stream: Stream, request: Walk, found: Generator[Group, None, None]) -> None:
     """Send a tree with its contents: one pack is read while the one before it is sent."""
-    packer = Packer(min(request.pack_bytes, PACK_BYTES))
+    packer, ahead = Packer(min(request.pack_bytes, PACK_BYTES)), Ahead(found)
 
-    def read_packs() -> Generator[tuple[list[Group], bytes], None, None]:
-        for groups in packer.all(part for group in found for part in unasked(group, min(request.medium, MEDIUM_FILE))):
-            yield groups, read_pack(context.root, request.path, groups)
+    def read_packs() -> Generator[tuple[Pack, bytes], None, None]:
+        for groups in packer.all(part for group in ahead for part in unasked(group, min(request.medium, MEDIUM_FILE))):
+            contents = read_pack(context.root, request.path, groups)
+            yield Pack(0, tuple(groups), ahead.files, min(ahead.bytes, MAX_FILE_SIZE), ahead.ended), contents
+            ahead.read_on()
 
-    ready_in, ready = trio.open_memory_channel[tuple[list[Group], bytes]](0)
+    ready_in, ready = trio.open_memory_channel[tuple[Pack, bytes]](0)
 
     async def read() -> None:
         with ready_in, closing(found), closing(read_packs()) as hops:
@@ -66,13 +68,13 @@ async def _send_packs(context: Context, stream: Stream, request: Walk, found: Ge
 
     async def send() -> None:
         pace, sent = Pace(None, far=True), 0
-        async for groups, contents in ready:
-            await send_contents(stream, Pack(0, tuple(groups)), contents)
+        async for pack, contents in ready:
+            await send_contents(stream, pack, contents)
             sent += len(contents)
             if sent <= KERNEL_HOLDS:
                 pace.resume(trio.current_time())
             else:
-                pace.done(len(contents), sum(map(len, groups)), trio.current_time())
+                pace.done(len(contents), sum(map(len, pack.groups)), trio.current_time())
                 packer.most_bytes = pace.pack_bytes
 
     await all_of(read, send)

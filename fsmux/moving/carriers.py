@@ -151,6 +151,7 @@ class Download(Packs):
     def __init__(self, route: Route, report: Account, *, unasked: bool = False) -> None:
         super().__init__(route, report)
         self._unasked = unasked
+        self._comes = route.pace.pack_bytes if unasked else None  # bytes of the next pack that comes, about
         self._pending: list[Group] = []  # what goes with the next pack that comes
         self._filling: dict[Parts, Group] = {}  # the last group of it in each directory
         self._later: list[tuple[Group, bool]] = []  # what is to be asked for when that has come
@@ -188,8 +189,7 @@ class Download(Packs):
         await self._ask_later()
 
     def _of_pending(self) -> Pack:
-        pack = Pack(self._next_number(), tuple(self._pending))
-        self._under_way[pack.number] = self._pending
+        pack = Pack(self._begin(self._pending), tuple(self._pending))
         self._by_itself.add(pack.number)
         self._pending, self._filling = [], {}
         return pack
@@ -211,6 +211,9 @@ class Download(Packs):
             await self._came_in.send(Arrived(self._of_pending(), Contents(())))
         await self._ask_later()
 
+    def _lost(self) -> int | None:
+        return self._comes if self._comes is not None else super()._lost()
+
     async def flush(self) -> None:
         await self._settle()
         await super().flush()
@@ -218,6 +221,7 @@ class Download(Packs):
     async def end(self) -> None:
         await self._settle()
         self._came_in.close()
+        self._comes = None
         self._may_ask.set()
         await super().end()
 
@@ -226,7 +230,7 @@ class Download(Packs):
         from fsmux.transfer.packs import write_packs
 
         route = self._route
-        if self._unasked:
+        if self._comes is not None:
             route.pace.resume(trio.current_time())
         if route.notes is None:
             unpacker = Unpacker(route.root, route.here, route.durability, route.kept, verify=route.verify)

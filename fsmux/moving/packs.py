@@ -46,6 +46,8 @@ class Packs:
         self._by_itself: set[int] = set()
         """Those of them that were not asked for."""
         self._again: deque[list[Group]] = deque()
+        self._repeated: list[Group] = []
+        """What was put there and does not stand yet."""
         self._attempts: dict[Parts, int] = {}
         self._blocked: set[Parts] = set()
         self._untold: set[Parts] = set()
@@ -88,8 +90,12 @@ class Packs:
             while self._again:
                 await self._carry()
         finally:
-            if self._under_way:
-                self._route.pace.lost(_contents(next(iter(self._under_way.values()))), trio.current_time())
+            if (lost := self._lost()) is not None:
+                self._route.pace.lost(lost, trio.current_time())
+
+    def _lost(self) -> int | None:
+        """Bytes of the pack that would have been the next to be done, if any is under way."""
+        return _contents(next(iter(self._under_way.values()))) if self._under_way else None
 
     async def _carry(self) -> None:
         """What there is to be carried, over one stream."""
@@ -112,12 +118,14 @@ class Packs:
             await self._changed.wait()
         if not self._under_way:
             pace.resume(trio.current_time())
-        number = self._next_number()
-        self._under_way[number] = groups
-        await carry(number, groups)
+        await carry(self._begin(groups), groups)
 
-    def _next_number(self) -> int:
+    def _begin(self, groups: list[Group]) -> int:
+        """A pack is on its way from now on; its number."""
+        for repeated in self._repeated:  # what comes into a directory once more undoes what finishes that
+            repeated.finish = self._finish_in(groups, repeated.directory) or repeated.finish
         self._number += 1
+        self._under_way[self._number] = groups
         return self._number
 
     def _ended(self, *, answered: bool) -> None:
@@ -138,6 +146,7 @@ class Packs:
                 self._route.notes.stands(number, place, group, errors)
             self._tell(group, errors, durable)
         del self._under_way[number]
+        self._repeated = [one for one in self._repeated if not any(_same_names(one, group) for group in groups)]
         self._by_itself.discard(number)
         self._changed.set()
 
@@ -177,8 +186,10 @@ class Packs:
             parts = (*group.directory, *name)
             if name and error.code is ErrorCode.INTEGRITY and self._may_try_again(parts, error):
                 once_more = group.pick([index])
-                once_more.finish = self._finish_of(group.directory)
+                for groups in self._under_way.values():
+                    once_more.finish = self._finish_in(groups, group.directory) or once_more.finish
                 self._again.append([once_more])
+                self._repeated.append(once_more)
                 again.add(index)
             elif not any(parts[:depth] in self._blocked for depth in range(len(parts) + 1)):
                 if name and group.act is Act.MAKE and group.modes[index] & KIND_BITS == DIRECTORY:
@@ -186,14 +197,13 @@ class Packs:
                 self._report.fail(printable(parts), parts, error)
         return again
 
-    def _finish_of(self, directory: Parts) -> tuple[int, int] | None:
-        """How a directory is finished by what is under way: what comes into it once more undoes that."""
-        for groups in self._under_way.values() if self._finishes else ():
-            for one in groups:
-                if one.directory == directory and one.finish is not None:
-                    return one.finish
-                if one.directory == directory and one.itself and one.act is Act.ADJUST:
-                    return one.mtimes[0], one.modes[0]
+    def _finish_in(self, groups: Iterable[Group], directory: Parts) -> tuple[int, int] | None:
+        """How a directory is finished by these."""
+        for one in groups if self._finishes else ():
+            if one.directory == directory and one.finish is not None:
+                return one.finish
+            if one.directory == directory and one.itself and one.act is Act.ADJUST:
+                return one.mtimes[0], one.modes[0]
         return None
 
     def _warn(self, group: Group, index: int, error: FsmuxError) -> None:
@@ -225,6 +235,10 @@ class Packs:
         if attempt < MAX_ATTEMPTS:
             self._report(Retrying(printable(parts), attempt, 0.0, str(error)))
         return attempt < MAX_ATTEMPTS
+
+
+def _same_names(one: Group, other: Group) -> bool:
+    return one.directory == other.directory and one.names == other.names
 
 
 def _contents(groups: Iterable[Group]) -> int:

@@ -63,6 +63,7 @@ class Report:
         """What its attempts have found out about the link, once there is one."""
         self._accounts: dict[int, Account] = {}
         self._mapped = self._planned = False
+        self._foreseen = 0, 0
         self._warned: set[tuple[str, str]] = set()
 
     def __call__(self, event: events.Event) -> None:
@@ -90,14 +91,23 @@ class Report:
         self.found_files += files
         self.found_bytes += size
 
+    def foresee(self, files: int, size: int) -> None:
+        """So many are going to be found in all, at least."""
+        self._foreseen = files, size
+
+    @property
+    def _known(self) -> tuple[int, int]:
+        files, size = self._foreseen
+        return max(files, self.found_files), max(size, self.found_bytes)
+
     def scanning(self) -> None:
-        self._tell(Scanning(self.found_files, self.found_bytes))
+        self._tell(Scanning(*self._known))
 
     def planned(self) -> None:
         """All sources have been looked at; an attempt that follows finds nothing else."""
         if not self._planned:
             self._planned = True
-            self._tell(Planned(self.found_files, self.found_bytes, self.skipped, self.skipped_bytes))
+            self._tell(Planned(*self._known, self.skipped, self.skipped_bytes))
 
     def left(self, group: Group, reason: str = UP_TO_DATE) -> None:
         """These are left as they are."""

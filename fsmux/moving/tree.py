@@ -145,6 +145,7 @@ class _Moving:
         self._looked_in, self._looked = trio.open_memory_channel(
             LOOKED if tree.comparer is None else tree.comparer.ahead
         )
+        self._found_before = tree.account.report.found_files, tree.account.report.found_bytes
         self._here: _Open | None = None
         top = tree.top
         self._top = _Open((), top, None)
@@ -251,15 +252,19 @@ class _Moving:
 
     async def _plan_arrived(self, arrived: Arrived) -> None:
         """Plan what has come with its contents; what is only told of is asked for as always."""
+        report, pack, (files, size) = self._account.report, arrived.pack, self._found_before
+        report.foresee(files + pack.files, size + pack.bytes)
+        report.scanning()
+        if pack.all_known and self._tree.last:
+            report.planned()
         try:
-            for group in arrived.pack.groups:
+            for group in pack.groups:
                 await self._plan_group(group, None, None)
             assert self._tree.came is not None
             await self._tree.came(arrived)
         except BaseException:
             arrived.give_back()  # what of it was not handed on
             raise
-        self._account.report.scanning()
 
     async def _plan_group(self, group: Group, existing: Group | None, equal: set[bytes] | None) -> None:
         here = await self._enter(group.directory)

@@ -10,15 +10,17 @@ One directory that cannot be read is one failed entry; the walk goes on beside i
 
 from __future__ import annotations
 
+from collections import deque
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from fsmux.columns import DIRECTORY, KIND_BITS, Group
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Group
 from fsmux.errors import BadName, FsmuxError
 from fsmux.limits import MAX_PATH_BYTES, MAX_PATH_PARTS
 from fsmux.records import Attrs, Kind, Parts, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     Scan: TypeAlias = Callable[[Parts], Iterable[Iterable[tuple[bytes, Attrs]]]]
     Keep: TypeAlias = Callable[[Parts, bool], bool]
@@ -29,6 +31,13 @@ PAGE: Final = 1000
 
 DIRECTORY_COST: Final = 10
 """Entries that opening and closing a directory costs as much as."""
+
+AHEAD: Final = 16 * PAGE
+"""Entries that are known of before it is their turn, at about 200 bytes each: of smaller trees it can soon be said how
+much there is of them."""
+
+AHEAD_STEP: Final = 2 * PAGE
+"""Entries that are read before their turn for each pack: those of the first packs are not to wait long."""
 
 STATE_DIRECTORY: Final = b".fsmux"
 """Where a receiver keeps its journals.  It is nobody's content, so no walk shows it."""
@@ -113,6 +122,43 @@ def preorder(listing: List, top: Parts = ()) -> Generator[Group, None, None]:
         while pending and _too_deep(top + pending[-1]):
             parts = pending.pop()
             yield Group(parts, error=BadName(f"{printable(parts)[:80]}…: the path is too long"))
+
+
+class Ahead:
+    """The same groups one after the other, with others read before it is their turn: then it is known what comes."""
+
+    def __init__(self, groups: Iterator[Group]) -> None:
+        self._groups = groups
+        self._waiting: deque[Group] = deque()
+        self._entries = 0  # in these
+        self.files = 0
+        """Regular files that were read until now, and the sum of their sizes in ``bytes``."""
+        self.bytes = 0
+        self.ended = False
+        """Whether there are no others."""
+
+    def __iter__(self) -> Iterator[Group]:
+        while self._waiting or self._read():
+            group = self._waiting.popleft()
+            self._entries -= len(group)
+            yield group
+
+    def read_on(self) -> None:
+        """Read some more, unless many wait. Blocks as the groups do."""
+        most = min(self._entries + AHEAD_STEP, AHEAD)
+        while self._entries < most and self._read():
+            pass
+
+    def _read(self) -> bool:
+        group = next(self._groups, None)
+        if group is None:
+            self.ended = True
+            return False
+        self._waiting.append(group)
+        self._entries += len(group)
+        self.files += len(group) if group.kinds == {REGULAR} else sum(map(S_ISREG, group.modes))
+        self.bytes += sum(group.sizes)
+        return True
 
 
 def kept(group: Group, keep: Keep) -> Group:

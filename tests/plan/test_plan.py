@@ -13,7 +13,7 @@ from fsmux.columns import DIRECTORY as DIR
 from fsmux.columns import KIND_BITS, REGULAR, SYMLINK, Act, Group
 from fsmux.errors import Exists, IsADirectory, NotADirectory
 from fsmux.plan.judging import Facts, Verdict, in_the_way, judge
-from fsmux.plan.plan import Entered, Large, Plan, plan
+from fsmux.plan.plan import Entered, Large, Plan, plan, unasked
 
 from .trees import DIRECTORY, FILE, LINK, OTHER, SPECIAL, Tree, grouped, leaves, names
 
@@ -176,3 +176,35 @@ def test_a_whole_group_is_planned_as_its_names_would_be_one_by_one(old: Tree, ne
     assert [str(error) for _, error in found.failed] == [str(error) for _, error in one_by_one.failed]
     found.failed = one_by_one.failed
     assert found == one_by_one
+
+
+@given(flat, st.booleans(), st.sets(st.integers(0, 4)))
+def test_what_comes_unasked_is_what_a_plan_would_have_made_as_it_is(new: Tree, more: bool, twins: set[int]) -> None:
+    """And all of the group is in it, in its order."""
+    source = grouped(new)[0]
+    source.more = more
+    source.shared = {
+        index: b"k" * 16 for index, mode in enumerate(source.modes) if index in twins and mode & KIND_BITS == REGULAR
+    }
+    wanted, names = columns(source), list(source.names)
+    parts = list(unasked(source, 5))
+    assert [name for part in parts for name in part.names] == names
+    assert {name: row for part in parts for name, row in columns(part).items()} == wanted
+    assert all(part.more for part in parts[:-1])
+    assert not parts or parts[-1].more is more
+    for part in parts:
+        if part.act is Act.MAKE and part.names:
+            found = plan(part, None, small=1, medium=5, shared={})
+            assert found.make is part
+            assert [found.large, found.special, found.failed, found.further] == [[], [], [], []]
+        for index, mode in enumerate(part.modes):
+            needs_a_plan = (
+                mode & KIND_BITS not in (REGULAR, DIR, SYMLINK) or part.sizes[index] > 5 or index in part.shared
+            )
+            assert needs_a_plan is (part.act is Act.LIST)
+
+
+def test_why_a_directory_cannot_be_read_is_told_with_what_comes_unasked() -> None:
+    error = Exists("no")
+    (part,) = unasked(Group((b"d",), error=error), 5)
+    assert (part.act, part.error, part.directory) == (Act.LIST, error, (b"d",))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsmux.columns import REGULAR, Group
 from fsmux.errors import AccessError, BadName
-from fsmux.plan.walk import DIRECTORY_COST, STATE_DIRECTORY, batches, kept, preorder, walk
+from fsmux.plan.walk import AHEAD, AHEAD_STEP, DIRECTORY_COST, STATE_DIRECTORY, Ahead, batches, kept, preorder, walk
 from fsmux.records import Attrs, Kind
 
 from .trees import DIRECTORY, FILE, UNREADABLE, Tree, flatten, lister, scanner, trees
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @given(trees, st.integers(1, 5), st.integers(1, 5))
@@ -140,3 +144,44 @@ def test_batches_hold_what_is_worth_a_hop(tree: Tree, entries: int) -> None:
     for batch in made[:-1]:
         cost = [len(group) + DIRECTORY_COST for group in batch]
         assert sum(cost) >= entries > sum(cost[:-1])
+
+
+@given(trees, st.lists(st.booleans(), max_size=30))
+def test_what_is_read_ahead_comes_in_its_order_and_is_counted(tree: Tree, reads_on: list[bool]) -> None:
+    files = [attrs for _, attrs in flatten(tree) if attrs.kind is Kind.FILE]
+    ahead = Ahead(preorder(lister(tree)))
+    found = []
+    steps = iter(reads_on)
+    for group in ahead:
+        found.append(group)
+        if next(steps, False):
+            ahead.read_on()
+            assert ahead.ended  # they are few
+    assert found == list(preorder(lister(tree)))
+    assert ahead.ended
+    assert (ahead.files, ahead.bytes) == (len(files), sum(attrs.size for attrs in files))
+
+
+def test_no_more_than_a_part_of_a_tree_is_read_ahead() -> None:
+    read = 0
+
+    def groups() -> Iterator[Group]:
+        nonlocal read
+        for number in range(100):
+            read += 1
+            names = [b"%03d" % index for index in range(700)]
+            yield Group((b"%d" % number,), names, [1] * 700, [0] * 700, [REGULAR] * 700)
+
+    ahead = Ahead(groups())
+    one_by_one = iter(ahead)
+    next(one_by_one)
+    assert read == 1
+    ahead.read_on()
+    assert AHEAD_STEP <= (read - 1) * 700 < AHEAD_STEP + 700
+    for _ in range(100):
+        ahead.read_on()
+    assert AHEAD <= (read - 1) * 700 < AHEAD + 700
+    assert (ahead.files, ahead.bytes, ahead.ended) == (700 * read, 700 * read, False)
+    next(one_by_one)
+    ahead.read_on()
+    assert AHEAD <= (read - 2) * 700 < AHEAD + 700

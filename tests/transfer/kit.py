@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import msgspec
 import trio
 from trio.testing import memory_stream_pair
 
@@ -181,6 +182,13 @@ class DamagingStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def forget_feature(side: Side, feature: str) -> None:
+    """For this client the server is one of before it."""
+    connection = side.client.connection
+    features = tuple(one for one in connection.peer_hello.features if one != feature)
+    connection.peer_hello = msgspec.structs.replace(connection.peer_hello, features=features)
 
 
 def damaging_pair(choose: Callable[[int, int], int | None]) -> tuple[Transport, Transport]:

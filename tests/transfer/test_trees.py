@@ -21,11 +21,11 @@ from fsmux.files.syscalls import Syscalls
 from fsmux.limits import MEDIUM_FILE
 from fsmux.mux.service import all_of
 from fsmux.records import Durability
-from fsmux.wire.frames import BRIEF_FEATURE, FINISH_FEATURE
+from fsmux.wire.frames import BRIEF_FEATURE, FINISH_FEATURE, UNASKED_FEATURE
 from fsmux.wire.messages import Ask, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
 from fsmux.wire.messages.groups import completed
 
-from .kit import Move, Side, content, damaging_pair, descriptors, facing, state_of
+from .kit import Move, Side, content, damaging_pair, descriptors, facing, forget_feature, state_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,12 @@ def make(root: Path) -> Path:
 
 
 class Tree(Move):
-    """Moves the directory ``file`` by its name."""
+    """Moves the directory ``file`` by its name; "asked for" is down, with each file being asked for."""
+
+    def __init__(self, side: Side, direction: str) -> None:
+        super().__init__(side, direction.replace("asked for", "down"))
+        if direction == "asked for":
+            forget_feature(side, UNASKED_FEATURE)
 
     async def __call__(self, name: str = "file", **options: Any) -> Summary:
         side = self.side
@@ -59,9 +64,9 @@ class Tree(Move):
         return await side.client.download(name, self.target, observer=side.observe, **options)
 
 
-@pytest.fixture
-def move(move: Tree) -> Tree:
-    return Tree(move.side, move.direction)
+@pytest.fixture(params=["up", "down", "asked for"])
+def move(side: Side, request: pytest.FixtureRequest) -> Tree:
+    return Tree(side, request.param)
 
 
 def inventory(root: Path) -> dict[str, tuple[object, ...]]:
@@ -235,7 +240,7 @@ async def test_cancelled_in_the_middle_it_leaves_nothing_and_goes_on_from_there(
     assert inventory(move.target / "file") == inventory(move.source / "file")
 
 
-@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("direction", ["up", "down", "asked for"])
 @pytest.mark.parametrize("count", [20, 1500])
 async def test_what_arrives_damaged_is_asked_for_again(served: Path, there: Path, direction: str, count: int) -> None:
     """And its directory is finished again, by whatever group of it has done so before."""
@@ -268,9 +273,7 @@ async def test_directories_are_finished_by_what_fills_them(
     source = make(side.there / "from")
     (source / "leaf").mkdir()
     (source / "leaf/file").write_bytes(b"1")
-    connection = side.client.connection
-    features = tuple(one for one in connection.peer_hello.features if one != lacking)
-    monkeypatch.setattr(connection, "peer_hello", msgspec.structs.replace(connection.peer_hello, features=features))
+    forget_feature(side, lacking)
     came: list[Group] = []
     real = tree_handlers._accept
 
@@ -468,6 +471,7 @@ async def test_what_cannot_be_packed_is_named_in_the_index(side: Side) -> None:
     ids=["more", "number", "names", "less"],
 )
 async def test_a_client_writes_only_what_it_asked_for(side: Side, monkeypatch: pytest.MonkeyPatch, plant: Any) -> None:
+    forget_feature(side, UNASKED_FEATURE)
     make(side.served / "file")
     real = tree_handlers.send_pack
 
@@ -506,6 +510,7 @@ def renamed(group: Group) -> Group:
 async def test_a_pack_that_is_not_as_it_was_asked_for(
     side: Side, monkeypatch: pytest.MonkeyPatch, brief: Group
 ) -> None:
+    forget_feature(side, UNASKED_FEATURE)
     (side.served / "file").mkdir()
     (side.served / "file/a").write_bytes(b"x")
     (side.served / "file/l").symlink_to("a")
@@ -572,6 +577,7 @@ async def test_a_server_takes_no_pack_that_refers_to_what_nobody_asked_for(side:
 
 
 async def test_a_directory_that_was_never_listed_is_not_entered(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_feature(side, UNASKED_FEATURE)
     make(side.served / "file")
 
     async def lie(context: Any, stream: Any, request: Any) -> None:

@@ -78,7 +78,10 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
     if packed and draw(st.booleans()):
         crcs = draw(st.lists(u32, max_size=6))
         return Group((), crcs=crcs, holed=[index for index in range(len(crcs)) if draw(st.booleans())], as_asked=True)
-    act = Act.MAKE if listed else draw(st.sampled_from(Act))
+    act = Act.MAKE if listed else draw(st.sampled_from([act for act in Act if packed or act is not Act.LIST]))
+    if act is Act.LIST:
+        kinds = [0o100000, 0o010000, 0o020000]
+        listed, packed = True, False
     if act is Act.LINK:
         found = draw(st.lists(names, min_size=1, max_size=6))
         columns = [[draw(times), 0o100000 | draw(modes), draw(targets)] for _ in found]
@@ -102,7 +105,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
         [draw(u32) for _ in found] if packed and act is Act.MAKE else [],
         holed=[index for index, one in enumerate(regular) if one and packed and draw(st.booleans())],
         finish=draw(st.one_of(st.none(), finishes)) if packed and found and act is Act.MAKE else None,
-        more=listed and draw(st.booleans()),
+        more=(listed or packed) and draw(st.booleans()),
         owners=[draw(u64) for _ in found] if draw(st.booleans()) else [],
         xattrs=sparse(draw(st.one_of(st.none(), xattrs)) for _ in found) if draw(st.booleans()) else {},
         shared={index: draw(keys) for index, one in enumerate(regular) if one and listed and draw(st.booleans())},
@@ -153,10 +156,12 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
         "crc32": u32, "bytes_resumed": sizes, "refused": st.one_of(st.none(), st.builds(m.Fault, u32, texts)),
     },
     m.Store: {"durability": st.sampled_from(m.Durability), "join": joins, "attempt": u32, "kept": stored},
-    m.Fetch: {}, m.Walk: {"xattrs": namespaces},
+    m.Fetch: {}, m.Walk: {"xattrs": namespaces, "pack_bytes": sizes, "medium": sizes},
     m.Look: {"directories": st.lists(paths, max_size=4).map(tuple), "xattrs": namespaces},
     m.Ask: {"number": u64, "groups": st.lists(groups(), max_size=4).map(tuple)},
-    m.Pack: {"number": u64, "groups": st.lists(groups(packed=True), max_size=4).map(tuple)},
+    m.Pack: {
+        "number": u64, "groups": st.lists(groups(packed=True), max_size=4).map(tuple), "files": u64, "bytes": u64,
+    },
     m.Packed: {
         "number": u64,
         "failed": st.lists(

@@ -177,6 +177,18 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
             (Cmd.DIGEST, pb.Digest, {"crcs": []}),
         )
     ],
+    *[
+        (cmd, pb.Pack(groups=[pb.Group(**{
+            "act": 4, "names": b"a", "sizes": [0], "mtimes_ns": [0], "modes": [0o100644],
+        } | bad)]), cmd.name)
+        for cmd, bad in (
+            (Cmd.PACK, {"modes": [0o040755]}), (Cmd.PACK, {"modes": [0o120777]}), (Cmd.PACK, {"crcs": [0]}),
+            (Cmd.PACK, {"modes": [0o120777], "targets": [b"t"]}), (Cmd.PACK, {"own_mode": 0o040755}),
+            (Cmd.PACK, {"names": b"", "modes": [0o040755]}), (Cmd.PACK, {"holed": [0]}), (Cmd.ASK, {}),
+            (Cmd.PACK, {"lost": [pb.Lost(index=0)]}), (Cmd.PACK, {"act": 5}),
+        )
+    ],
+    (Cmd.PACK, pb.Pack(groups=[pb.Group(fault=pb.Fault(code=1))]), "PACK"),
     (Cmd.CHUNK, pb.Chunk(index=MAX_CHUNKS), "CHUNK index"),
     (Cmd.CHUNK, pb.Chunk(index=2**32 - 1), "CHUNK index"),
     (Cmd.AGAIN, pb.Again(index=MAX_CHUNKS), "AGAIN index"),

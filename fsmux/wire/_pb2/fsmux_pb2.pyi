@@ -543,12 +543,18 @@ class Fetch(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ...) -> None: ...
 
 class Pack(_message.Message):
-    __slots__ = ("number", "groups")
+    __slots__ = ("number", "groups", "files", "bytes", "all_known")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    ALL_KNOWN_FIELD_NUMBER: _ClassVar[int]
     number: int
     groups: _containers.RepeatedCompositeFieldContainer[Group]
-    def __init__(self, number: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ...) -> None: ...
+    files: int
+    bytes: int
+    all_known: bool
+    def __init__(self, number: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ..., all_known: bool = ...) -> None: ...
 
 class Packed(_message.Message):
     __slots__ = ("number", "failed", "durable")

@@ -284,7 +284,9 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Store: _store,
     t.Fetch: lambda m: pb.Fetch(path=_path(m.path)),
     t.Ask: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups, asking=True)),
-    t.Pack: lambda m: pb.Pack(number=m.number, groups=_groups(m.groups)),
+    t.Pack: lambda m: pb.Pack(
+        number=m.number, groups=_groups(m.groups), files=m.files, bytes=m.bytes, all_known=m.all_known
+    ),
     t.Packed: _packed,
     t.Walk: lambda m: pb.Walk(
         path=_path(m.path), pack_bytes=m.pack_bytes, medium=m.medium, owners=m.owners, xattrs=m.xattrs

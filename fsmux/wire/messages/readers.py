@@ -158,6 +158,10 @@ def _read_look(raw: pb.Look) -> t.Look:
     return t.Look(_path_of(raw.path, "LOOK path"), tuple(directories), raw.owners, xattrs)
 
 
+def _read_pack(raw: pb.Pack) -> t.Pack:
+    return t.Pack(raw.number, g.packed(raw.groups), raw.files, raw.bytes, raw.all_known)
+
+
 def _read_walk(raw: pb.Walk) -> t.Walk:
     xattrs = checks.namespaces(raw.xattrs, "WALK xattrs")
     return t.Walk(_path_of(raw.path, "WALK path"), raw.owners, xattrs, raw.pack_bytes, raw.medium)
@@ -301,7 +305,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
     ),
     Cmd.FETCH: (pb.Fetch.FromString, lambda raw: t.Fetch(_path_of(raw.path, "FETCH path"))),
     Cmd.ASK: (pb.Pack.FromString, lambda raw: t.Ask(raw.number, g.asked(raw.groups))),
-    Cmd.PACK: (pb.Pack.FromString, lambda raw: t.Pack(raw.number, g.packed(raw.groups))),
+    Cmd.PACK: (pb.Pack.FromString, _read_pack),
     Cmd.PACKED: (pb.Packed.FromString, _read_packed),
     Cmd.WALK: (pb.Walk.FromString, _read_walk),
     Cmd.LOOK: (pb.Look.FromString, _read_look),

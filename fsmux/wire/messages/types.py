@@ -293,11 +293,18 @@ class Ask(Struct, frozen=True):
 
 
 class Pack(Struct, frozen=True):
-    """The index of a pack; the contents of its regular files follow as DATA, one behind the other."""
+    """The index of a pack; the contents of its regular files follow as DATA, one behind the other.
+
+    Of a tree that comes by itself it says how many regular files, with how many bytes, are known of until now, and
+    whether these are all.
+    """
 
     CMD: ClassVar[Cmd] = Cmd.PACK
     number: int
     groups: tuple[Group, ...]
+    files: int = 0
+    bytes: int = 0
+    all_known: bool = False
 
     @property
     def size(self) -> int:
