@@ -57,14 +57,15 @@ async def _send_packs(context: Context, stream: Stream, request: Walk, found: Ge
         for groups in packer.all(part for group in ahead for part in unasked(group, min(request.medium, MEDIUM_FILE))):
             contents = read_pack(context.root, request.path, groups)
             yield Pack(0, tuple(groups), ahead.files, min(ahead.bytes, MAX_FILE_SIZE), ahead.ended), contents
-            ahead.read_on()
 
-    ready_in, ready = trio.open_memory_channel[tuple[Pack, bytes]](0)
+    ready_in, ready = trio.open_memory_channel[tuple[Pack, bytes]](1)
 
     async def read() -> None:
         with ready_in, closing(found), closing(read_packs()) as hops:
             while (pack := await context.disk.pack(next, hops, None)) is not None:
                 await ready_in.send(pack)
+                while ready.statistics().current_buffer_used and ahead.may_read:  # the link has enough to do
+                    await context.disk.pack(ahead.read_on)
 
     async def send() -> None:
         pace, sent = Pace(None, far=True), 0

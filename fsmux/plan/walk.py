@@ -36,8 +36,8 @@ AHEAD: Final = 16 * PAGE
 """Entries that are known of before it is their turn, at about 200 bytes each: of smaller trees it can soon be said how
 much there is of them."""
 
-AHEAD_STEP: Final = 2 * PAGE
-"""Entries that are read before their turn for each pack: those of the first packs are not to wait long."""
+AHEAD_STEP: Final = PAGE // 2
+"""Entries that are read before their turn at once: some 2 ms, for which a pack may have to wait."""
 
 STATE_DIRECTORY: Final = b".fsmux"
 """Where a receiver keeps its journals.  It is nobody's content, so no walk shows it."""
@@ -143,10 +143,15 @@ class Ahead:
             self._entries -= len(group)
             yield group
 
+    @property
+    def may_read(self) -> bool:
+        """Whether there are others, and not too many wait already."""
+        return not self.ended and self._entries < AHEAD
+
     def read_on(self) -> None:
-        """Read some more, unless many wait. Blocks as the groups do."""
-        most = min(self._entries + AHEAD_STEP, AHEAD)
-        while self._entries < most and self._read():
+        """Read some more. Blocks as the groups do."""
+        most = self._entries + AHEAD_STEP
+        while self._entries < most and self.may_read and self._read():
             pass
 
     def _read(self) -> bool:
