@@ -11,10 +11,10 @@ import logging
 import threading
 import time
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
-from msgspec import Struct
+from msgspec import Struct, field
 
 from fsmux.errors import AccessError, ErrorCode, FsmuxError, IntegrityError, ProtocolError, Unsupported
 from fsmux.events import Observer, RequestFailed
@@ -104,6 +104,10 @@ class StateKeeper:
         self._stack.close()
 
 
+TREES_AT_ONCE: Final = 8
+"""Trees that come by themselves at once over one connection; others wait. Each holds two packs until they are read."""
+
+
 class Context(Struct, frozen=True):
     """What handlers of one connection work with."""
 
@@ -119,6 +123,7 @@ class Context(Struct, frozen=True):
     desk: Desk
     attempts: Attempts
     growths: Growths
+    trees: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(TREES_AT_ONCE))
 
     def check_write(self) -> None:
         if self.read_only:
@@ -147,6 +152,7 @@ async def dispatch(stream: Stream, context: Context) -> None:
             await handler(context, stream, message)
         except FsmuxError as exc:
             _refuse(stream, context, request, exc.code, str(exc))
+            exc.__traceback__ = None  # the stream may keep it, and its frames what was to be sent
         except Exception:
             logger.exception("a request failed unexpectedly (%s from %s)", request, context.peer)
             _refuse(stream, context, request, ErrorCode.INTERNAL, "the server failed unexpectedly; its log says more")

@@ -43,7 +43,8 @@ async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
     """A whole tree, directories before what is in them; with its small files if it is all to be made."""
     found = preorder(lambda parts: listing.groups(context.root, parts, request.owners, request.xattrs), request.path)
     if request.pack_bytes:
-        await _send_packs(context, stream, request, found)
+        async with context.trees:
+            await _send_packs(context, stream, request, found)
     else:
         await _send_groups(context, stream, found)
     await stream.send(Ok(), end=True)
@@ -58,14 +59,14 @@ async def _send_packs(context: Context, stream: Stream, request: Walk, found: Ge
             contents = read_pack(context.root, request.path, groups)
             yield Pack(0, tuple(groups), ahead.files, min(ahead.bytes, MAX_FILE_SIZE), ahead.ended), contents
 
-    ready_in, ready = trio.open_memory_channel[tuple[Pack, bytes]](1)
+    ready_in, ready = trio.open_memory_channel[tuple[Pack, bytes]](0)
 
     async def read() -> None:
         with ready_in, closing(found), closing(read_packs()) as hops:
             while (pack := await context.disk.pack(next, hops, None)) is not None:
-                await ready_in.send(pack)
-                while ready.statistics().current_buffer_used and ahead.may_read:  # the link has enough to do
+                while ahead.may_read and not ready.statistics().tasks_waiting_receive:  # the link has enough to do
                     await context.disk.pack(ahead.read_on)
+                await ready_in.send(pack)
 
     async def send() -> None:
         pace, sent = Pace(None, far=True), 0

@@ -93,13 +93,13 @@ def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], ro
                     or facts.st_mtime_ns != mtime
                     or facts.st_mode & MODE_BITS != mode
                 ):
-                    data, group.mtimes[index], group.modes[index], holed = _read_anew(sys, fd, (*where, name))
-                    group.sizes[index] = len(data)
+                    data, mtime, mode, holed = _read_anew(sys, fd, (*where, name))
+                    if len(data) > room:
+                        raise SourceChanged(f"{printable((*where, name))}: it grew while it was read; run it again")
+                    group.sizes[index], group.mtimes[index], group.modes[index] = len(data), mtime, mode
                     group.as_asked = False
                 else:
                     holed = facts.st_blocks * BLOCK < size
-                if len(data) > room:
-                    raise SourceChanged(f"{printable(where)}: it grew while the tree was read; run it again")
             except (OSError, FsmuxError) as error:
                 group.lost.append((index, _typed(error, (*where, name))))
                 crcs.append(0)
@@ -121,7 +121,7 @@ def _read_anew(sys: Syscalls, directory: int, parts: Parts) -> _Version:
             if not stat.S_ISREG(before.st_mode):
                 raise NotRegular(f"{printable(parts)}: it is not a regular file any more")
             if before.st_size > MEDIUM_FILE:
-                raise SourceChanged(f"{printable(parts)}: it grew while the tree was read; run it again")
+                raise SourceChanged(f"{printable(parts)}: it grew while it was read; run it again")
             data = _read_whole(sys, file, before.st_size)
             after = sys.fstat(file)
         finally:

@@ -150,12 +150,14 @@ class Download(Packs):
 
     def __init__(self, route: Route, report: Account, *, unasked: bool = False) -> None:
         super().__init__(route, report)
+        self._asked: set[int] = set()  # packs that were asked for and have not come
         self._unasked = unasked
         self._comes = route.pace.pack_bytes if unasked else None  # bytes of the next pack that comes, about
         self._pending: list[Group] = []  # what goes with the next pack that comes
         self._filling: dict[Parts, Group] = {}  # the last group of it in each directory
         self._later: list[tuple[Group, bool]] = []  # what is to be asked for when that has come
         self._has_asked = False
+        self._asking = trio.Lock()
         self._may_ask = trio.Event()  # or nothing will be
         self._came_in: trio.MemorySendChannel[Arrived]
         self._came: trio.MemoryReceiveChannel[Arrived]
@@ -180,9 +182,10 @@ class Download(Packs):
 
     async def came(self, arrived: Arrived) -> None:
         """Take a pack that has come unasked, of which all was put that is to be made."""
-        size = arrived.pack.size
+        came = [group for group in arrived.pack.groups if group.crcs]
         arrived.pack = self._of_pending()
-        if arrived.pack.size != size:
+        put = [group for group in arrived.pack.groups if group.crcs]
+        if len(put) != len(came) or any(one is not other for one, other in zip(put, came, strict=True)):
             raise ProtocolError("the server sent what is in no directory that it has named")
         await self._came_in.send(replace(arrived))
         arrived.held = []
@@ -195,12 +198,13 @@ class Download(Packs):
         return pack
 
     async def _ask_later(self) -> None:
-        while self._later:
-            self._has_asked = True
-            self._may_ask.set()
-            later, self._later = self._later, []
-            for group, told in later:
-                await super().put(group, told=told)
+        async with self._asking:  # or what was put later could come first
+            while self._later:
+                self._has_asked = True
+                self._may_ask.set()
+                later, self._later = self._later, []
+                for group, told in later:
+                    await super().put(group, told=told)
 
     async def _settle(self) -> None:
         """Have done what waits for a pack to come."""
@@ -266,6 +270,7 @@ class Download(Packs):
 
     async def _ask(self, stream: Stream) -> None:
         async def carry(number: int, groups: list[Group]) -> None:
+            self._asked.add(number)
             await stream.send(Ask(number, tuple([group for group in groups if _travels(group)])))
 
         await self._each(carry)
@@ -273,7 +278,8 @@ class Download(Packs):
 
     def _check(self, pack: Pack) -> Pack:
         """What is to be done: what has come, and in their places among it what nobody was asked for."""
-        groups, came = self._under_way.get(pack.number, []), iter(pack.groups)
+        groups, came = self._under_way[pack.number] if pack.number in self._asked else [], iter(pack.groups)
+        self._asked.discard(pack.number)
         found: list[Group] = []
         for group in groups:
             one = next(came, None) if _travels(group) else _as_it_is(group)

@@ -136,6 +136,8 @@ class Packs:
     def _finished(self, number: int, groups: Sequence[Group], failed: Errors, durable: bool) -> None:
         """A pack stands, but for what failed."""
         self._route.pace.done(_contents(groups), sum(map(len, groups)), trio.current_time())
+        # Before those of this pack are added that are to come once more.
+        self._repeated = [one for one in self._repeated if not any(_same_names(one, group) for group in groups)]
         by_group: dict[int, dict[int, FsmuxError]] = {}
         for place, index, error in failed:
             by_group.setdefault(place, {})[index] = error
@@ -146,7 +148,6 @@ class Packs:
                 self._route.notes.stands(number, place, group, errors)
             self._tell(group, errors, durable)
         del self._under_way[number]
-        self._repeated = [one for one in self._repeated if not any(_same_names(one, group) for group in groups)]
         self._by_itself.discard(number)
         self._changed.set()
 

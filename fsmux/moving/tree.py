@@ -21,7 +21,7 @@ import trio
 from msgspec import Struct, field
 
 from fsmux.columns import Act, Group, itself
-from fsmux.limits import SMALL_FILE
+from fsmux.limits import MEDIUM_FILE, SMALL_FILE
 from fsmux.moving.existing import Existing
 from fsmux.moving.finishing import Left
 from fsmux.moving.report import UNKNOWN_XATTRS
@@ -174,7 +174,7 @@ class _Moving:
             async with self._tree.scan as batches:
                 async for batch in batches:
                     if not isinstance(batch, list):
-                        await self._looked_in.send(batch)
+                        await self._pass_on(batch)
                         continue
                     chosen: list[Group] = []
                     asked: list[Parts] = []
@@ -195,6 +195,13 @@ class _Moving:
                         chosen.append(group)
                     await self._existing.ask(asked)
                     await self._scanned_in.send(chosen)
+
+    async def _pass_on(self, arrived: Arrived) -> None:
+        try:
+            await self._looked_in.send(arrived)
+        except BaseException:
+            arrived.give_back()
+            raise
 
     # ---- the other side --------------------------------------------------------------------------------------------
 
@@ -241,7 +248,7 @@ class _Moving:
                     equal.reverse()
                 for group, existing, alike in batch:
                     same = equal.pop() if alike is not None else None if tree.comparer is None else set()
-                    await self._plan_group(group, existing, same)
+                    await self._plan_group(group, existing, same, medium=self._tree.medium)
                 self._account.report.scanning()
                 if not any(one.statistics().current_buffer_used for one in (self._scanned, self._looked)):
                     await tree.carrier.hurry()
@@ -259,14 +266,15 @@ class _Moving:
             report.planned()
         try:
             for group in pack.groups:
-                await self._plan_group(group, None, None)
+                came = group.act is Act.MAKE  # with its contents, however much these have grown
+                await self._plan_group(group, None, None, medium=MEDIUM_FILE if came else self._tree.medium)
             assert self._tree.came is not None
             await self._tree.came(arrived)
         except BaseException:
             arrived.give_back()  # what of it was not handed on
             raise
 
-    async def _plan_group(self, group: Group, existing: Group | None, equal: set[bytes] | None) -> None:
+    async def _plan_group(self, group: Group, existing: Group | None, equal: set[bytes] | None, *, medium: int) -> None:
         here = await self._enter(group.directory)
         if here is None:
             return  # what is in a directory that failed is not spoken of
@@ -289,7 +297,7 @@ class _Moving:
             existing = await self._cleared(self._tree.clear, group, existing)
         for part in self._account.parted(group):
             part.act = Act.MAKE
-            await self._do(here, part, existing, equal)
+            await self._do(here, part, existing, equal, medium)
         if not (group.more or here.expected):
             await self._leave()  # nothing more comes of it, and what finishes it goes with its files
 
@@ -304,12 +312,14 @@ class _Moving:
                 gone.add(index)
         return existing.pick([index for index in range(len(existing)) if index not in gone]) if gone else existing
 
-    async def _do(self, here: _Open, group: Group, existing: Group | None, equal: set[bytes] | None) -> None:
+    async def _do(
+        self, here: _Open, group: Group, existing: Group | None, equal: set[bytes] | None, medium: int
+    ) -> None:
         """Plan a group, tell of it, and hand it to those who move it."""
         tree, owed = self._tree, self._account.owed(group.directory)
         shared = self._sharing.shared if tree.links else None
         found = plan(
-            group, existing, small=SMALL_FILE, medium=tree.medium, update=tree.update, equal=equal,
+            group, existing, small=SMALL_FILE, medium=medium, update=tree.update, equal=equal,
             claimed=tree.claimed, again=owed, shared=shared,
             standing=self._sharing.standing, kept=tree.kept,
         )  # fmt: skip

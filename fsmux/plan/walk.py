@@ -131,8 +131,10 @@ class Ahead:
         self._groups = groups
         self._waiting: deque[Group] = deque()
         self._entries = 0  # in these
+        self._shared: set[bytes] = set()
         self.files = 0
-        """Regular files that were read until now, and the sum of their sizes in ``bytes``."""
+        """Regular files that were read until now, and in ``bytes`` the sum of their sizes; of a file with several names
+        once."""
         self.bytes = 0
         self.ended = False
         """Whether there are no others."""
@@ -140,7 +142,7 @@ class Ahead:
     def __iter__(self) -> Iterator[Group]:
         while self._waiting or self._read():
             group = self._waiting.popleft()
-            self._entries -= len(group)
+            self._entries -= len(group) + DIRECTORY_COST
             yield group
 
     @property
@@ -160,9 +162,13 @@ class Ahead:
             self.ended = True
             return False
         self._waiting.append(group)
-        self._entries += len(group)
+        self._entries += len(group) + DIRECTORY_COST
         self.files += len(group) if group.kinds == {REGULAR} else sum(map(S_ISREG, group.modes))
         self.bytes += sum(group.sizes)
+        for index, key in group.shared.items():
+            if key in self._shared:
+                self.bytes -= group.sizes[index]
+            self._shared.add(key)
         return True
 
 

@@ -177,11 +177,21 @@ def test_no_more_than_a_part_of_a_tree_is_read_ahead() -> None:
     next(one_by_one)
     assert read == 1
     ahead.read_on()
-    assert AHEAD_STEP <= (read - 1) * 700 < AHEAD_STEP + 700
+    each = 700 + DIRECTORY_COST
+    assert AHEAD_STEP <= (read - 1) * each < AHEAD_STEP + each
     for _ in range(100):
         ahead.read_on()
-    assert AHEAD <= (read - 1) * 700 < AHEAD + 700
+    assert AHEAD <= (read - 1) * each < AHEAD + each
+    assert not ahead.may_read
     assert (ahead.files, ahead.bytes, ahead.ended) == (700 * read, 700 * read, False)
     next(one_by_one)
     ahead.read_on()
-    assert AHEAD <= (read - 2) * 700 < AHEAD + 700
+    assert AHEAD <= (read - 2) * each < AHEAD + each
+
+
+def test_a_file_with_several_names_counts_once() -> None:
+    """As what is to be sent of it does; each of its names is a file."""
+    group = Group((), [b"a", b"b", b"c"], [5, 5, 7], [0] * 3, [REGULAR] * 3, shared={0: b"k" * 16, 1: b"k" * 16})
+    ahead = Ahead(iter([group, Group((b"d",), [b"e"], [5], [0], [REGULAR], shared={0: b"k" * 16})]))
+    assert len(list(ahead)) == 2
+    assert (ahead.files, ahead.bytes) == (4, 12)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +194,113 @@ async def test_what_arrives_damaged_is_asked_for(served: Path, there: Path, hear
         assert inventory(move.target / "file") == inventory(source)
 
 
+@pytest.mark.parametrize("seed", range(12))
+async def test_what_is_damaged_again_and_again_leaves_the_times_of_directories(
+    served: Path, there: Path, seed: int
+) -> None:
+    """Also where some of what a directory has is asked for from the beginning."""
+    rng = random.Random(seed)
+
+    def damage(index: int, size: int) -> int | None:
+        return rng.randrange(size) if size > 300 and rng.random() < 0.25 else None
+
+    async with facing("memory", served, there, pair=damaging_pair(damage)) as side:
+        move = Tree(side, "down")
+        source = move.source / "file"
+        source.mkdir()
+        directories, kept = [source], []
+        for number in range(150):
+            path = rng.choice(directories) / f"{number}"
+            kind = rng.random()
+            if kind < 0.25:
+                path.mkdir()
+                directories.append(path)
+            elif kind < 0.4 and kept:
+                os.link(rng.choice(kept), path)
+            else:
+                path.write_bytes(content(rng.choice([0, 10, 500, 3000, 70_000, 300_000]), number))
+                kept.append(path)
+        for path in reversed(directories):
+            os.utime(path, ns=(1, rng.randrange(1, 2**60)))
+        await move()
+        wanted, found = inventory(source), inventory(move.target / "file")
+        failed = {event.path for event in side.of(FileFailed)}
+        for name in failed | {os.path.dirname(name) for name in failed}:
+            wanted.pop(name, None)
+            found.pop(name, None)
+        assert found == wanted
+
+
+@pytest.mark.parametrize("direction", ["down", "asked for"])
+@pytest.mark.parametrize("count", [1, 6])
+async def test_files_that_grow_come_as_they_are_or_fail_alone(
+    side: Side, monkeypatch: pytest.MonkeyPatch, direction: str, count: int
+) -> None:
+    """Also if they grow beyond what is to come in a pack."""
+    move = Tree(side, direction)
+    source = make(move.source / "file")
+    real = tree_handlers.read_pack
+    size = 300_000 if count == 1 else 3_000_000
+
+    def grow(root: Any, base: Any, groups: Any) -> bytes:
+        for number in range(10, 10 + count):
+            os.truncate(source / f"d/{number}", size)
+        return real(root, base, groups)
+
+    monkeypatch.setattr(tree_handlers, "read_pack", grow)
+    summary = await move(chunk_size=64 * 1024)
+    lost = side.of(FileFailed)
+    assert summary.files + len(lost) == 42
+    assert len(lost) == (0 if count == 1 else 4)
+    assert all(event.message.startswith(f"file/{event.path}: it grew") for event in lost)
+    grown = [number for number in range(10, 10 + count) if f"d/{number}" not in {event.path for event in lost}]
+    assert all((move.target / f"file/d/{number}").stat().st_size == size for number in grown)
+
+
+async def test_nothing_is_kept_of_trees_that_nobody_wants_any_more(served: Path, there: Path) -> None:
+    for number in range(40):
+        (served / f"{number}").write_bytes(bytes(100_000))
+
+    def held() -> int:
+        return sum(isinstance(one, Pack) for one in gc.get_objects())
+
+    async with facing("unix", served, there) as side:
+        before = held()
+        gc.disable()  # or nobody knows whether it was only collected in time
+        try:
+            for _ in range(3):
+                walk = Walk((), pack_bytes=PACK_BYTES, medium=MEDIUM_FILE)
+                async with side.client.connection.open_stream(walk, end=True) as stream:
+                    await stream.receive()
+            await side.quiet()
+            while held() > before:  # the handlers are about to end
+                await side.client.connection.ping()
+        finally:
+            gc.enable()
+
+
+async def test_trees_wait_for_one_another_where_they_are_many(side: Side) -> None:
+    """A peer that reads none of them has the server hold a few packs, and not one for each."""
+    for number in range(400):
+        (side.served / f"{number}").write_bytes(bytes(100_000))
+    walk = Walk((), pack_bytes=PACK_BYTES, medium=MEDIUM_FILE)
+    streams = [side.client.connection.open_stream(walk, end=True) for _ in range(3 * handlers.TREES_AT_ONCE)]
+
+    def begun() -> int:
+        return sum(stream.receive_credit.received > 0 for stream in streams)
+
+    while begun() < handlers.TREES_AT_ONCE or not side.idle_threads():
+        await side.client.connection.ping()
+    for _ in range(20):
+        await side.client.connection.ping()
+    assert begun() == handlers.TREES_AT_ONCE
+    for stream in streams[: 2 * handlers.TREES_AT_ONCE]:
+        stream.close()
+    for stream in streams[2 * handlers.TREES_AT_ONCE :]:
+        assert isinstance(await stream.receive(), Pack)
+        stream.close()
+
+
 async def test_packs_become_longer_where_they_go_fast(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(40):
         (side.served / f"{number:02d}").write_bytes(content(MEDIUM_FILE // 8))
@@ -321,6 +430,7 @@ def link(name: bytes, target: bytes) -> Group:
     ("groups", "data"),
     [
         ([files(b"a", directory=(b"never",))], b"x"),
+        ([files(b"a", data=b"", directory=(b"never",))], b""),
         ([folders(b"d"), files(b"a", directory=(b"d", b"deeper"))], b"x"),
         ([link(b"d", b"/tmp"), files(b"evil", directory=(b"d",))], b"x"),
         ([listed(b"d"), files(b"a", directory=(b"d",))], b"x"),
@@ -334,7 +444,8 @@ def link(name: bytes, target: bytes) -> Group:
         ([Group((), [], [0], [0], [DIRECTORY | 0o755])], b""),
     ],
     ids=[
-        "no such directory", "none within it", "through a link", "a file as a directory", "too little", "too much",
+        "no such directory", "an empty file nowhere", "none within it", "through a link",
+        "a file as a directory", "too little", "too much",
         "a removal", "a shared file", "a directory told of", "a link told of", "as asked", "itself",
     ],
 )  # fmt: skip
@@ -378,3 +489,31 @@ async def test_who_sends_packs_to_be_stored_tells_of_nothing_else(memory: Side) 
         await stream.send(Pack(1, (listed(b"a"),)))
         with pytest.raises(ProtocolError, match="nobody asked for"):
             await stream.receive()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3], ids=["one that came by itself", "one that was answered", "none"])
+async def test_a_pack_that_is_answered_once_more(memory: Side, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    side = memory
+    make(side.served / "file")
+
+    async def walk(context: Any, stream: Any, request: Any) -> None:
+        twin = listed(b"00", size=1, shared={0: b"k" * 16})
+        await stream.send(Pack(0, (msgspec.structs.replace(files(b"a", data=b"x" * 3000), more=True), twin)))
+        await stream.send_data(b"x" * 3000)
+        await stream.send(Ok(), end=True)
+
+    async def fetch(context: Any, stream: Any, request: Any) -> None:
+        stream.expect(None)
+        ask = await stream.receive()
+        assert ask.number == 2
+        for answer, data in ((2, b"x"), (number, b"y" * (3000 if number == 1 else 1))):
+            name = b"a" if answer == 1 else b"00"
+            await stream.send(Pack(answer, (files(name, data=data),)))
+            await stream.send_data(data)
+        await stream.receive()
+
+    monkeypatch.setitem(handlers.HANDLERS, Walk, walk)
+    monkeypatch.setitem(handlers.HANDLERS, tree_handlers.Fetch, fetch)
+    with pytest.raises(ProtocolError, match="something else than it was asked for"):
+        await side.client.download("file", side.there, observer=side.observe)
+    assert not [path for path in side.there.rglob("*") if path.is_file() and b"y" in path.read_bytes()]
