@@ -91,7 +91,7 @@ def compete(run: Run, title: str, source: Path, pair: tuple[Contender, Contender
         for number in range(run.rounds):
             for which in (0, 1) if number % 2 else (1, 0):
                 if title == "durable":
-                    # Nothing is deleted meanwhile: for half a minute after that, making a file on ext4 costs a
+                    # Nothing is deleted meanwhile: for one to six minutes after that, making a file on ext4 costs a
                     # millisecond more, because it steps over each inode that was freed of late.
                     target = run.place / f"received-{direction}-{number}-{which}"
                 remove(target)
