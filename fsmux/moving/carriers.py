@@ -4,6 +4,9 @@ Theory: a *carrier* is given groups in the order in which they are to be done, c
 packs on their way at once.  For an upload it reads and sends them, and hears how each went.  For a download it asks for
 them and writes what comes: only what it has asked for, in the words it has asked in, or a server could plant files that
 nobody wanted.  A pack that waits for its turn waits with its names only.
+
+A tree of which nothing stands yet comes by itself, and is planned as it comes: what of a pack the plan has made of it
+is done, all of it, and what is to be asked for all the same comes behind that.
 """
 
 from __future__ import annotations

@@ -7,6 +7,9 @@ compares the two, page by page.  The *carrier* takes directories, links and smal
 other side in packs.  *Workers* take large files there, each by a session of its own; they have a queue of their own, so
 that a large file starts as soon as it is met, and small ones do not wait behind it.
 
+Where nothing stands at the destination, and nothing is left out, there is nothing to compare: then a server sends its
+tree in packs by itself.  The scan hands them on, and the plan only says what of them needs more than being written.
+
 A directory is finished when the scan has left it and its large files are done.  What belongs to it in packs is ahead of
 that on the same stream.
 """
