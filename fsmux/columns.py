@@ -97,6 +97,13 @@ class Group(Struct):
     def kinds(self) -> set[int]:
         return {mode & KIND_BITS for mode in set(self.modes)}
 
+    @property
+    def contents(self) -> int:
+        """Bytes of files that come with it."""
+        if self.act is Act.LIST:
+            return 0
+        return sum(self.sizes) - sum([self.sizes[index] for index, _ in self.lost])
+
     def link_targets(self) -> dict[int, bytes]:
         """The texts of its symbolic links, or where what is to be linked stands, by index."""
         if not self.targets:
@@ -239,11 +246,6 @@ def finished_by(filling: Group | None, group: Group) -> bool:
     return True
 
 
-def _contents(group: Group) -> int:
-    """Bytes that come with it."""
-    return 0 if group.act is Act.LIST else sum(group.sizes)
-
-
 class Packer:
     """Gathers groups into batches that fit one message, and hold about ``most_bytes`` of contents.
 
@@ -269,7 +271,7 @@ class Packer:
     def put(self, group: Group) -> Iterator[list[Group]]:
         """Add a group; what became full comes out."""
         while True:
-            size, contents = weight(group), _contents(group)
+            size, contents = weight(group), group.contents
             if (
                 self._entries + max(len(group), 1) <= self._most_entries
                 and self._bytes + contents <= self.most_bytes

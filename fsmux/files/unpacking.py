@@ -370,4 +370,4 @@ def _parts(groups: Sequence[Group]) -> Iterator[Part]:
     for place, group in enumerate(groups):
         if group.act is Act.MAKE and group.names and group.kinds != {DIRECTORY}:
             yield Part(place, group, offset)
-            offset += sum(group.sizes) - sum([group.sizes[index] for index, _ in group.lost])
+            offset += group.contents

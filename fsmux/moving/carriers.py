@@ -175,20 +175,17 @@ class Download(Packs):
             self._later.append((group, told))
 
     def _pend(self, group: Group, told: bool) -> None:
-        if not told:
-            if finished_by(self._filling.get(group.directory), group):
-                return
-            self._untold.add(group.directory)
+        if not told and self._goes_with(group, partial(finished_by, self._filling.get(group.directory))):
+            return
         self._pending.append(group)
         if group.act is Act.MAKE and group.names:
             self._filling[group.directory] = group
 
     async def came(self, arrived: Arrived) -> None:
         """Take a pack that has come unasked, of which all was put that is to be made."""
-        came = [group for group in arrived.pack.groups if group.crcs]
+        came = [id(group) for group in arrived.pack.groups if group.crcs]
         arrived.pack = self._of_pending()
-        put = [group for group in arrived.pack.groups if group.crcs]
-        if len(put) != len(came) or any(one is not other for one, other in zip(put, came, strict=True)):
+        if came != [id(group) for group in arrived.pack.groups if group.crcs]:
             raise ProtocolError("the server sent what is in no directory that it has named")
         await self._came_in.send(replace(arrived))
         arrived.held = []

@@ -58,15 +58,20 @@ class Packs:
         return True
 
     async def put(self, group: Group, *, told: bool = True) -> None:
-        if not told:
-            if self._finishes and group.itself and group.act is Act.ADJUST and self._packer.finish(group):
-                return
-            self._untold.add(group.directory)
+        if not told and self._goes_with(group, self._packer.finish):
+            return
         pace, packer = self._route.pace, self._packer
         packer.most_bytes = pace.pack_bytes
         for groups in packer.put(group):
             await self._in.send(groups)
             packer.most_bytes = pace.pack_bytes
+
+    def _goes_with(self, group: Group, finish: Callable[[Group], bool]) -> bool:
+        """Have ``finish`` put a group that nobody is to be told of to another one, or note that nobody is."""
+        if self._finishes and group.itself and group.act is Act.ADJUST and finish(group):
+            return True
+        self._untold.add(group.directory)
+        return False
 
     async def hurry(self) -> None:
         if not (self._packer.empty or self._under_way):

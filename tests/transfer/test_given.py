@@ -7,7 +7,6 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from fsmux.events import FileDone, Warned
@@ -17,7 +16,7 @@ from fsmux.limits import MEDIUM_FILE
 from fsmux.records import Durability, Kept, Namespaces
 from fsmux.wire.frames import GIVEN_FEATURE
 
-from .kit import Move, content
+from .kit import Move, content, forget_feature
 from .test_trees import Tree
 
 if TYPE_CHECKING:
@@ -143,9 +142,7 @@ async def test_it_is_set_when_the_file_stands_by_a_server_that_cannot_do_it_befo
     moved: tuple[Move, Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     move, source, target = moved
-    connection = move.side.client.connection
-    features = tuple(one for one in connection.peer_hello.features if one != GIVEN_FEATURE)
-    monkeypatch.setattr(connection, "peer_hello", msgspec.structs.replace(connection.peer_hello, features=features))
+    forget_feature(move.side, GIVEN_FEATURE)
     asked: list[bool] = []
     set_attrs = Root.set_attrs
     monkeypatch.setattr(Root, "set_attrs", lambda self, *words: asked.append(True) or set_attrs(self, *words))

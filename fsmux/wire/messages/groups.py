@@ -88,13 +88,7 @@ def _groups(raw: Collection[pb.Group], field: str) -> tuple[Group, ...]:
 
 
 def _check_pack(groups: tuple[Group, ...], field: str) -> None:
-    total = sum(
-        [
-            sum(group.sizes) - sum([group.sizes[index] for index, _ in group.lost])
-            for group in groups
-            if group.act is not Act.LIST and not group.as_asked
-        ]
-    )
+    total = sum([group.contents for group in groups if not group.as_asked])
     if total > MAX_PACK_BYTES:
         raise ProtocolError(f"{field}: {total} bytes are more than {MAX_PACK_BYTES}")
     for group in groups:

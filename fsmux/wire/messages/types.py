@@ -309,8 +309,7 @@ class Pack(Struct, frozen=True):
     @property
     def size(self) -> int:
         """Bytes of contents that follow."""
-        travels = [group for group in self.groups if group.crcs]
-        return sum([sum(group.sizes) - sum([group.sizes[index] for index, _ in group.lost]) for group in travels])
+        return sum([group.contents for group in self.groups])
 
 
 class Failed(NamedTuple):
