@@ -7,8 +7,9 @@ by itself.  The model is weaker than any real one, so that nothing can be right 
 * bytes: each piece of an unsynced write (a block, or a few bytes of a small write) is there or not, by itself;
 * size: grows and shrinks in order, before or without the bytes that belong there, which then read as zeros;
 * names: each name of a directory is at any of the states it had since that directory was synced, each by itself.  Only
-  two things hold: a rename never loses the file (the old name goes only if the new one is there), and an inode number
-  is used again only if the name that had it is gone;
+  three things hold: a rename never loses the file (the old name goes only if the new one is there), a directory never
+  has two names (one that is renamed is here or there), and an inode number is used again only if the name that had it
+  is gone;
 * modes and times: the old or the new ones;
 * a failed write-back drops the pages, calls them clean and says so once for each open file (errseq), and to ``syncfs``
   once for each descriptor that was open by then.  They still answer reads until somebody drops them from the cache;

@@ -248,7 +248,9 @@ class SimSyscalls(Syscalls):
         if old is not None and old.entries:
             raise _error(errno.ENOTEMPTY)
         there = self.device.put(target, to_name, inode)
-        self.device.put(self._directory(directory), name, None, (there,))
+        gone = self.device.put(self._directory(directory), name, None, (there,))
+        if inode.is_directory:
+            there.needs = (*there.needs, gone)
 
     def chmod(self, directory: int, name: bytes, mode: int) -> None:
         self._enter("chmod")

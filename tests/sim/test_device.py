@@ -81,6 +81,14 @@ def test_a_rename_never_loses_the_file() -> None:
     assert sight.outcomes() == {((b"new", file),)}
 
 
+def test_a_directory_never_has_two_names() -> None:
+    sight = Sight()
+    sight.sys.mkdir(sight.top, b"old", 0o700)
+    sight.sys.fsync(sight.top)
+    sight.sys.rename(sight.top, b"old", sight.top, b"new")
+    assert {tuple(name for name, _ in names) for names in sight.outcomes()} == {(b"old",), (b"new",)}
+
+
 def test_a_number_is_used_again_only_when_its_name_is_gone() -> None:
     sight = Sight()
     fd = sight.made(b"old", b"old")
