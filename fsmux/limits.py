@@ -178,3 +178,9 @@ search among them takes 8 ms; with Python's own 700 they take 20 ms (measured)."
 
 GC_RUNNING: Final = 50_000
 """The same while it runs, when only what it makes itself is searched."""
+
+SWITCH_SECONDS: Final = 0.000_05
+"""Seconds after which a thread lets another one run Python that waits for it; Python's own 5 ms are as long as half of
+what a small request may take while bulk data moves, and so long a thread that writes small files stands still. ``stat``
+during a download: 99th percentile 8.0 ms instead of 8.9; 100,000 files of 1 KiB down 1.70 s instead of 1.73, a source
+tree 3.27 instead of 3.40, up 3.30 instead of 3.60; CPU the same (medians of 7, 12 and 8 pairs)."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fsmux.cli.wording import DEBUG, NORMAL
 from fsmux.errors import ExitCode, FsmuxError, from_os_error
 from fsmux.importing import without_parts
-from fsmux.limits import GC_RUNNING, GC_STARTING
+from fsmux.limits import GC_RUNNING, GC_STARTING, SWITCH_SECONDS
 from fsmux.records import printable
 
 if TYPE_CHECKING:
@@ -142,10 +142,13 @@ def load_trio() -> None:
 
 
 def settle() -> None:
-    """What has been imported stays, so no search for cycles shall look at it again."""
+    """Set the interpreter for what is to come: what has been imported stays, so no search for cycles shall look at it
+    again, and threads that work side by side take turns.
+    """
     if has_process():
         gc.freeze()
         gc.set_threshold(GC_RUNNING)
+        sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def execute(
