@@ -23,7 +23,7 @@ from fsmux.moving.pacing import Pace
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import unasked
 from fsmux.plan.walk import Ahead, batches, preorder
-from fsmux.transfer.packs import receive_packs, send_contents, send_pack
+from fsmux.transfer.packs import PackSender, receive_packs, send_pack
 from fsmux.wire.frames import BRIEF_FEATURE
 from fsmux.wire.messages import Ask, Digest, Digests, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
 
@@ -52,14 +52,14 @@ async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
 
 async def _send_packs(context: Context, stream: Stream, request: Walk, found: Generator[Group, None, None]) -> None:
     """Send a tree with its contents: one pack is read while the one before it is sent."""
-    packer, ahead = Packer(min(request.pack_bytes, PACK_BYTES)), Ahead(found)
+    packer, ahead, sender = Packer(min(request.pack_bytes, PACK_BYTES)), Ahead(found), PackSender(stream)
 
-    def read_packs() -> Generator[tuple[Pack, bytes], None, None]:
+    def read_packs() -> Generator[tuple[Pack, memoryview], None, None]:
         for groups in packer.all(part for group in ahead for part in unasked(group, min(request.medium, MEDIUM_FILE))):
-            contents = read_pack(context.root, request.path, groups)
+            contents = read_pack(context.root, request.path, groups, sender.take)
             yield Pack(0, tuple(groups), ahead.files, min(ahead.bytes, MAX_FILE_SIZE), ahead.ended), contents
 
-    ready_in, ready = trio.open_memory_channel[tuple[Pack, bytes]](0)
+    ready_in, ready = trio.open_memory_channel[tuple[Pack, memoryview]](0)
 
     async def read() -> None:
         with ready_in, closing(found), closing(read_packs()) as hops:
@@ -71,7 +71,7 @@ async def _send_packs(context: Context, stream: Stream, request: Walk, found: Ge
     async def send() -> None:
         pace, sent = Pace(None, far=True), 0
         async for pack, contents in ready:
-            await send_contents(stream, pack, contents)
+            await sender.send(pack, contents)
             sent += len(contents)
             if sent <= KERNEL_HOLDS:
                 pace.resume(trio.current_time())
@@ -127,13 +127,13 @@ async def digest(context: Context, stream: Stream, request: Digest) -> None:
 async def fetch(context: Context, stream: Stream, request: Fetch) -> None:
     """Pack what the client asks for, until it asks for nothing more."""
     stream.expect(None)
-    brief = BRIEF_FEATURE in stream.peer_features
+    brief, sender = BRIEF_FEATURE in stream.peer_features, PackSender(stream)
     while (ask := await stream.receive()) is not None:
         if not isinstance(ask, Ask):
             raise ProtocolError(f"a pack cannot be asked for by {type(ask).__name__}")
         for group in ask.groups:
             group.as_asked = brief
-        await send_pack(stream, context.disk, context.root, request.path, ask.number, ask.groups, read_pack)
+        await send_pack(sender, context.disk, context.root, request.path, ask.number, ask.groups, read_pack)
     stream.end()
 
 

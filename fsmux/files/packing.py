@@ -23,11 +23,13 @@ from fsmux.limits import MAX_PACK_BYTES, MEDIUM_FILE
 from fsmux.records import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fsmux.files.root import Root
     from fsmux.files.syscalls import Syscalls
     from fsmux.records import Parts
+
+    Take = Callable[[int], memoryview]
 
 _TRIES: Final = 3
 """Times that a changing file is read before it is given up for now."""
@@ -40,27 +42,54 @@ class _Version(NamedTuple):
     holed: bool
 
 
-def read_pack(root: Root, base: Parts, groups: Sequence[Group]) -> bytes:
+def fresh(size: int) -> memoryview:
+    """Memory that nobody has used."""
+    return memoryview(bytearray(size))
+
+
+def read_pack(root: Root, base: Parts, groups: Sequence[Group], take: Take = fresh) -> memoryview:
     """Read the regular files in ``groups``, whose directories are below ``base``; their contents, joined.
+
+    They are in the memory, of so many bytes at least, that ``take`` gives, unless one has another size by now.
 
     Every group gets its checksums, its sizes and times as they are now, what of it has holes, and what of it is lost;
     one that is another now is ``as_asked`` no more.  Blocking.
     """
-    contents: list[bytes] = []
-    room = MAX_PACK_BYTES
-    for group in groups:
-        if group.act is not Act.MAKE or group.itself:
-            continue
-        if REGULAR not in group.kinds:
+    made = [group for group in groups if group.act is Act.MAKE and not group.itself]
+    size = sum([sum(group.sizes) for group in made if REGULAR in group.kinds])
+    contents = _Contents(take(min(size, MAX_PACK_BYTES) + 1))  # one file may have a byte more than was listed
+    for group in made:
+        if REGULAR in group.kinds:
+            _read_group(root, base, group, contents)
+        else:
             group.crcs = [0] * len(group)
-            continue
-        start = len(contents)
-        _read_group(root, base, group, contents, room)
-        room -= sum(map(len, contents[start:]))
-    return b"".join(contents)
+    return contents.joined()
 
 
-def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], room: int) -> None:
+class _Contents:
+    """Files one after the other, each of which the kernel lays where it belongs; those of another size than was listed
+    come in between.
+    """
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.filled = 0
+        self.room = MAX_PACK_BYTES
+        """Bytes that may still come."""
+        self._taken = 0
+        self._pieces: list[bytes | memoryview] = []
+
+    def add(self, data: bytes) -> None:
+        """Have something come behind what is filled already."""
+        self._pieces += [self.view[self._taken : self.filled], data]
+        self._taken = self.filled
+
+    def joined(self) -> memoryview:
+        rest = self.view[self._taken : self.filled]
+        return memoryview(b"".join([*self._pieces, rest])) if self._pieces else rest
+
+
+def _read_group(root: Root, base: Parts, group: Group, contents: _Contents) -> None:
     where = base + group.directory
     try:
         names.check_in(where, group.names)
@@ -69,8 +98,8 @@ def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], ro
         group.crcs = [0] * len(group)
         group.lost = [(index, error) for index, mode in enumerate(group.modes) if mode & KIND_BITS == REGULAR]
         return
-    sys = root.sys
-    openat, pread, fstat, close = sys.openat, sys.pread, sys.fstat, sys.close
+    sys, buffer, filled, room = root.sys, contents.view, contents.filled, contents.room
+    openat, preadv, fstat, close = sys.openat, sys.preadv, sys.fstat, sys.close
     crcs: list[int] = []
     group.holed = []
     with closing(lease), lease as fd:
@@ -83,12 +112,12 @@ def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], ro
             try:
                 file = openat(fd, name, OPEN_READ)
                 try:
-                    data = pread(file, size + 1, 0)
+                    count = preadv(file, (buffer[filled : filled + size + 1],), 0)
                     facts = fstat(file)
                 finally:
                     close(file)
                 if (
-                    len(data) != size
+                    count != size
                     or facts.st_size != size
                     or facts.st_mtime_ns != mtime
                     or facts.st_mode & MODE_BITS != mode
@@ -98,17 +127,22 @@ def _read_group(root: Root, base: Parts, group: Group, contents: list[bytes], ro
                         raise SourceChanged(f"{printable((*where, name))}: it grew while it was read; run it again")
                     group.sizes[index], group.mtimes[index], group.modes[index] = len(data), mtime, mode
                     group.as_asked = False
+                    contents.filled = filled
+                    contents.add(data)
+                    crcs.append(crc32(data))
+                    room -= len(data)
                 else:
                     holed = facts.st_blocks * BLOCK < size
+                    crcs.append(crc32(buffer[filled : filled + size]))
+                    filled += size
+                    room -= size
             except (OSError, FsmuxError) as error:
                 group.lost.append((index, _typed(error, (*where, name))))
                 crcs.append(0)
                 continue
-            room -= len(data)
-            contents.append(data)
-            crcs.append(crc32(data))
             if holed:
                 group.holed.append(index)
+    contents.filled, contents.room = filled, room
     group.crcs = crcs
 
 

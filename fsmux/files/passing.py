@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fsmux.files.chunks import ChunkMap
+    from fsmux.files.packing import Take
     from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
     from fsmux.files.sink import Sink
@@ -258,10 +259,10 @@ class PackDigests:
         """The digests of a group by index."""
         return self._found.pop((number, place), {})
 
-    def read_pack(self, number: int, root: Root, base: Parts, groups: Sequence[Group]) -> bytes:
+    def read_pack(self, number: int, root: Root, base: Parts, groups: Sequence[Group], take: Take) -> memoryview:
         """:func:`.packing.read_pack`, and note what was read."""
-        contents = read_pack(root, base, groups)
-        self.note(number, groups, Contents([memoryview(contents)]))
+        contents = read_pack(root, base, groups, take)
+        self.note(number, groups, Contents([contents]))
         return contents
 
 

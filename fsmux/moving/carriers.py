@@ -116,13 +116,13 @@ class Upload(Packs):
 
     async def _send(self, stream: Stream) -> None:
         from fsmux.files.packing import read_pack
-        from fsmux.transfer.packs import send_pack
+        from fsmux.transfer.packs import PackSender, send_pack
 
-        route = self._route
+        route, sender = self._route, PackSender(stream)
 
         async def carry(number: int, groups: list[Group]) -> None:
             read = read_pack if route.notes is None else route.notes.reader(number)
-            await send_pack(stream, route.disk, route.root, route.here, number, groups, read)
+            await send_pack(sender, route.disk, route.root, route.here, number, groups, read)
 
         await self._each(carry)
         stream.end()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from fsmux.events import Observer
+    from fsmux.files.packing import Take
     from fsmux.files.root import Root
     from fsmux.plan.plan import Plan
     from fsmux.records import Durability, Kept, Parts
@@ -205,7 +206,7 @@ class TreeNotes:
             files = [((*group.directory, group.names[index]), group.sizes[index]) for index in unknown]
             await self._ledger.read(self._disk, self._root, self._here, self._base, files, self._observer)
 
-    def reader(self, number: int) -> Callable[[Root, Parts, Sequence[Group]], bytes]:
+    def reader(self, number: int) -> Callable[[Root, Parts, Sequence[Group], Take], memoryview]:
         """How to read a pack."""
         return partial(self._packs.read_pack, number)
 

@@ -9,6 +9,7 @@ Credit bounds what is in buffers, the number of packs that the client has under 
 from __future__ import annotations
 
 import math
+import mmap
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -18,6 +19,7 @@ from msgspec import Struct
 
 from fsmux.errors import ProtocolError
 from fsmux.files.contents import Contents
+from fsmux.limits import PACK_BYTES
 from fsmux.mux.buffers import Data
 from fsmux.mux.service import all_of
 from fsmux.wire.messages import Pack
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from fsmux.columns import Group
+    from fsmux.files.packing import Take
     from fsmux.files.ranges import Poll
     from fsmux.files.root import Root
     from fsmux.files.terms import Failure
@@ -41,6 +44,10 @@ WAITING = 2
 
 PACKS_A_HOP: Final = 8
 """Packs that one hop to a thread writes at most, while more come: others wait for one as long, some 40 ms."""
+
+BUFFERS_KEPT: Final = 6
+"""Buffers of a stream that packs are read into: one is filled, one waits to be queued, and four packs fill its queue.
+Others that are still being sent live on for as long as that takes."""
 
 COMMITTED_TOGETHER = 16
 """Packs that share one commit at most: their files are on the disk already, and their sender waits to hear of them."""
@@ -144,21 +151,58 @@ class _Line:
             self.stands(arrived.pack, failures)
 
 
+class _Buffer(Struct, eq=False):
+    """Memory that is free when more than ``until`` bytes of DATA have gone out on its stream."""
+
+    memory: mmap.mmap
+    until: float = math.inf
+
+
+class PackSender:
+    """Sends packs on a stream, and has memory to read them into, which is used again when they were sent.
+
+    Fresh memory would cost a fault for each 4 KiB of it, joining files another copy of each byte: 10,000 files of 64 KiB
+    take 1.08 s up instead of 1.25, 3,000 of 300 kB 1.28 instead of 1.38 up and 1.24 instead of 1.27 down, with a tenth
+    less of the processors' time on both sides together (medians of 9, measured).
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._queued = 0
+        self._buffers: list[_Buffer] = []
+
+    def take(self, size: int) -> memoryview:
+        """At least ``size`` bytes for the contents of the next pack.  In any thread."""
+        sent = self.stream.sent_bytes
+        for buffer in self._buffers:
+            # More has gone out only if the last that was before it is with the kernel.
+            if sent > buffer.until and len(buffer.memory) >= size:
+                break
+        else:
+            buffer = _Buffer(mmap.mmap(-1, max(size, PACK_BYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            self._buffers = [*self._buffers[1 - BUFFERS_KEPT :], buffer]
+        buffer.until = math.inf
+        return memoryview(buffer.memory)
+
+    async def send(self, pack: Pack, contents: memoryview) -> None:
+        """Send a pack that was read.  No other DATA goes out on its stream."""
+        await self.stream.send(pack)
+        await self.stream.send_data(contents)
+        self._queued += len(contents)
+        for buffer in self._buffers:
+            if buffer.memory is contents.obj:
+                buffer.until = self._queued
+
+
 async def send_pack(
-    stream: Stream, disk: Disk, root: Root, base: Parts, number: int, groups: Sequence[Group],
-    read: Callable[[Root, Parts, Sequence[Group]], bytes],
+    sender: PackSender, disk: Disk, root: Root, base: Parts, number: int, groups: Sequence[Group],
+    read: Callable[[Root, Parts, Sequence[Group], Take], memoryview],
 ) -> Pack:  # fmt: skip
     """Read the files of a pack and send it; what was sent, with everything that was lost."""
-    contents = await disk.pack(read, root, base, groups)
+    contents = await disk.pack(read, root, base, groups, sender.take)
     pack = Pack(number, tuple(groups))
-    await send_contents(stream, pack, contents)
+    await sender.send(pack, contents)
     return pack
-
-
-async def send_contents(stream: Stream, pack: Pack, contents: bytes) -> None:
-    """Send a pack that was read."""
-    await stream.send(pack)
-    await stream.send_data(contents)
 
 
 async def receive_packs(

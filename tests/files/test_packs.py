@@ -238,6 +238,11 @@ class Meddling(Syscalls):
         self.reads = 0
         self._meddle = meddle
 
+    def preadv(self, fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        self.reads += 1
+        self._meddle(self.reads)
+        return super().preadv(fd, buffers, offset)
+
     def pread(self, fd: int, length: int, offset: int) -> bytes:
         self.reads += 1
         self._meddle(self.reads)

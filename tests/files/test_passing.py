@@ -17,7 +17,7 @@ from fsmux.files import passing
 from fsmux.files.chunks import ChunkMap
 from fsmux.files.contents import Contents
 from fsmux.files.digestfile import Record, chunks_of
-from fsmux.files.packing import read_pack
+from fsmux.files.packing import fresh, read_pack
 from fsmux.files.passing import ChunkDigests, NotingUnpacker, PackDigests
 from fsmux.files.reading import Wanted, read_record
 from fsmux.files.root import Root
@@ -160,13 +160,13 @@ def test_small_files_are_noted_as_they_are_read_and_written(root: Root, top: Pat
     (top / "gone").unlink()
     group = Group((), names, [one.st_size for one in facts], [one.st_mtime_ns for one in facts], [REGULAR | 0o644] * 4)
     read, wrote = PackDigests(), PackDigests()
-    data = read.read_pack(7, root, (), [group])
+    data = read.read_pack(7, root, (), [group], fresh)
     assert [index for index, _ in group.lost] == [2]
     expected = {index: xxhash.xxh3_128_digest(contents[names[index]]) for index in (0, 1, 3)}
     (tmp_path / "new").mkdir()
     with Root.open(tmp_path / "new") as target:
         unpacker = NotingUnpacker(target, (), Durability.NONE, wrote)
-        unpacker.write(7, [group], Contents([memoryview(data)]))
+        unpacker.write(7, [group], Contents([data]))
         assert unpacker.commit() == []
         unpacker.close()
         assert read_pack(target, (), [group.pick([0, 1, 3])]) == data

@@ -244,7 +244,7 @@ MUTANTS: Final = (
     Mutant("a block that begins with a zero is a hole", "files/ranges.py",
            "bytes(block) == bytes(len(block))", "not block[0]"),
     Mutant("a short read is taken for a whole one in packs", "files/packing.py",
-           "                    len(data) != size\n", "                    False\n"),
+           "                    count != size\n", "                    False\n"),
     Mutant("a file that changed while it was packed travels as it was listed", "files/packing.py",
            "                    or facts.st_mtime_ns != mtime\n", ""),
     Mutant("what was not committed of packs is left", "files/unpacking.py",

@@ -154,11 +154,12 @@ async def test_nothing_goes_if_anything_failed_and_one_line_says_so(
     target = fill(mirror.target, "x")
     read = packing._read_group
 
-    def lose(root: Root, base: Parts, group: Group, contents: list[bytes], room: int) -> None:
-        read(root, base, group, contents, room)
+    def lose(root: Root, base: Parts, group: Group, contents: packing._Contents) -> None:
+        read(root, base, group, contents)
         if b"bad" in group.names:
-            group.lost = [(group.names.index(b"bad"), FsmuxError("bad: unreadable"))]
-            contents.pop()
+            index = group.names.index(b"bad")
+            group.lost = [(index, FsmuxError("bad: unreadable"))]
+            contents.filled -= group.sizes[index]  # it is the last one
 
     with monkeypatch.context() as patch:
         patch.setattr(packing, "_read_group", lose)

@@ -479,12 +479,14 @@ async def test_a_client_writes_only_what_it_asked_for(side: Side, monkeypatch: p
         def __init__(self, stream: Any) -> None:
             self._stream = stream
             self.send_data = stream.send_data
+            self.sent_bytes = 0
 
         async def send(self, message: Any) -> None:
             await self._stream.send(plant(message))
 
-    async def lie(stream: Any, *args: Any) -> None:
-        await real(Lying(stream), *args)  # type: ignore[arg-type]
+    async def lie(sender: Any, *args: Any) -> None:
+        sender.stream = Lying(sender.stream)
+        await real(sender, *args)
 
     monkeypatch.setattr(tree_handlers, "send_pack", lie)
     with pytest.raises(ProtocolError):
@@ -515,9 +517,9 @@ async def test_a_pack_that_is_not_as_it_was_asked_for(
     (side.served / "file/a").write_bytes(b"x")
     (side.served / "file/l").symlink_to("a")
 
-    async def lie(stream: Any, disk: Any, root: Any, base: Any, number: int, groups: Any, read: Any) -> None:
-        await stream.send(Pack(number, (brief,)))
-        await stream.send_data(b"x")
+    async def lie(sender: Any, disk: Any, root: Any, base: Any, number: int, groups: Any, read: Any) -> None:
+        await sender.stream.send(Pack(number, (brief,)))
+        await sender.stream.send_data(b"x")
 
     monkeypatch.setattr(tree_handlers, "send_pack", lie)
     with pytest.raises(ProtocolError):

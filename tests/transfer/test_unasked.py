@@ -63,10 +63,10 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
         heard.fetches += 1
         await fetch(context, stream, request)
 
-    async def on_ask(stream: Any, disk: Any, root: Any, base: Any, number: int, groups: Any, read: Any) -> Any:
+    async def on_ask(sender: Any, disk: Any, root: Any, base: Any, number: int, groups: Any, read: Any) -> Any:
         for group in groups:
             heard.asked += [os.fsdecode(b"/".join((*group.directory, name))) for name in group.names]
-        return await send(stream, disk, root, base, number, groups, read)
+        return await send(sender, disk, root, base, number, groups, read)
 
     monkeypatch.setitem(handlers.HANDLERS, type(Walk(())), on_walk)
     monkeypatch.setitem(handlers.HANDLERS, tree_handlers.Fetch, on_fetch)
@@ -133,9 +133,9 @@ async def test_what_cannot_be_read_fails_alone(down: Tree, heard: Heard, monkeyp
     (source / "d/07").unlink()
     packed = tree_handlers.read_pack
 
-    def vanish(root: Any, base: Any, groups: Any) -> bytes:
+    def vanish(*words: Any) -> memoryview:
         (source / "d/09").unlink(missing_ok=True)
-        return packed(root, base, groups)
+        return packed(*words)
 
     monkeypatch.setattr(tree_handlers, "read_pack", vanish)
     summary = await down()
@@ -243,10 +243,10 @@ async def test_files_that_grow_come_as_they_are_or_fail_alone(
     real = tree_handlers.read_pack
     size = 300_000 if count == 1 else 3_000_000
 
-    def grow(root: Any, base: Any, groups: Any) -> bytes:
+    def grow(*words: Any) -> memoryview:
         for number in range(10, 10 + count):
             os.truncate(source / f"d/{number}", size)
-        return real(root, base, groups)
+        return real(*words)
 
     monkeypatch.setattr(tree_handlers, "read_pack", grow)
     summary = await move(chunk_size=64 * 1024)
