@@ -161,9 +161,9 @@ class _Buffer(Struct, eq=False):
 class PackSender:
     """Sends packs on a stream, and has memory to read them into, which is used again when they were sent.
 
-    Fresh memory would cost a fault for each 4 KiB of it, joining files another copy of each byte: 10,000 files of 64 KiB
-    take 1.08 s up instead of 1.25, 3,000 of 300 kB 1.28 instead of 1.38 up and 1.24 instead of 1.27 down, with a tenth
-    less of the processors' time on both sides together (medians of 9, measured).
+    Fresh memory would cost a fault for each 4 KiB of it, joining files another copy of each byte: 10,000 files of
+    64 KiB take 1.08 s up instead of 1.25, 3,000 of 300 kB 1.28 instead of 1.38 up and 1.24 instead of 1.27 down, with
+    a tenth less of the processors' time on both sides together (medians of 9, measured).
     """
 
     def __init__(self, stream: Stream) -> None:
