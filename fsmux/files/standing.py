@@ -165,12 +165,12 @@ class Standing:
         parent = terms.base + group.directory
         names.check(parent)
         names.check_in(parent, group.names)
-        with self._root.landing_in(parent) as (directory, state):
+        linker = sharing.Linker(self._root, sync=terms.settles)
+        with closing(linker), self._root.landing_in(parent) as (directory, state):
             here = self._holding.hold(state)
             for index, (name, first) in enumerate(zip(group.names, group.targets, strict=True)):
                 try:
-                    path = terms.base + tuple(first.split(b"/"))
-                    sharing.link(self._root, here, state.unique(), directory, name, path, sync=terms.settles)
+                    linker.link(state, here, directory, name, terms.base + tuple(first.split(b"/")))
                 except (OSError, FsmuxError) as error:
                     terms.fail_entry(one, index, error)
             if terms.settles:

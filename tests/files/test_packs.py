@@ -561,6 +561,10 @@ class Noting(Syscalls):
         super().rename(directory, name, to_directory, to_name)
         self.notes.append(to_name)
 
+    def link(self, directory: int, name: bytes, to_directory: int, to_name: bytes) -> None:
+        super().link(directory, name, to_directory, to_name)
+        self.notes.append(to_name)
+
 
 def further_name(name: bytes, first: bytes) -> Group:
     return Group((), [name], [0], [0], [REGULAR | 0o644], [first], Act.LINK)

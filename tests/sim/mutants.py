@@ -215,7 +215,7 @@ MUTANTS: Final = (
     Mutant("what is adjusted is not synced by itself", "files/standing.py",
            "        if terms.settles:\n            sys.fsync(fd)\n", ""),
     Mutant("what is linked alone is not synced", "files/sharing.py",
-           "        if sync:\n            _sync(sys, here, temporary)\n", ""),
+           "            if self._sync:\n                _sync(sys, here, temporary)\n", ""),
     Mutant("what is linked with others is not synced", "files/unpacking.py",
            "        self._standing.hold_linked(staged)\n", ""),
     Mutant("no sync of the directory of what is removed", "files/standing.py",
