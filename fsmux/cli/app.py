@@ -151,7 +151,7 @@ def transfer(
         option("--verify", help="disk: read back what was written, past the cache; send again what it did not keep."),
     ] = VerifyName.NONE,
     no_times: Annotated[
-        bool, option("--no-times", help="Do not keep modification times; the next run will send such files again.")
+        bool, option("--no-times", help="Do not keep modification times; the next run has to read such files again.")
     ] = False,
     no_perms: Annotated[
         bool, option("--no-perms", help="Do not keep permissions: new files get the usual ones, others keep theirs.")

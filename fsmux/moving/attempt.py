@@ -6,7 +6,7 @@ is lost with it; small things are carried in packs, and compared byte by byte if
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fsmux.columns import Group
     from fsmux.job import Options
     from fsmux.lanes import Lanes
-    from fsmux.moving.comparing import Comparer
+    from fsmux.moving.comparing import Comparer, Digester
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account, Report
     from fsmux.moving.singles import Batch
@@ -176,20 +176,31 @@ class Attempt:
         return Download(route, account, unasked=unasked) if down else Upload(route, account)
 
     @asynccontextmanager
-    async def comparing(self, item: Item, made: bool, *, above: bool = False) -> AsyncIterator[Comparer | None]:
-        """Who compares bytes, if that is wanted; of what is beside the item if it is a file (``above``)."""
-        if not self.options.checksum or made:
+    async def comparing(
+        self, item: Item, made: bool, *, above: bool = False
+    ) -> AsyncIterator[Callable[[], Comparer] | None]:
+        """How to have bytes compared, if there are any: of the item, or of what is beside it (``above``)."""
+        options = self.options
+        if options.checksum and not self.has(SYNC_FEATURE):
+            raise Unsupported("the server makes no digests of files; both sides need this release of fsmux")
+        if made or not self.has(SYNC_FEATURE):
             yield None
             return
-        if not self.has(SYNC_FEATURE):
-            raise Unsupported("the server makes no digests of files; both sides need this release of fsmux")
-        from fsmux.moving.comparing import Comparer
-
         source, target = item.source_prefix, item.target_prefix
         if above:
             source, target = source[:-1], target[:-1]
-        async with item.source.digesting(source) as here, item.target.digesting(target) as there:
-            yield Comparer(here, there, update=self.options.update)
+        async with AsyncExitStack() as stack:
+
+            async def opened() -> tuple[Digester, Digester]:
+                enter = stack.enter_async_context
+                return await enter(item.source.digesting(source)), await enter(item.target.digesting(target))
+
+            def comparer() -> Comparer:
+                from fsmux.moving.comparing import Comparer
+
+                return Comparer(opened, most=None if options.checksum else self.medium, update=options.update)
+
+            yield comparer
 
     def notes(self, item: Item, *, above: bool = False) -> TreeNotes | None:
         """Who notes files for the manifest, if one is made: of the item, or of what is beside it (``above``)."""

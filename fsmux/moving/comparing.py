@@ -1,7 +1,9 @@
-"""``--checksum``: which files have the same bytes on both sides, found out by reading them where they are.
+"""Which files have the same bytes on both sides, found out by reading them where they are.
 
 Theory: only files of the same size can be equal, so nothing else is read.  Both sides read at once, some batches of the
-scan ahead of the plan; a batch is one question, so no file costs a round trip.
+scan ahead of the plan; a batch is one question, so no file costs a round trip.  ``--checksum`` compares all of them.
+Otherwise those are compared of which the times alone differ, unless a file is so large that a session may keep some of
+its chunks: after a checkout, say, nearly all are equal, and a digest costs less than their bytes, near or far.
 """
 
 from __future__ import annotations
@@ -12,10 +14,7 @@ from fsmux.columns import KIND_BITS, REGULAR, Group
 from fsmux.mux.service import all_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-COMPARED_AHEAD = 4
-"""Batches whose digests are being made: at 100 ms, 40,000 files a second."""
+    from collections.abc import Awaitable, Callable, Sequence
 
 
 class Digester(Protocol):
@@ -29,17 +28,22 @@ class Digester(Protocol):
 
 
 class Comparer:
-    """Compares files of two sides."""
+    """Compares files of two sides, which are ``opened`` when the first ones are to be read.
 
-    ahead = COMPARED_AHEAD
+    With ``most`` only those of which the times differ, of up to so many bytes; with ``update`` none that is left alone
+    anyway.
+    """
 
-    def __init__(self, source: Digester, target: Digester, *, update: bool = False) -> None:
-        self._source = source
-        self._target = target
+    def __init__(
+        self, opened: Callable[[], Awaitable[tuple[Digester, Digester]]], *, most: int | None, update: bool
+    ) -> None:
+        self._opened = opened
+        self._sides: tuple[Digester, Digester] | None = None
+        self._most = most
         self._update = update
 
     def alike(self, source: Group, existing: Group | None) -> Group | None:
-        """The files that may be equal; with ``update`` none that is left alone anyway."""
+        """The files that may be equal."""
         if existing is None or not existing.names:
             return None
         columns = zip(existing.names, existing.sizes, existing.mtimes, existing.modes, strict=True)
@@ -52,6 +56,7 @@ class Comparer:
             if mode & KIND_BITS == REGULAR
             and (facts := there.get(name)) is not None
             and facts[0] == size
+            and (self._most is None or (facts[1] != mtime and size <= self._most))
             and not (self._update and facts[1] > mtime)
         ]
         if not indexes:
@@ -62,11 +67,20 @@ class Comparer:
 
     async def ask(self, groups: Sequence[Group], there: Sequence[Group] | None = None) -> None:
         """Have both sides read these files, which may have other names ``there``."""
-        await self._source.ask(groups)
-        await self._target.ask(groups if there is None else there)
+        if not groups:
+            return
+        if self._sides is None:
+            self._sides = await self._opened()
+        source, target = self._sides
+        await source.ask(groups)
+        await target.ask(groups if there is None else there)
 
-    async def equal(self, groups: Sequence[Group]) -> list[set[bytes]]:
-        """Which of the files that were asked for next are equal, for each group."""
+    async def equal(self, groups: Sequence[Group]) -> list[dict[bytes, bool]]:
+        """Whether each of the files that were asked for next is equal, for each group."""
+        if not groups:
+            return []
+        assert self._sides is not None
+        source, target = self._sides
         count = sum(map(len, groups))
         answers: dict[bool, list[bytes | None]] = {}
 
@@ -74,12 +88,12 @@ class Comparer:
             answers[which] = await digester.answer(count)
 
         async def hear_source() -> None:
-            await hear(self._source, True)
+            await hear(source, True)
 
         async def hear_target() -> None:
-            await hear(self._target, False)
+            await hear(target, False)
 
         await all_of(hear_source, hear_target)
         both = zip(answers[True], answers[False], strict=True)
         same = iter([here is not None and here == there for here, there in both])
-        return [{name for name in group.names if next(same)} for group in groups]
+        return [{name: next(same) for name in group.names} for group in groups]

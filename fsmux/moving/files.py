@@ -108,10 +108,12 @@ class Files:
             name, there = item.source_prefix[-1:], item.target_prefix[-1:]
             source, found = as_group(name, top), as_group(name, existing)
             up_to_date = known_different
-            async with self._attempt.comparing(item, False, above=True) as comparer:
+            async with self._attempt.comparing(item, False, above=True) as comparing:
+                comparer = None if comparing is None else comparing()
                 if comparer is not None and (alike := comparer.alike(source, found)) is not None:
                     await comparer.ask([alike], [replace(alike, names=list(there))])
-                    up_to_date = known_equal if any(await comparer.equal([alike])) else known_different
+                    (equal,) = await comparer.equal([alike])
+                    up_to_date = known_equal if equal[name[0]] else known_different
         return judge(top, existing, up_to_date, update=options.update, kept=options.kept)
 
     async def _note_current(self, item: Item) -> None:

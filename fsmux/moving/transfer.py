@@ -172,7 +172,7 @@ class Transfer:
 
         async with (
             item.target.looking(item.target_prefix, nothing=made) as looker,
-            self._attempt.comparing(item, made) as comparer,
+            self._attempt.comparing(item, made) as comparing,
         ):
             unasked = made and meeting is None and self._may_come_unasked(item, filters)
             carrier = self._attempt.carrier(item, unasked=unasked)
@@ -186,7 +186,8 @@ class Transfer:
                 top=Entered(top.mtime, top.mode, made, differs(top, seen, options.kept), top.owner, top.xattrs),
                 make_top=made and first,
                 filters=filters,
-                comparer=comparer,
+                comparing=comparing,
+                by_bytes=options.checksum,
                 update=options.update,
                 account=item.account,
                 medium=self._attempt.medium,

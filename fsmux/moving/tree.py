@@ -49,7 +49,10 @@ if TYPE_CHECKING:
     from fsmux.transfer.packs import Arrived
 
 LOOKED = 2
-"""Batches that wait to be planned beside what stands at the destination; those whose bytes are compared, more."""
+"""Batches that wait to be planned."""
+
+COMPARED = 4
+"""The same if digests of files may be made of them meanwhile: at 100 ms, 40,000 files a second."""
 
 BATCHES = 16
 """Batches of about a thousand entries that wait for what stands at the destination: at 100 ms, 160,000 entries/s."""
@@ -91,8 +94,10 @@ class Tree(Struct):
     top: Entered
     make_top: bool
     filters: Filters
-    comparer: Comparer | None
-    """Who compares the bytes of files, if that is how they are found up to date."""
+    comparing: Callable[[], Comparer] | None
+    """How to have the bytes of files compared, if anything stands there."""
+    by_bytes: bool
+    """Whether files are found up to date by that alone."""
     update: bool
     """Whether files that are newer at the destination are left alone."""
     account: Account
@@ -145,9 +150,8 @@ class _Moving:
         self._large_in, self._large = trio.open_memory_channel[tuple[_Open, Large]](LARGE_BACKLOG)
         self._looked_in: trio.MemorySendChannel[list[_Looked] | Arrived]
         self._looked: trio.MemoryReceiveChannel[list[_Looked] | Arrived]
-        self._looked_in, self._looked = trio.open_memory_channel(
-            LOOKED if tree.comparer is None else tree.comparer.ahead
-        )
+        self._looked_in, self._looked = trio.open_memory_channel(LOOKED if tree.comparing is None else COMPARED)
+        self._comparer = tree.comparing() if tree.comparing is not None and tree.by_bytes else None
         self._found_before = tree.account.report.found_files, tree.account.report.found_bytes
         self._here: _Open | None = None
         top = tree.top
@@ -210,17 +214,23 @@ class _Moving:
 
     async def _look(self) -> None:
         """Put beside what was scanned what stands at the destination, and have bytes compared if that is wanted."""
-        comparer = self._tree.comparer
         with self._looked_in:
             async for batch in self._scanned:
                 looked: list[_Looked] = []
                 for group in batch:
                     existing = await self._existing.beside(group)
-                    alike = None if comparer is None else comparer.alike(group, existing)
-                    looked.append(_Looked(group, existing, alike))
-                if comparer is not None:
-                    await comparer.ask([alike for _, _, alike in looked if alike is not None])
+                    looked.append(_Looked(group, existing, self._alike(group, existing)))
+                if self._comparer is not None:
+                    await self._comparer.ask([alike for _, _, alike in looked if alike is not None])
                 await self._looked_in.send(looked)
+
+    def _alike(self, group: Group, existing: Group | None) -> Group | None:
+        """The files that may be equal, although times say that they are not, or whatever these say."""
+        if self._comparer is None:
+            if self._tree.comparing is None or existing is None or existing.mtimes == group.mtimes:
+                return None
+            self._comparer = self._tree.comparing()
+        return self._comparer.alike(group, existing)
 
     # ---- the plan ------------------------------------------------------------------------------------------------
 
@@ -245,13 +255,13 @@ class _Moving:
                 if not isinstance(batch, list):
                     await self._plan_arrived(batch)
                     continue
-                equal: list[set[bytes]] = []
-                if tree.comparer is not None:
-                    equal = await tree.comparer.equal([alike for _, _, alike in batch if alike is not None])
-                    equal.reverse()
+                compared: list[dict[bytes, bool]] = []
+                if self._comparer is not None:
+                    compared = await self._comparer.equal([alike for _, _, alike in batch if alike is not None])
+                    compared.reverse()
                 for group, existing, alike in batch:
-                    same = equal.pop() if alike is not None else None if tree.comparer is None else set()
-                    await self._plan_group(group, existing, same, medium=self._tree.medium)
+                    equal = compared.pop() if alike is not None else {}
+                    await self._plan_group(group, existing, equal, medium=self._tree.medium)
                 self._account.report.scanning()
                 if not any(one.statistics().current_buffer_used for one in (self._scanned, self._looked)):
                     await tree.carrier.hurry()
@@ -270,14 +280,14 @@ class _Moving:
         try:
             for group in pack.groups:
                 came = group.act is Act.MAKE  # with its contents, however much these have grown
-                await self._plan_group(group, None, None, medium=MEDIUM_FILE if came else self._tree.medium)
+                await self._plan_group(group, None, {}, medium=MEDIUM_FILE if came else self._tree.medium)
             assert self._tree.came is not None
             await self._tree.came(arrived)
         except BaseException:
             arrived.give_back()  # what of it was not handed on
             raise
 
-    async def _plan_group(self, group: Group, existing: Group | None, equal: set[bytes] | None, *, medium: int) -> None:
+    async def _plan_group(self, group: Group, existing: Group | None, equal: dict[bytes, bool], *, medium: int) -> None:
         here = await self._enter(group.directory)
         if here is None:
             return  # what is in a directory that failed is not spoken of
@@ -316,14 +326,14 @@ class _Moving:
         return existing.pick([index for index in range(len(existing)) if index not in gone]) if gone else existing
 
     async def _do(
-        self, here: _Open, group: Group, existing: Group | None, equal: set[bytes] | None, medium: int
+        self, here: _Open, group: Group, existing: Group | None, equal: dict[bytes, bool], medium: int
     ) -> None:
         """Plan a group, tell of it, and hand it to those who move it."""
         tree, owed = self._tree, self._account.owed(group.directory)
         shared = self._sharing.shared if tree.links else None
         found = plan(
             group, existing, small=SMALL_FILE, medium=medium, update=tree.update, equal=equal,
-            claimed=tree.claimed, again=owed, shared=shared,
+            by_bytes=tree.by_bytes, claimed=tree.claimed, again=owed, shared=shared,
             standing=self._sharing.standing, kept=tree.kept,
         )  # fmt: skip
         self._account.take(group, found)

@@ -12,7 +12,7 @@ undo) after everything in it.  What exists at the destination alone is not looke
 from __future__ import annotations
 
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct, field
 
@@ -33,7 +33,7 @@ from fsmux.plan.sharing import Further, SharedFile, stands_for
 from fsmux.records import EVERYTHING, Kept, Parts, Xattrs, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from typing import Protocol
 
     from fsmux.plan.sharing import Shared, Standing
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         def setdefault(self, parts: Parts, is_directory: bool, /) -> bool: ...
         def __contains__(self, parts: object, /) -> bool: ...
 
+
+NOTHING: Final[Mapping[bytes, bool]] = {}
 
 _STANDS_AFTERWARDS = frozenset((Verdict.SEND, Verdict.ADJUST, Verdict.CURRENT))
 """Verdicts after which a file is at the destination."""
@@ -107,7 +109,8 @@ def plan(
     small: int,
     medium: int = 0,
     update: bool = False,
-    equal: Collection[bytes] | None = None,
+    equal: Mapping[bytes, bool] = NOTHING,
+    by_bytes: bool = False,
     claimed: Claimed | None = None,
     again: Collection[bytes] = (),
     shared: Shared | None = None,
@@ -116,14 +119,15 @@ def plan(
 ) -> Plan:
     """What to do about ``source``, where ``existing`` holds whatever has one of its names at the destination.
 
-    A file is up to date if it has the same size and time, or, if they are known, is among those with ``equal`` bytes;
-    with ``update`` it is left alone, too, if it is newer at the destination.  Files of more than ``small`` bytes are
-    large, but where nothing stands those up to ``medium`` are not.  ``claimed`` (whether each name is a directory) is
-    shared between the plans of sources that go to the same place: what one of them took is refused to the others,
-    unless both are directories.  Files named in ``again`` are to be sent even if they are up to date: an attempt that
-    was cut short had them on their way, and whether the destination has made sure of them nobody has heard.  ``shared``
-    and ``standing`` are what was met of files with several names in the same tree, of the source and of the
-    destination; without the former each of their names is a file.
+    A file is up to date if it has the same size and time, unless that is decided ``by_bytes`` alone, or is known to be
+    ``equal``, where names are that were compared; with ``update`` it is left alone, too, if it is newer at the
+    destination.  Files of more than ``small`` bytes are large, but those up to ``medium`` are not where nothing stands,
+    or something of which nothing can be kept, which is known of what was compared.  ``claimed`` (whether each name is a
+    directory) is shared between the plans of sources that go to the same place: what one of them took is refused to the
+    others, unless both are directories.  Files named in ``again`` are to be sent even if they are up to date: an
+    attempt that was cut short had them on their way, and whether the destination has made sure of them nobody has
+    heard.  ``shared`` and ``standing`` are what was met of files with several names in the same tree, of the source and
+    of the destination; without the former each of their names is a file.
     """
     medium = max(small, medium)
     if claimed is None and source.names and not (source.shared and shared is not None):
@@ -131,7 +135,7 @@ def plan(
         if not existing and kinds <= KINDS and max(source.sizes) <= medium:
             return _all_new(source, kinds)
         apart = existing is not None and existing.shared and standing is not None
-        if existing and equal is None and not (again or apart) and kinds <= KINDS and _same(source, existing):
+        if existing and not (equal or by_bytes or again or apart) and kinds <= KINDS and _same(source, existing):
             return _all_current(source, kinds)
     return _one_by_one(
         source,
@@ -140,6 +144,7 @@ def plan(
         medium,
         update,
         equal,
+        by_bytes,
         claimed,
         again,
         shared,
@@ -232,7 +237,8 @@ def _one_by_one(
     small: int,
     medium: int,
     update: bool,
-    equal: Collection[bytes] | None,
+    equal: Mapping[bytes, bool],
+    by_bytes: bool,
     claimed: Claimed | None,
     again: Collection[bytes],
     shared: Shared | None,
@@ -248,11 +254,12 @@ def _one_by_one(
     adjust: list[int] = []
     current: list[int] = []
     newer: list[int] = []
+    otherwise = known_different if by_bytes else same_size_and_time
     for index, (name, size, mtime, mode) in enumerate(
         zip(source.names, source.sizes, source.mtimes, source.modes, strict=True)
     ):
         before = there.get(name)
-        up_to_date = same_size_and_time if equal is None else known_equal if name in equal else known_different
+        up_to_date = known_equal if equal.get(name) else otherwise
         owner = source.owners[index] if source.owners else None
         xattrs = source.xattrs.get(index, ())
         facts = Facts(size, mtime, mode, texts.get(index, b""), owner, xattrs)
@@ -299,7 +306,7 @@ def _one_by_one(
             found.enter[name] = Entered(mtime, mode, made, differs(facts, before, kept), owner, xattrs)
             if made:
                 make.append(index)
-        elif verdict is Verdict.SEND and is_large(size, before is None, small, medium):
+        elif verdict is Verdict.SEND and is_large(size, before is None or name in equal, small, medium):
             found.large.append(Large(name, size, before is None, owner, xattrs))
         elif verdict is Verdict.SEND or verdict is Verdict.MAKE:
             found.files += verdict is Verdict.SEND

@@ -119,7 +119,7 @@ def test_a_directory_that_failed_is_not_entered() -> None:
 
 
 def test_another_notion_of_up_to_date() -> None:
-    found = plan(group(x=FILE), group(x=OTHER), small=SMALL, equal={b"x"})
+    found = plan(group(x=FILE), group(x=OTHER), small=SMALL, equal={b"x": True}, by_bytes=True)
     assert found.adjust is not None
     assert (found.adjust.names, found.adjust.act, found.adjust.sizes) == ([b"x"], Act.ADJUST, [0])
 

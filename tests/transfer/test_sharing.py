@@ -91,7 +91,7 @@ async def test_what_cannot_be_linked_is_sent(move: Tree, size: int, monkeypatch:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
 
-    monkeypatch.setattr("fsmux.files.sharing.link", refuse)
+    monkeypatch.setattr("fsmux.files.sharing.Linker.link", refuse)
     source = make(move.source / "file", size)
     summary = await move()
     assert (summary.files, summary.bytes_sent, summary.failed) == (4, 4 * size, 0)

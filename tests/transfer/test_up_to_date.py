@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -118,20 +119,75 @@ async def test_other_bytes_of_the_same_size_and_time_travel(sync: Sync) -> None:
     assert inventory(sync.target) == inventory(source)
 
 
-async def test_other_sizes_are_not_read(sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = fill(sync.source / "s", "a", "b")
-    fill(sync.target, "a")
-    (sync.target / "b").write_bytes(b"longer than that")
-    read: list[bytes] = []
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The names of files of which digests are made, on either side."""
+    found: list[bytes] = []
     digest = comparing._digest
 
     def noting(root: Any, directory: int, name: bytes, *rest: Any) -> bytes | None:
-        read.append(name)
+        found.append(name)
         return digest(root, directory, name, *rest)
 
     monkeypatch.setattr(comparing, "_digest", noting)
+    return found
+
+
+async def test_other_sizes_are_not_read(sync: Sync, read: list[bytes]) -> None:
+    source = fill(sync.source / "s", "a", "b")
+    fill(sync.target, "a")
+    (sync.target / "b").write_bytes(b"longer than that")
     assert (await sync("s/", checksum=True)).files == 1
     assert read == [b"a", b"a"]  # once on either side
+    assert inventory(sync.target) == inventory(source)
+
+
+async def test_what_differs_in_its_time_alone_is_compared_and_gets_that(sync: Sync, read: list[bytes]) -> None:
+    source = fill(sync.source / "s", "same", "d/touched", "d/other", "d/newer")
+    for number, name in enumerate(("medium", "medium-touched", "medium-other")):
+        (source / name).write_bytes(content(3 * SMALL_FILE, number))
+    await sync("s/")
+    assert read == []
+    for name in ("d/other", "medium-other"):
+        (sync.target / name).write_bytes(bytes((source / name).stat().st_size))
+    for name in ("d/touched", "d/other", "medium-touched", "medium-other"):
+        shutil.copystat(source / name, sync.target / name)
+        age(sync.target / name, -5)
+    age(sync.target / "d/newer", 50)
+    dry = await sync("s/", dry_run=True, update=True)
+    would = set(sync.would)
+    summary = await sync("s/", update=True)
+    assert {path for action, path in would if action == "send"} == {"d/other", "medium-other"}
+    sent = sum((source / name).stat().st_size for name in ("d/other", "medium-other"))
+    assert (dry.files, summary.files, summary.bytes_sent, summary.failed) == (2, 2, sent, 0)
+    assert {path for action, path in sync.changed if action == "set attributes of"} >= {"d/touched", "medium-touched"}
+    assert sorted(read) == sorted([b"touched", b"other", b"medium-touched", b"medium-other"] * 4)
+    assert set(sync.skipped) >= {"same", "medium", "d/newer"}
+    age(sync.target / "d/newer", -50)
+    assert inventory(sync.target) == inventory(source)
+    read.clear()
+    assert (await sync("s/")).files == 0
+    assert read == []
+
+
+async def test_chunks_are_compared_of_what_has_several_of_them(sync: Sync, read: list[bytes]) -> None:
+    source = sync.source / "s"
+    source.mkdir()
+    (source / "large").write_bytes(content(3 * SMALL_FILE, 1))
+    await sync("s/")
+    age(sync.target / "large", -5)
+    summary = await sync("s/", chunk_size=SMALL_FILE)
+    assert (summary.files, summary.bytes_sent, read) == (1, 0, [])
+    assert inventory(sync.target) == inventory(source)
+
+
+async def test_without_digests_what_has_another_time_is_sent(sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = fill(sync.source / "s", "a")
+    await sync("s/")
+    age(sync.target / "a", -5)
+    monkeypatch.setattr("fsmux.moving.attempt.SYNC_FEATURE", "no such thing")
+    summary = await sync("s/")
+    assert (summary.files, summary.bytes_sent) == (1, (source / "a").stat().st_size)
     assert inventory(sync.target) == inventory(source)
 
 
