@@ -27,11 +27,16 @@ KEEP = 16
 """Free slabs kept for reuse (16 MiB): what a transfer at full speed has in flight between socket and disk."""
 
 
+def anonymous(size: int) -> memoryview:
+    """``size`` bytes of memory that the kernel takes back when the last view of it is gone."""
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
 class _Slab:
     __slots__ = ("pending", "used", "view")
 
     def __init__(self) -> None:
-        self.view = memoryview(mmap.mmap(-1, SLAB))
+        self.view = anonymous(SLAB)
         self.used = 0
         self.pending = 0
 

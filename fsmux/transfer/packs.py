@@ -9,7 +9,6 @@ Credit bounds what is in buffers, the number of packs that the client has under 
 from __future__ import annotations
 
 import math
-import mmap
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -20,7 +19,7 @@ from msgspec import Struct
 from fsmux.errors import ProtocolError
 from fsmux.files.contents import Contents
 from fsmux.limits import PACK_BYTES
-from fsmux.mux.buffers import Data
+from fsmux.mux.buffers import Data, anonymous
 from fsmux.mux.service import all_of
 from fsmux.wire.messages import Pack
 
@@ -154,7 +153,7 @@ class _Line:
 class _Buffer(Struct, eq=False):
     """Memory that is free when more than ``until`` bytes of DATA have gone out on its stream."""
 
-    memory: mmap.mmap
+    memory: memoryview
     until: float = math.inf
 
 
@@ -179,10 +178,10 @@ class PackSender:
             if sent > buffer.until and len(buffer.memory) >= size:
                 break
         else:
-            buffer = _Buffer(mmap.mmap(-1, max(size, PACK_BYTES), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            buffer = _Buffer(anonymous(max(size, PACK_BYTES)))
             self._buffers = [*self._buffers[1 - BUFFERS_KEPT :], buffer]
         buffer.until = math.inf
-        return memoryview(buffer.memory)
+        return buffer.memory
 
     async def send(self, pack: Pack, contents: memoryview) -> None:
         """Send a pack that was read.  No other DATA goes out on its stream."""
@@ -190,7 +189,7 @@ class PackSender:
         await self.stream.send_data(contents)
         self._queued += len(contents)
         for buffer in self._buffers:
-            if buffer.memory is contents.obj:
+            if buffer.memory.obj is contents.obj:
                 buffer.until = self._queued
 
 
