@@ -181,7 +181,7 @@ class Attempt:
     ) -> AsyncIterator[Callable[[], Comparer] | None]:
         """How to have bytes compared, if there are any: of the item, or of what is beside it (``above``)."""
         options = self.options
-        if options.checksum and not self.has(SYNC_FEATURE):
+        if options.checksum and not made and not self.has(SYNC_FEATURE):
             raise Unsupported("the server makes no digests of files; both sides need this release of fsmux")
         if made or not self.has(SYNC_FEATURE):
             yield None

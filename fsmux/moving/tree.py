@@ -2,10 +2,10 @@
 
 Theory: five things go on at once, each waiting for the next one where that is slower, so that nothing ever holds the
 tree.  The *scan* reads the source, directories before what is in them, and has the destination look into the same
-directories.  The *look* puts what is there beside it, and has bytes compared where times do not count.  The *plan*
-compares the two, page by page.  The *carrier* takes directories, links and small files to the
-other side in packs.  *Workers* take large files there, each by a session of its own; they have a queue of their own, so
-that a large file starts as soon as it is met, and small ones do not wait behind it.
+directories.  The *look* puts what is there beside it, and has bytes compared where times do not tell.  The *plan*
+compares the two, page by page.  The *carrier* takes directories, links and small files to the other side in packs.
+*Workers* take large files there, each by a session of its own; they have a queue of their own, so that a large file
+starts as soon as it is met, and small ones do not wait behind it.
 
 Where nothing stands at the destination, and nothing is left out, there is nothing to compare: then a server sends its
 tree in packs by itself.  The scan hands them on, and the plan only says what of them needs more than being written.
@@ -151,7 +151,7 @@ class _Moving:
         self._looked_in: trio.MemorySendChannel[list[_Looked] | Arrived]
         self._looked: trio.MemoryReceiveChannel[list[_Looked] | Arrived]
         self._looked_in, self._looked = trio.open_memory_channel(LOOKED if tree.comparing is None else COMPARED)
-        self._comparer = tree.comparing() if tree.comparing is not None and tree.by_bytes else None
+        self._comparer: Comparer | None = None
         self._found_before = tree.account.report.found_files, tree.account.report.found_bytes
         self._here: _Open | None = None
         top = tree.top
@@ -226,10 +226,10 @@ class _Moving:
 
     def _alike(self, group: Group, existing: Group | None) -> Group | None:
         """The files that may be equal, although times say that they are not, or whatever these say."""
-        if self._comparer is None:
-            if self._tree.comparing is None or existing is None or existing.mtimes == group.mtimes:
-                return None
-            self._comparer = self._tree.comparing()
+        tree = self._tree
+        if tree.comparing is None or existing is None or (existing.mtimes == group.mtimes and not tree.by_bytes):
+            return None
+        self._comparer = self._comparer or tree.comparing()
         return self._comparer.alike(group, existing)
 
     # ---- the plan ------------------------------------------------------------------------------------------------
@@ -255,13 +255,12 @@ class _Moving:
                 if not isinstance(batch, list):
                     await self._plan_arrived(batch)
                     continue
-                compared: list[dict[bytes, bool]] = []
-                if self._comparer is not None:
-                    compared = await self._comparer.equal([alike for _, _, alike in batch if alike is not None])
-                    compared.reverse()
+                asked = [alike for _, _, alike in batch if alike is not None]
+                compared = [] if self._comparer is None else await self._comparer.equal(asked)
+                compared.reverse()
                 for group, existing, alike in batch:
-                    equal = compared.pop() if alike is not None else {}
-                    await self._plan_group(group, existing, equal, medium=self._tree.medium)
+                    equal = {} if alike is None else compared.pop()
+                    await self._plan_group(group, existing, equal, medium=tree.medium)
                 self._account.report.scanning()
                 if not any(one.statistics().current_buffer_used for one in (self._scanned, self._looked)):
                     await tree.carrier.hurry()

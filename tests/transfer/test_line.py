@@ -1,4 +1,4 @@
-"""Packs that are written one after the other by a thread, whatever becomes of who is to hear of them."""
+"""Packs that are sent, and that are written one after the other by a thread, whatever becomes of who is to hear of them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from fsmux.columns import REGULAR, Group
 from fsmux.errors import InternalError
 from fsmux.files.root import Root
 from fsmux.files.unpacking import Unpacker
+from fsmux.limits import PACK_BYTES
 from fsmux.mux.buffers import Data
 from fsmux.records import Durability
 from fsmux.transfer.disk import open_disk
-from fsmux.transfer.packs import COMMITTED_TOGETHER, WAITING, receive_packs
+from fsmux.transfer.packs import BUFFERS_KEPT, COMMITTED_TOGETHER, WAITING, PackSender, receive_packs
 from fsmux.wire.messages import Pack
 
 if TYPE_CHECKING:
@@ -128,3 +129,52 @@ async def test_whatever_ends_it_nothing_is_kept(tmp_path: Path, level: Durabilit
     assert not stream.held
     assert ".fsmux" not in os.listdir(tmp_path)
     assert all(path.read_bytes() in CONTENTS for path in tmp_path.iterdir())
+
+
+# ---- what packs are read into ---------------------------------------------------------------------------------------
+
+
+class Sent:
+    """A stream of which a test says how much has gone out."""
+
+    def __init__(self) -> None:
+        self.sent_bytes = 0
+        self.queued: list[memoryview] = []
+
+    async def send(self, message: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def send_data(self, contents: memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self.queued.append(contents)
+
+
+async def test_memory_is_used_again_when_what_was_in_it_is_surely_sent() -> None:
+    stream = Sent()
+    sender = PackSender(stream)  # type: ignore[arg-type]
+    contents = [bytes([number]) * 1000 for number in range(4)]
+    for number in range(3):
+        view = sender.take(1001)
+        view[:1000] = contents[number]
+        await sender.send(Pack(number, ()), view[:1000])
+    assert [bytes(view) for view in stream.queued] == contents[:3]
+    stream.sent_bytes = 1000  # the last frame of the first pack may be on its way
+    other = sender.take(1001)
+    other[:1000] = contents[3]
+    assert [bytes(view) for view in stream.queued] == contents[:3]
+    stream.sent_bytes = 1001
+    assert sender.take(1001).obj is stream.queued[0].obj
+    assert sender.take(1001).obj is not stream.queued[0].obj, "it is being filled"
+
+
+async def test_memory_that_is_too_small_or_was_forgotten_is_not_used_again() -> None:
+    stream = Sent()
+    sender = PackSender(stream)  # type: ignore[arg-type]
+    views = [sender.take(1) for _ in range(2 * BUFFERS_KEPT)]
+    assert len({id(view.obj) for view in views}) == len(views)
+    await sender.send(Pack(0, ()), views[0][:1])
+    await sender.send(Pack(1, ()), views[-1][:1])
+    stream.sent_bytes = 10
+    assert len(sender.take(2 * PACK_BYTES)) == 2 * PACK_BYTES
+    assert sender.take(1).obj is views[-1].obj
+    assert sender.take(1).obj not in [view.obj for view in views]
