@@ -5,6 +5,8 @@ Whole processes from start to exit over loopback, ``--durability none`` and rsyn
 
 * ``many``: 100,000 files of 1 KiB in 1,000 directories; ``few``: 10,000 files of 4 KiB in 100;
 * ``again``: a second run over the 100,000, nothing changed;
+* ``mixed``: 6,000 files of 32 bytes to 2 MiB, evenly by their logarithms, 1.1 GB; ``touched``: a second run over them,
+  of which nothing but the times changed;
 * ``source``: the standard library and the packages of this interpreter;
 * ``durable``: 10,000 files of 4 KiB with ``--durability batch`` on a disk, against ``rsync --fsync``;
 * ``memory``: 1,000,000 entries, empty files;
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -45,6 +48,9 @@ DIRECTIONS = ("down", "up")
 MANY = (100_000, 1024, 1000)
 FEW = (10_000, 4096, 100)
 """Files, bytes of each, directories."""
+MIXED = (6_000, 5, 21, 100)
+"""Files, logarithms of the least and the most bytes, directories."""
+TOUCHED_NS = 10**18
 ENTRIES = 1_000_000
 MEMORY = 200 * MIB
 RATE = 70_000
@@ -78,12 +84,36 @@ def tree(path: Path, files: int, size: int, directories: int) -> Path:
     return path
 
 
+def mixed_tree(path: Path, files: int, least: int, most: int, directories: int) -> Path:
+    """Random files of sizes that are spread over some orders of magnitude, the same ones each time."""
+    path = tree(path, 0, 0, directories)
+    sizes = random.Random(files)
+    for number in range(files):
+        data = os.urandom(int(2 ** sizes.uniform(least, most)))
+        (path / f"{number % directories:04d}/{number:07d}").write_bytes(data)
+    return path
+
+
+def leave(target: Path) -> None:
+    """Change nothing."""
+
+
+def touch(target: Path) -> None:
+    """Give all files another time."""
+    for path in target.rglob("*"):
+        if path.is_file():
+            os.utime(path, ns=(TOUCHED_NS, TOUCHED_NS))
+
+
 def moved(contender: Contender, direction: str, source: Path, target: Path) -> Sample:
     return (contender.down if direction == "down" else contender.up)(source, target)
 
 
-def compete(run: Run, title: str, source: Path, pair: tuple[Contender, Contender], *, again: bool = False) -> None:
-    """Ours and theirs by turns; ``again`` measures a second run over what is there."""
+def compete(
+    run: Run, title: str, source: Path, pair: tuple[Contender, Contender], *,
+    again: Callable[[Path], None] | None = None,
+) -> None:  # fmt: skip
+    """Ours and theirs by turns; with ``again`` a second run is measured over what that makes of the first."""
     most = {"many": 0.7, "durable": 0.2}.get(title, 1.0)
     target = run.place / "received"
     for direction in DIRECTIONS:
@@ -96,7 +126,8 @@ def compete(run: Run, title: str, source: Path, pair: tuple[Contender, Contender
                     target = run.place / f"received-{direction}-{number}-{which}"
                 remove(target)
                 sample = moved(pair[which], direction, source, target)
-                if again:
+                if again is not None:
+                    again(target)
                     sample = moved(pair[which], direction, source, target)
                 compare(source, target)
                 seconds[which].append(sample.seconds)
@@ -149,7 +180,19 @@ def few(run: Run) -> None:
 def again(run: Run) -> None:
     files, size, directories = MANY
     source = tree(run.place / "again", int(files * run.scale), size, int(directories * run.scale) or 1)
-    compete(run, "again", source, (Fsmux(), Rsync(run.place)), again=True)
+    compete(run, "again", source, (Fsmux(), Rsync(run.place)), again=leave)
+    remove(source)
+
+
+def mixed(run: Run) -> None:
+    source = mixed_tree(run.place / "mixed", int(MIXED[0] * run.scale), *MIXED[1:])
+    compete(run, "mixed", source, (Fsmux(), Rsync(run.place)))
+    remove(source)
+
+
+def touched(run: Run) -> None:
+    source = mixed_tree(run.place / "touched", int(MIXED[0] * run.scale), *MIXED[1:])
+    compete(run, "touched", source, (Fsmux(), Rsync(run.place)), again=touch)
     remove(source)
 
 
@@ -253,8 +296,8 @@ def _sent(address: str, direction: str, name: str, here: Path) -> int:
 
 
 GROUPS: dict[str, Callable[[Run], None]] = {
-    "many": many, "few": few, "again": again, "source": source, "durable": durable, "memory": memory,
-    "edited": edited,
+    "many": many, "few": few, "again": again, "mixed": mixed, "touched": touched, "source": source,
+    "durable": durable, "memory": memory, "edited": edited,
 }  # fmt: skip
 
 

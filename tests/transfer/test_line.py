@@ -1,4 +1,4 @@
-"""Packs that are sent, and that are written one after the other by a thread, whatever becomes of who is to hear of them."""
+"""Packs that a thread writes one after the other, whatever becomes of who is to hear of them; and packs that are sent."""
 
 from __future__ import annotations
 
