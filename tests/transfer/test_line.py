@@ -1,4 +1,4 @@
-"""Packs that a thread writes one after the other, whatever becomes of who is to hear of them; and packs that are sent."""
+"""Packs that a thread writes one after the other, whatever becomes of who is to hear of it; and packs that are sent."""
 
 from __future__ import annotations
 
