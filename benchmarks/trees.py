@@ -184,16 +184,14 @@ def again(run: Run) -> None:
     remove(source)
 
 
-def mixed(run: Run) -> None:
-    source = mixed_tree(run.place / "mixed", int(MIXED[0] * run.scale), *MIXED[1:])
-    compete(run, "mixed", source, (Fsmux(), Rsync(run.place)))
+def mixed(run: Run, title: str = "mixed", *, again: Callable[[Path], None] | None = None) -> None:
+    source = mixed_tree(run.place / title, int(MIXED[0] * run.scale), *MIXED[1:])
+    compete(run, title, source, (Fsmux(), Rsync(run.place)), again=again)
     remove(source)
 
 
 def touched(run: Run) -> None:
-    source = mixed_tree(run.place / "touched", int(MIXED[0] * run.scale), *MIXED[1:])
-    compete(run, "touched", source, (Fsmux(), Rsync(run.place)), again=touch)
-    remove(source)
+    mixed(run, "touched", again=touch)
 
 
 def source(run: Run) -> None:

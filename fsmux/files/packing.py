@@ -42,12 +42,7 @@ class _Version(NamedTuple):
     holed: bool
 
 
-def fresh(size: int) -> memoryview:
-    """Memory that nobody has used."""
-    return memoryview(bytearray(size))
-
-
-def read_pack(root: Root, base: Parts, groups: Sequence[Group], take: Take = fresh) -> memoryview:
+def read_pack(root: Root, base: Parts, groups: Sequence[Group], take: Take) -> memoryview:
     """Read the regular files in ``groups``, whose directories are below ``base``; their contents, joined.
 
     They are in the memory, of so many bytes at least, that ``take`` gives, unless one has another size by now.

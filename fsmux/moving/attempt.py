@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fsmux.columns import Group
     from fsmux.job import Options
     from fsmux.lanes import Lanes
-    from fsmux.moving.comparing import Comparer, Digester
+    from fsmux.moving.comparing import Comparer
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.report import Account, Report
     from fsmux.moving.singles import Batch
@@ -178,7 +178,7 @@ class Attempt:
     @asynccontextmanager
     async def comparing(
         self, item: Item, made: bool, *, above: bool = False
-    ) -> AsyncIterator[Callable[[], Comparer] | None]:
+    ) -> AsyncIterator[Callable[[], Awaitable[Comparer]] | None]:
         """How to have bytes compared, if there are any: of the item, or of what is beside it (``above``)."""
         options = self.options
         if options.checksum and not made and not self.has(SYNC_FEATURE):
@@ -191,16 +191,15 @@ class Attempt:
             source, target = source[:-1], target[:-1]
         async with AsyncExitStack() as stack:
 
-            async def opened() -> tuple[Digester, Digester]:
-                enter = stack.enter_async_context
-                return await enter(item.source.digesting(source)), await enter(item.target.digesting(target))
-
-            def comparer() -> Comparer:
+            async def opened() -> Comparer:
                 from fsmux.moving.comparing import Comparer
 
-                return Comparer(opened, most=None if options.checksum else self.medium, update=options.update)
+                here = await stack.enter_async_context(item.source.digesting(source))
+                there = await stack.enter_async_context(item.target.digesting(target))
+                most = None if options.checksum else self.medium
+                return Comparer(here, there, most=most, update=options.update)
 
-            yield comparer
+            yield opened
 
     def notes(self, item: Item, *, above: bool = False) -> TreeNotes | None:
         """Who notes files for the manifest, if one is made: of the item, or of what is beside it (``above``)."""

@@ -14,7 +14,7 @@ from fsmux.columns import KIND_BITS, REGULAR, Group
 from fsmux.mux.service import all_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
 
 class Digester(Protocol):
@@ -28,17 +28,15 @@ class Digester(Protocol):
 
 
 class Comparer:
-    """Compares files of two sides, which are ``opened`` when the first ones are to be read.
+    """Compares files of two sides.
 
     With ``most`` only those of which the times differ, of up to so many bytes; with ``update`` none that is left alone
     anyway.
     """
 
-    def __init__(
-        self, opened: Callable[[], Awaitable[tuple[Digester, Digester]]], *, most: int | None, update: bool
-    ) -> None:
-        self._opened = opened
-        self._sides: tuple[Digester, Digester] | None = None
+    def __init__(self, source: Digester, target: Digester, *, most: int | None, update: bool) -> None:
+        self._source = source
+        self._target = target
         self._most = most
         self._update = update
 
@@ -67,20 +65,11 @@ class Comparer:
 
     async def ask(self, groups: Sequence[Group], there: Sequence[Group] | None = None) -> None:
         """Have both sides read these files, which may have other names ``there``."""
-        if not groups:
-            return
-        if self._sides is None:
-            self._sides = await self._opened()
-        source, target = self._sides
-        await source.ask(groups)
-        await target.ask(groups if there is None else there)
+        await self._source.ask(groups)
+        await self._target.ask(groups if there is None else there)
 
     async def equal(self, groups: Sequence[Group]) -> list[dict[bytes, bool]]:
         """Whether each of the files that were asked for next is equal, for each group."""
-        if not groups:
-            return []
-        assert self._sides is not None
-        source, target = self._sides
         count = sum(map(len, groups))
         answers: dict[bool, list[bytes | None]] = {}
 
@@ -88,10 +77,10 @@ class Comparer:
             answers[which] = await digester.answer(count)
 
         async def hear_source() -> None:
-            await hear(source, True)
+            await hear(self._source, True)
 
         async def hear_target() -> None:
-            await hear(target, False)
+            await hear(self._target, False)
 
         await all_of(hear_source, hear_target)
         both = zip(answers[True], answers[False], strict=True)

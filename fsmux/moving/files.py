@@ -109,7 +109,7 @@ class Files:
             source, found = as_group(name, top), as_group(name, existing)
             up_to_date = known_different
             async with self._attempt.comparing(item, False, above=True) as comparing:
-                comparer = None if comparing is None else comparing()
+                comparer = None if comparing is None else await comparing()
                 if comparer is not None and (alike := comparer.alike(source, found)) is not None:
                     await comparer.ask([alike], [replace(alike, names=list(there))])
                     (equal,) = await comparer.equal([alike])

@@ -94,7 +94,7 @@ class Tree(Struct):
     top: Entered
     make_top: bool
     filters: Filters
-    comparing: Callable[[], Comparer] | None
+    comparing: Callable[[], Awaitable[Comparer]] | None
     """How to have the bytes of files compared, if anything stands there."""
     by_bytes: bool
     """Whether files are found up to date by that alone."""
@@ -219,17 +219,17 @@ class _Moving:
                 looked: list[_Looked] = []
                 for group in batch:
                     existing = await self._existing.beside(group)
-                    looked.append(_Looked(group, existing, self._alike(group, existing)))
+                    looked.append(_Looked(group, existing, await self._alike(group, existing)))
                 if self._comparer is not None:
                     await self._comparer.ask([alike for _, _, alike in looked if alike is not None])
                 await self._looked_in.send(looked)
 
-    def _alike(self, group: Group, existing: Group | None) -> Group | None:
+    async def _alike(self, group: Group, existing: Group | None) -> Group | None:
         """The files that may be equal, although times say that they are not, or whatever these say."""
         tree = self._tree
         if tree.comparing is None or existing is None or (existing.mtimes == group.mtimes and not tree.by_bytes):
             return None
-        self._comparer = self._comparer or tree.comparing()
+        self._comparer = self._comparer or await tree.comparing()
         return self._comparer.alike(group, existing)
 
     # ---- the plan ------------------------------------------------------------------------------------------------

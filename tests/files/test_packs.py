@@ -31,6 +31,7 @@ from fsmux.files.root import Root
 from fsmux.files.syscalls import OPEN_READ, Syscalls
 from fsmux.files.unpacking import Unpacker, _parts
 from fsmux.limits import MEDIUM_FILE
+from fsmux.mux.buffers import anonymous
 from fsmux.records import Durability
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def listed(path: Path, *parts: bytes) -> Group:
 
 def read(path: Path, *groups: Group) -> bytes:
     with Root.open(path) as root:
-        return read_pack(root, (), groups)
+        return read_pack(root, (), groups, anonymous)
 
 
 def write(
@@ -268,7 +269,7 @@ def test_a_file_that_changes_while_it_is_read_is_never_mixed(source: Path) -> No
             (source / "a").write_bytes(b"2" * 12)
 
     with Root.open(source, sys=Meddling(meddle)) as root:
-        assert read_pack(root, (), [group]) == b"2" * 12
+        assert read_pack(root, (), [group], anonymous) == b"2" * 12
 
     def always(number: int) -> None:
         (source / "a").write_bytes(b"x" * number)
@@ -276,7 +277,7 @@ def test_a_file_that_changes_while_it_is_read_is_never_mixed(source: Path) -> No
 
     group = listed(source)
     with Root.open(source, sys=Meddling(always)) as root:
-        assert read_pack(root, (), [group]) == b""
+        assert read_pack(root, (), [group], anonymous) == b""
     ((index, error),) = group.lost
     assert index == 0
     assert isinstance(error, SourceChanged)

@@ -17,11 +17,12 @@ from fsmux.files import passing
 from fsmux.files.chunks import ChunkMap
 from fsmux.files.contents import Contents
 from fsmux.files.digestfile import Record, chunks_of
-from fsmux.files.packing import fresh, read_pack
+from fsmux.files.packing import read_pack
 from fsmux.files.passing import ChunkDigests, NotingUnpacker, PackDigests
 from fsmux.files.reading import Wanted, read_record
 from fsmux.files.root import Root
 from fsmux.limits import MIN_CHUNK_SIZE
+from fsmux.mux.buffers import anonymous
 from fsmux.records import Durability, Identity
 from tests.files.test_sink import begin
 
@@ -160,7 +161,7 @@ def test_small_files_are_noted_as_they_are_read_and_written(root: Root, top: Pat
     (top / "gone").unlink()
     group = Group((), names, [one.st_size for one in facts], [one.st_mtime_ns for one in facts], [REGULAR | 0o644] * 4)
     read, wrote = PackDigests(), PackDigests()
-    data = read.read_pack(7, root, (), [group], fresh)
+    data = read.read_pack(7, root, (), [group], anonymous)
     assert [index for index, _ in group.lost] == [2]
     expected = {index: xxhash.xxh3_128_digest(contents[names[index]]) for index in (0, 1, 3)}
     (tmp_path / "new").mkdir()
@@ -169,6 +170,6 @@ def test_small_files_are_noted_as_they_are_read_and_written(root: Root, top: Pat
         unpacker.write(7, [group], Contents([data]))
         assert unpacker.commit() == []
         unpacker.close()
-        assert read_pack(target, (), [group.pick([0, 1, 3])]) == data
+        assert read_pack(target, (), [group.pick([0, 1, 3])], anonymous) == data
     assert read.take(7, 0) == wrote.take(7, 0) == expected
     assert read.take(7, 0) == {}, "nothing is kept of what was taken"

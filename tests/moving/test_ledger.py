@@ -11,10 +11,10 @@ import xxhash
 from fsmux import events
 from fsmux.columns import REGULAR, SYMLINK, Act, Group
 from fsmux.files.digestfile import Record, make_record
-from fsmux.files.packing import fresh
 from fsmux.files.root import Root
 from fsmux.limits import MIN_CHUNK_SIZE
 from fsmux.moving.ledger import Ledger
+from fsmux.mux.buffers import anonymous
 from fsmux.plan.plan import Plan
 from fsmux.transfer.disk import Disk
 
@@ -98,7 +98,7 @@ def test_of_a_pack_only_what_stands_is_kept(root: Root, tmp_path: Path) -> None:
     group = listed(tmp_path, a=b"aaa", b=b"bb")
     ledger = Ledger(CHUNK)
     notes = ledger.notes(Disk(), root, (), (b"t",), events.ignore)
-    assert notes.reader(3)(root, (), [group], fresh) == b"aaabb"
+    assert notes.reader(3)(root, (), [group], anonymous) == b"aaabb"
     notes.stands(3, 0, group, {1})
     (kept,) = ledger
     assert kept == Record((b"t", b"a"), 3, group.mtimes[0], group.crcs[0], xxhash.xxh3_128_digest(b"aaa"))

@@ -24,6 +24,7 @@ from fsmux.files.syscalls import OPEN_CREATE
 from fsmux.files.unpacking import Unpacker
 from fsmux.files.whole import stage_for
 from fsmux.moving.extras import removal
+from fsmux.mux.buffers import anonymous
 from fsmux.records import Attrs, Durability, Extent, Kind
 from tests.sim.choices import Chooser
 from tests.sim.crash import CHUNK, RESERVED, Ledger, Wrong, check_held, files_of, fill, identity, start
@@ -424,7 +425,7 @@ def changed_while_packed() -> None:
         (group,) = listing.groups(root, ())
         device.write(device.root.entries[b"a"], changed, 0)
         now = device.root.entries[b"a"].mtime_ns
-        if bytes(read_pack(root, (), [group])[: len(changed)]) != changed:
+        if bytes(read_pack(root, (), [group], anonymous)[: len(changed)]) != changed:
             raise Wrong("something else was packed than stands there")
         if group.mtimes[0] != now:
             raise Wrong("a file that was changed travels with the time that it had before")

@@ -23,6 +23,7 @@ from fsmux.files.comparing import digests
 from fsmux.files.leftovers import ABANDONED_SECONDS
 from fsmux.files.packing import read_pack
 from fsmux.files.source import Source
+from fsmux.mux.buffers import anonymous
 from fsmux.plan.walk import preorder, walk
 from fsmux.records import Durability
 from tests.sim.choices import Chooser
@@ -171,7 +172,7 @@ def _send_tree(told: Teller) -> None:
         for group in preorder(lambda parts: listing.groups(root, parts), ()):
             if group.error is not None:
                 raise group.error
-            contents, at = read_pack(root, (), [group]), 0
+            contents, at = read_pack(root, (), [group], anonymous), 0
             lost = dict(group.lost)
             for index, target in group.link_targets().items():
                 found[*group.directory, group.names[index]] = LINK + target
