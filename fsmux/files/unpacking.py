@@ -6,6 +6,7 @@ once for all that a pack has for it, through no symbolic link.  An entry that fa
 
 What is to be durable is shared: with ``BATCH`` the files of several packs are written first, then the file system is
 synced once, all are renamed, and it is synced once more for their directories; only then is any of them acknowledged.
+Another thread may have the file system begin with that (:meth:`Unpacker.sync_ahead`), whose word counts for nothing.
 Where ``syncfs`` cannot be believed (:mod:`.holding`) each file and directory is synced by itself, as with ``FILE``.
 A file that gets a further name is synced before it like one that was written.
 """
@@ -68,7 +69,7 @@ class _Made(NamedTuple):
 
 
 class Unpacker:
-    """Writes packs below ``base``.  Blocking, one thread at a time; :meth:`close` it when done."""
+    """Writes packs below ``base``.  Blocking, one thread at a time but for one; :meth:`close` it when done."""
 
     def __init__(
         self, root: Root, base: Parts, durability: Durability, kept: Kept = EVERYTHING, *, verify: bool = False
@@ -143,6 +144,10 @@ class Unpacker:
         self._closing = {
             last[parent]: one for parent, one in finishing.items() if alone and self._may_close(parent, one, last)
         }
+
+    def sync_ahead(self) -> None:
+        """Begin with what :meth:`commit` will wait for, in another thread beside :meth:`write`, and nothing else."""
+        self._holding.sync_ahead()
 
     def commit(self, poll: Poll | None = None) -> list[Failure]:
         """Have all that was written stand under its names, and durably if that is asked for; what failed of it.

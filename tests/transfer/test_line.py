@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,12 +14,13 @@ from zlib_ng.zlib_ng import crc32
 from fsmux.columns import REGULAR, Group
 from fsmux.errors import InternalError
 from fsmux.files.root import Root
+from fsmux.files.syscalls import Syscalls
 from fsmux.files.unpacking import Unpacker
 from fsmux.limits import PACK_BYTES
 from fsmux.mux.buffers import Data
 from fsmux.records import Durability
 from fsmux.transfer.disk import open_disk
-from fsmux.transfer.packs import BUFFERS_KEPT, COMMITTED_TOGETHER, WAITING, PackSender, receive_packs
+from fsmux.transfer.packs import BUFFERS_KEPT, COMMITTED_TOGETHER, SYNCED_AHEAD, WAITING, PackSender, receive_packs
 from fsmux.wire.messages import Pack
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Arriving:
     def __init__(self, count: int) -> None:
         self.receive_credit = type("Credit", (), {"granted": 1 << 40, "received": 0})()
         self.taken = 0
+        self.came = [threading.Event() for _ in range(count)]
         self.held: list[Data] = []
         self._items = iter([item for number in range(count) for item in self._pack(number)])
 
@@ -54,6 +58,7 @@ class Arriving:
         await trio.lowlevel.checkpoint()
         item = next(self._items, None)
         if isinstance(item, Pack):
+            self.came[self.taken].set()
             self.taken += 1
         elif isinstance(item, Data):
             self.held.append(item)
@@ -64,8 +69,8 @@ class Arriving:
             self.held.remove(data)
 
 
-async def receive(place: Path, stream: Any, level: Durability, done: Done) -> None:
-    with Root.open(place) as root:
+async def receive(place: Path, stream: Any, level: Durability, done: Done, sys: Syscalls | None = None) -> None:
+    with Root.open(place, sys=sys or Syscalls()) as root:
         async with open_disk() as disk:
             await receive_packs(stream, Unpacker(root, (), level), disk, check=lambda pack: pack, done=done)
 
@@ -129,6 +134,53 @@ async def test_whatever_ends_it_nothing_is_kept(tmp_path: Path, level: Durabilit
     assert not stream.held
     assert ".fsmux" not in os.listdir(tmp_path)
     assert all(path.read_bytes() in CONTENTS for path in tmp_path.iterdir())
+
+
+class Disks(Syscalls):
+    """Has written half of a commit when the rest is there, and of that nothing before the first sync has begun.
+
+    Of the syncs, ``failing`` fail, counted from 0.
+    """
+
+    def __init__(self, stream: Arriving, failing: set[int]) -> None:
+        self.stream = stream
+        self.failing = failing
+        self.written = 0
+        self.syncs = 0
+        self.begun = threading.Event()
+
+    def pwrite(self, fd: int, data: Any, offset: int) -> int:
+        pack = self.written // 3
+        assert self.stream.came[min(pack + 2, len(self.stream.came) - 1)].wait(20)
+        assert pack < SYNCED_AHEAD or self.begun.wait(20), "it is not synced ahead"
+        self.written += 1
+        return super().pwrite(fd, data, offset)
+
+    def syncfs(self, fd: int) -> None:
+        number, self.syncs = self.syncs, self.syncs + 1
+        self.begun.set()
+        if number in self.failing:
+            raise OSError(errno.EIO, "a write failed")
+
+    def kernel(self) -> str:
+        return "6.1"
+
+
+@pytest.mark.parametrize("failing", [set(), {0}, {1}, {2}], ids=["none", "ahead", "before names", "behind names"])
+async def test_half_of_a_commit_goes_to_the_disk_while_the_rest_is_written(tmp_path: Path, failing: set[int]) -> None:
+    failed: list[int] = []
+
+    async def done(pack: Pack, failures: list[Failure]) -> None:
+        failed.extend(failure.pack for failure in failures)
+
+    stream = Arriving(COMMITTED_TOGETHER)
+    sys = Disks(stream, failing)
+    with trio.fail_after(60):
+        await receive(tmp_path, stream, Durability.BATCH, done, sys)
+    assert sys.syncs == 3
+    told = failing - {0}  # what fails ahead fails again for who relies on it
+    assert failed == [number for number in range(COMMITTED_TOGETHER) for _ in range(3) if told]
+    assert len(os.listdir(tmp_path)) == (0 if failing == {1} else 3 * COMMITTED_TOGETHER)
 
 
 # ---- what packs are read into ---------------------------------------------------------------------------------------
