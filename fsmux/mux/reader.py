@@ -45,7 +45,7 @@ MAX_BEHIND = 1024
 
 TOGETHER_BYTES: Final = limits.HOP_BYTES
 """Bytes of payloads that the event loop hears of in one word, if they came in ``FRAME_SECONDS``, each on another stream
-(what came of a file is recorded before more of it). Credit for them waits, so it is less than ``ASKED_WINDOW``."""
+(what came of a file is recorded before more of it). Credit for them waits: it is less than two of ``ASKED_WINDOW``."""
 
 OF_A_FILE: Final = frozenset({Cmd.DATA, Cmd.SPAN, Cmd.CHUNK})
 """What comes with payloads, and may be heard of with them; anything else somebody may be waiting for."""
