@@ -277,6 +277,23 @@ def names_of_a_pack_not_synced() -> None:
         raise Wrong(f"{done - failed} of {done} entries were called durable, whose names nobody could sync")
 
 
+def packs_not_synced_ahead() -> None:
+    """What a sync ahead of a commit was told of is not forgotten for that: it tells nobody."""
+    syncs = 0
+
+    def fault(name: str) -> int:
+        nonlocal syncs
+        syncs += name == "syncfs"
+        return errno.EIO if name == "syncfs" and syncs == 1 else 0
+
+    device = Device()
+    device.linux = TELLING_LINUX
+    with Root.open("", sys=SimSyscalls(device, fault=fault)) as root:
+        failures = unpack(root, Ledger(), TREE, Durability.BATCH, together=2)
+    if syncs < 3 or not failures:
+        raise Wrong("files of which the disk had lost bytes were called durable")
+
+
 def changes_of_a_pack_not_synced() -> None:
     """What only removes or adjusts writes no file that would be synced, and is no less durable for that."""
     for linux in (TELLING_LINUX, QUIET_LINUX):
@@ -453,6 +470,7 @@ GUARDS: Final = (
     damaged_in_a_pack,
     not_committed_in_a_pack,
     names_of_a_pack_not_synced,
+    packs_not_synced_ahead,
     changes_of_a_pack_not_synced,
     set_by_name,
     changed_by_name,

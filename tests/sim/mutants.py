@@ -188,6 +188,9 @@ MUTANTS: Final = (
            "                late = self._sys.openat(fd, b\".\", OPEN_DIRECTORY)\n                try:\n"
            "                    self._sys.syncfs(late)\n                finally:\n"
            "                    self._sys.close(late)\n"),
+    Mutant("a sync ahead of the commit hears of failed writes in its place", "files/holding.py",
+           "                own = self._sys.openat(fd, b\".\", OPEN_DIRECTORY)\n",
+           "                own = self._sys.dup(fd)\n"),
     Mutant("syncfs is believed on a kernel that keeps errors to itself", "files/holding.py",
            "    return found is not None and (int(found[1]), int(found[2])) >= _TELLS\n",
            "    return found is not None\n"),

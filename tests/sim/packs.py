@@ -163,7 +163,8 @@ def unpack(
     standing: bool = False,
     doomed: Collection[Parts] = (),
 ) -> list[Failure]:
-    """Receive a tree, so many packs to a commit, and write down what that promises; what failed of it.
+    """Receive a tree, so many packs to a commit, the first half of which is synced ahead, and write down what that
+    promises; what failed of it.
 
     ``filled`` is called between the last pack of each commit and the commit; ``sent`` is what arrives instead.
     Directories that get two entries appear whole.  With ``standing`` all of it is there but the further names.  What is
@@ -187,6 +188,8 @@ def unpack(
                 for name in names[number].values():
                     ledger.committing(name, tree[name], durability)
                 unpacker.write(number, groups, Contents([memoryview(contents)]))
+                if unpacker.commits_together and number + 1 == len(batch) // 2:
+                    unpacker.sync_ahead()
             filled()
             lost = unpacker.commit()
             for failure in lost:
