@@ -8,6 +8,7 @@ delivered is what the others take over if it is lost; so each keeps a list of it
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -125,20 +126,13 @@ class Intake:
     async def compare(self) -> None:
         """Name the ranges of an earlier version that are here; the sender says which still hold."""
         receiving = self._receiving
-        basis = iter(receiving.sink.basis_digests())
-        named: set[Extent] = set()
-        page: list[Have] = []
-        while True:
-            found = await receiving.disk.read(next, basis, None)
-            if found is not None:
-                page.append(Have(found.offset, found.length, found.digest))
-                named.add(Extent(found.offset, found.length))
-            if found is None or len(page) == MAX_HAVES:
-                await self.stream.send(Haves(tuple(page), more=found is not None))
-                await self._take_keeps(named)
-                page = []
-            if found is None:
-                return
+        basis = iter(receiving.sink.basis_digests(trio.from_thread.check_cancelled))
+        more = True
+        while more:
+            page = await receiving.disk.read(lambda: [Have(*known) for known in islice(basis, MAX_HAVES)])
+            more = len(page) == MAX_HAVES
+            await self.stream.send(Haves(tuple(page), more=more))
+            await self._take_keeps({Extent(have.offset, have.length) for have in page})
 
     async def _take_keeps(self, named: set[Extent]) -> None:
         more = True
