@@ -185,9 +185,14 @@ class Client:
         """Make a symbolic link, replacing a file or link that has the name."""
         await self._ask(Symlink(parts_of(path), target, attrs, durability), Ok)
 
-    async def set_attrs(self, path: str | Parts, attrs: Attrs, *, durability: Durability = Durability.BATCH) -> None:
-        """Set mode and modification time; zero leaves one alone."""
-        await self._ask(SetAttrs(parts_of(path), attrs, durability), Ok)
+    async def set_attrs(
+        self, path: str | Parts, attrs: Attrs, *, durability: Durability = Durability.BATCH, found_ns: int = 0
+    ) -> None:
+        """Set mode and modification time; zero leaves one alone.
+
+        What has another modification time now than ``found_ns``, if that is not 0, is left as it is: :class:`Busy`.
+        """
+        await self._ask(SetAttrs(parts_of(path), attrs, durability, found_ns), Ok)
 
     @asynccontextmanager
     async def open(

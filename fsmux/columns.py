@@ -34,6 +34,10 @@ KIND_BITS: Final = 0o170000
 REGULAR: Final = stat.S_IFREG
 DIRECTORY: Final = stat.S_IFDIR
 SYMLINK: Final = stat.S_IFLNK
+EARLIEST: Final = -(2**63)
+LATEST: Final = 2**63 - 1
+"""Nanoseconds: the times that a message can say."""
+
 MODE_BITS: Final = KIND_BITS | 0o777
 """What of ``st_mode`` is kept."""
 
@@ -64,6 +68,7 @@ class Group(Struct):
     time and mode when all else of its pack is done.  ``crcs`` and ``lost`` (index and error of what could not be read)
     and ``holed`` (indexes of files with holes) belong to groups whose contents travel, and so does ``as_asked``: all
     else is as it was when they were asked for, and is not said again.
+    ``found`` has the times with which it was found what is to be adjusted: with another one it is another file.
     ``more``: the next group goes on with the same directory.  ``error``: it, or the rest of it, cannot be read.
     """
 
@@ -84,6 +89,7 @@ class Group(Struct):
     shared: dict[int, bytes] = field(default_factory=dict)
     owners: list[int] = field(default_factory=list)
     xattrs: dict[int, Xattrs | None] = field(default_factory=dict)
+    found: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,6 +139,7 @@ class Group(Struct):
             shared=_moved(self.shared, indexes) if self.shared else {},
             owners=[self.owners[index] for index in indexes] if self.owners else [],
             xattrs=_moved(self.xattrs, indexes) if self.xattrs else {},
+            found=[self.found[index] for index in indexes] if self.found else [],
         )
 
     def cut(self, start: int, stop: int) -> Group:
@@ -153,6 +160,7 @@ class Group(Struct):
             shared=_moved(self.shared, range(start, stop)) if self.shared else {},
             owners=self.owners[start:stop],
             xattrs=_moved(self.xattrs, range(start, stop)) if self.xattrs else {},
+            found=self.found[start:stop],
         )
 
 
@@ -179,6 +187,19 @@ def owner_of(facts: os.stat_result) -> int:
     return facts.st_uid << 32 | facts.st_gid
 
 
+def time_of(facts: os.stat_result) -> int:
+    """When it was modified, in nanoseconds, or the nearest time that 64 bits can say: from 1677 to 2262."""
+    return min(max(facts.st_mtime_ns, EARLIEST), LATEST)
+
+
+def times_of(facts: Sequence[os.stat_result]) -> list[int]:
+    """:func:`time_of` of each."""
+    times = [one.st_mtime_ns for one in facts]
+    if times and not EARLIEST <= min(times) <= max(times) <= LATEST:
+        return list(map(time_of, facts))
+    return times
+
+
 def user_and_group(owner: int) -> tuple[int, int]:
     """What :func:`owner_of` has made one number of."""
     return divmod(owner, 2**32)
@@ -186,6 +207,9 @@ def user_and_group(owner: int) -> tuple[int, int]:
 
 OWNER_COST: Final = 10
 """Bytes of that number, at most."""
+
+TIME_COST: Final = 8
+"""Bytes of a time."""
 
 
 ENTRY_COST: Final = 18
@@ -235,7 +259,8 @@ def _xattrs_cost(xattrs: Xattrs | None) -> int:
 
 def _entry_cost(group: Group) -> int:
     """Bytes of an entry beside its texts, at most: a size takes a byte for each seven bits."""
-    return ENTRY_COST + OWNER_COST * bool(group.owners) + max(max(group.sizes, default=0).bit_length() + 6, 7) // 7
+    more = OWNER_COST * bool(group.owners) + TIME_COST * bool(group.found)
+    return ENTRY_COST + more + max(max(group.sizes, default=0).bit_length() + 6, 7) // 7
 
 
 def finished_by(filling: Group | None, group: Group) -> bool:

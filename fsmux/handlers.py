@@ -220,7 +220,7 @@ async def _remove(context: Context, stream: Stream, request: Remove) -> None:
 async def _set_attrs(context: Context, stream: Stream, request: SetAttrs) -> None:
     context.check_write()
     durability = max(context.durability, request.durability)
-    await context.disk.meta(context.root.set_attrs, request.path, request.attrs, durability)
+    await context.disk.meta(context.root.set_attrs, request.path, request.attrs, durability, request.found_ns)
     await stream.send(Ok(), end=True)
 
 

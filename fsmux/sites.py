@@ -64,7 +64,7 @@ class Site(Protocol):
         """Who reads files below ``parts`` for their digests, for the block."""
 
     async def symlink(self, parts: Parts, attrs: Attrs, durability: Durability) -> None: ...
-    async def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability) -> None: ...
+    async def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability, found_ns: int = 0) -> None: ...
     async def remove(self, parts: Parts, *, recursive: bool) -> None: ...
 
 
@@ -154,8 +154,8 @@ class RemoteSite:
     async def symlink(self, parts: Parts, attrs: Attrs, durability: Durability) -> None:
         await self._client.symlink(parts, attrs.link_target, attrs, durability=durability)
 
-    async def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability) -> None:
-        await self._client.set_attrs(parts, attrs, durability=durability)
+    async def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability, found_ns: int = 0) -> None:
+        await self._client.set_attrs(parts, attrs, durability=durability, found_ns=found_ns)
 
     async def remove(self, parts: Parts, *, recursive: bool) -> None:
         await self._client.remove(parts, recursive=recursive)
@@ -218,8 +218,8 @@ class LocalSite:
     async def symlink(self, parts: Parts, attrs: Attrs, durability: Durability) -> None:
         await self._disk.meta(self.root.symlink, parts, attrs.link_target, attrs, durability)
 
-    async def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability) -> None:
-        await self._disk.meta(self.root.set_attrs, parts, attrs, durability)
+    async def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability, found_ns: int = 0) -> None:
+        await self._disk.meta(self.root.set_attrs, parts, attrs, durability, found_ns)
 
     async def remove(self, parts: Parts, *, recursive: bool) -> None:
         await self._disk.meta(self.root.remove, parts, recursive)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec import Struct
 
+from fsmux.columns import time_of
 from fsmux.errors import Busy, FsmuxError
 from fsmux.files import lock, names, ranges, tree
 from fsmux.files.holes import Layout
@@ -138,7 +139,7 @@ def _stands(root: Landing, state: StateDir, leftover: Leftover) -> bool:
     if stat.S_ISDIR(facts.st_mode):  # in whose place no file comes
         return True
     wanted = header.identity.size, header.identity.mtime_ns
-    return stat.S_ISREG(facts.st_mode) and (facts.st_size, facts.st_mtime_ns) == wanted
+    return stat.S_ISREG(facts.st_mode) and (facts.st_size, time_of(facts)) == wanted
 
 
 def _found(sys: Syscalls, state: StateDir, *, told: bool) -> Iterator[Leftover]:

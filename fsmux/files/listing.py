@@ -11,7 +11,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group, owner_of, sparse
+from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group, owner_of, sparse, times_of
 from fsmux.errors import FsmuxError, NotFound, from_os_error
 from fsmux.files import names
 from fsmux.files.attributes import read_xattrs_at
@@ -109,7 +109,7 @@ def _group(root: Root, fd: int, parts: Parts, found: list[bytes], *, more: bool,
         parts,
         found,
         [one.st_size for one in facts],
-        [one.st_mtime_ns for one in facts],
+        times_of(facts),
         [one.st_mode & MODE_BITS for one in facts],
         more=more,
         owners=[owner_of(one) for one in facts] if owners else [],

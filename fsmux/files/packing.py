@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zlib_ng.zlib_ng import crc32
 
-from fsmux.columns import KIND_BITS, MODE_BITS, REGULAR, Act, Group
+from fsmux.columns import KIND_BITS, MODE_BITS, REGULAR, Act, Group, time_of
 from fsmux.errors import FsmuxError, NotRegular, SourceChanged, from_os_error
 from fsmux.files import names
 from fsmux.files.holes import BLOCK
@@ -160,7 +160,7 @@ def _read_anew(sys: Syscalls, directory: int, parts: Parts) -> _Version:
             len(data), after.st_mtime_ns, after.st_ctime_ns,
         ):  # fmt: skip
             holed = after.st_blocks * BLOCK < len(data)
-            return _Version(data, after.st_mtime_ns, after.st_mode & MODE_BITS, holed)
+            return _Version(data, time_of(after), after.st_mode & MODE_BITS, holed)
     raise SourceChanged(f"{printable(parts)}: it keeps changing while it is being read")
 
 

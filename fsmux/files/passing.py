@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import xxhash
 
-from fsmux.columns import KIND_BITS, REGULAR, Act, Group
+from fsmux.columns import KIND_BITS, REGULAR, Act, Group, time_of
 from fsmux.errors import IntegrityError, SourceChanged
 from fsmux.files import ranges
 from fsmux.files.contents import Contents
@@ -205,7 +205,7 @@ class ChunkDigests:
         lease, facts = root.open_regular(parts)
         try:
             size, identity = facts.st_size, self._identity
-            if identity is None or (size, facts.st_mtime_ns) != (identity.size, identity.mtime_ns):
+            if identity is None or (size, time_of(facts)) != (identity.size, identity.mtime_ns):
                 raise SourceChanged(f"{printable(parts)}: it has changed since it was transferred")
             chunks = chunks_of(size, self._chunk_size)
             with named(parts), lease as fd:
@@ -230,10 +230,14 @@ class ChunkDigests:
 
 
 class PackDigests:
-    """The small files of packs on their way, by the number of the pack and of the group in it.  In any thread."""
+    """The small files of packs on their way, by the number of the pack and of the group in it.  In any thread.
 
-    def __init__(self) -> None:
-        self._found: dict[tuple[int, int], dict[int, bytes]] = {}
+    Their digests are those of chunks as a manifest with ``chunk_size`` has them.
+    """
+
+    def __init__(self, chunk_size: int) -> None:
+        self._chunk_size = chunk_size
+        self._found: dict[tuple[int, int], dict[int, list[bytes]]] = {}
 
     def note(self, number: int, groups: Sequence[Group], contents: Contents) -> None:
         """What is in a pack."""
@@ -250,13 +254,18 @@ class PackDigests:
         digest = xxhash.xxh3_128_digest
         for index, mode in enumerate(group.modes):
             if mode & KIND_BITS == REGULAR and index not in lost:
-                end = offset + group.sizes[index]
-                found[index] = digest(contents.take(offset, end - offset))
-                offset = end
+                size = group.sizes[index]
+                if size <= self._chunk_size:
+                    found[index] = [digest(contents.take(offset, size))]
+                else:
+                    chunks = chunks_of(size, self._chunk_size)
+                    extents = map(chunks.extent, range(chunks.count))
+                    found[index] = [digest(contents.take(offset + one.offset, one.length)) for one in extents]
+                offset += size
         return offset
 
-    def take(self, number: int, place: int) -> dict[int, bytes]:
-        """The digests of a group by index."""
+    def take(self, number: int, place: int) -> dict[int, list[bytes]]:
+        """The digests of the chunks of a group's files, by index."""
         return self._found.pop((number, place), {})
 
     def read_pack(self, number: int, root: Root, base: Parts, groups: Sequence[Group], take: Take) -> memoryview:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from fsmux.columns import KEY_SIZE, user_and_group
+from fsmux.columns import KEY_SIZE, time_of, user_and_group
 from fsmux.errors import BadName, Exists, IsADirectory, NotRegular, UsageError, from_os_error
 from fsmux.files import names, tree
 from fsmux.files.attributes import give, read_xattrs, read_xattrs_at, set_xattrs, settable
@@ -278,8 +278,12 @@ class Root(Landing):
             finally:
                 self._close(fd)
 
-    def set_attrs(self, parts: Parts, attrs: Attrs, durability: Durability = Durability.NONE) -> None:
+    def set_attrs(
+        self, parts: Parts, attrs: Attrs, durability: Durability = Durability.NONE, found_ns: int = 0
+    ) -> None:
         """Set mode and modification time of a file or directory, the time only of a link; zero leaves one alone.
+
+        With another time now than ``found_ns``, if that is not 0, a file or directory is left as it is: :class:`Busy`.
 
         Whichever extended attribute is refused, all else is set before that is raised.  Those of a link cannot
         be made durable.
@@ -305,6 +309,8 @@ class Root(Landing):
             else:
                 fd = self._strict(top, ())
             try:
+                if found_ns not in (0, time_of(self.sys.fstat(fd))):
+                    raise tree.changed_meanwhile(parts)
                 refused = give(self.sys, fd, attrs)
                 if attrs.mode & 0o777:
                     self.sys.fchmod(fd, attrs.mode & 0o777)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from zlib_ng import zlib_ng
 
+from fsmux.columns import time_of
 from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError
 from fsmux.files import commit, ranges
 from fsmux.files import resume as places
@@ -384,7 +385,7 @@ class Sink:
     def _stands(self) -> bool:
         """Whether another session has brought the very version meanwhile."""
         facts = self.root.existing(self.parts)
-        return facts is not None and (facts.st_size, facts.st_mtime_ns) == (self.identity.size, self.identity.mtime_ns)
+        return facts is not None and (facts.st_size, time_of(facts)) == (self.identity.size, self.identity.mtime_ns)
 
     def _release(self) -> None:
         if self.place.journal is not None:

@@ -15,6 +15,7 @@ import hashlib
 import struct
 from typing import TYPE_CHECKING, Final
 
+from fsmux.columns import time_of
 from fsmux.errors import SourceChanged
 from fsmux.files import ranges
 from fsmux.files.chunks import ChunkMap
@@ -47,7 +48,7 @@ _VERSION = struct.Struct("<QQq")
 
 def identity_of(facts: os.stat_result) -> Identity:
     version = _VERSION.pack(facts.st_dev & (2**64 - 1), facts.st_ino, facts.st_ctime_ns)
-    return Identity(facts.st_size, facts.st_mtime_ns, hashlib.blake2b(version, digest_size=16).digest())
+    return Identity(facts.st_size, time_of(facts), hashlib.blake2b(version, digest_size=16).digest())
 
 
 class Source:
@@ -84,7 +85,7 @@ class Source:
         """Raise :class:`SourceChanged` if the file was written to since it was opened."""
         with named(self.parts), self.lease.hold() as fd:
             facts = self._sys.fstat(fd)
-        now = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+        now = (facts.st_size, time_of(facts), facts.st_ctime_ns)
         if now != (self.identity.size, self.identity.mtime_ns, self._ctime_ns):
             raise self._changed()
 

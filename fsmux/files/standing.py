@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
-from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, user_and_group
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, time_of, user_and_group
 from fsmux.errors import FsmuxError, IntegrityError, NotFound
 from fsmux.files import names, sharing, tree
 from fsmux.files.attributes import set_xattrs
@@ -212,10 +212,12 @@ class Standing:
                 try:
                     fd = tree.open_own(self._sys, directory, name, OPEN_READ)
                     try:
+                        if group.found and group.found[index] != time_of(self._sys.fstat(fd)):
+                            raise tree.changed_meanwhile((*group.directory, name))
                         self._set(one, fd, index)
                     finally:
                         self._sys.close(fd)
-                except OSError as error:
+                except (OSError, FsmuxError) as error:
                     self._terms.fail_entry(one, index, error)
 
     def _set(self, one: Staged, fd: int, index: int = 0) -> None:

@@ -8,16 +8,18 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from fsmux.columns import owner_of
+from fsmux.columns import owner_of, time_of
+from fsmux.errors import Busy
 from fsmux.files import names
 from fsmux.files.syscalls import OPEN_DIRECTORY, OPEN_LOOK
-from fsmux.records import Attrs, Kind
+from fsmux.records import Attrs, Kind, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from fsmux.files.ranges import Poll
     from fsmux.files.syscalls import Syscalls
+    from fsmux.records import Parts
 
 _REMOVABLE: Final = stat.S_IWUSR | stat.S_IXUSR
 """What its owner needs of a directory to remove what is in it."""
@@ -31,7 +33,7 @@ _KINDS: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_I
 def attrs_of(facts: os.stat_result, link_target: bytes = b"", owner: bool = False) -> Attrs:
     kind = _KINDS.get(stat.S_IFMT(facts.st_mode), Kind.SPECIAL)
     size = facts.st_size if kind == Kind.FILE else 0
-    return Attrs(kind, size, facts.st_mtime_ns, facts.st_mode & 0o777, link_target, owner_of(facts) if owner else None)
+    return Attrs(kind, size, time_of(facts), facts.st_mode & 0o777, link_target, owner_of(facts) if owner else None)
 
 
 def entries(sys: Syscalls, directory: int) -> Generator[tuple[bytes, Attrs], None, None]:
@@ -116,6 +118,11 @@ def _emptied(sys: Syscalls, parent: int, name: bytes) -> _Emptied:
         _leave(sys, fd, mode)
         raise
     return _Emptied(fd, name, below, mode)
+
+
+def changed_meanwhile(parts: Parts) -> Busy:
+    """Of a file that is another one now than was looked at: what was to be set is not of its contents."""
+    return Busy(f"{printable(parts)}: it was changed here meanwhile; run it again")
 
 
 def open_own(sys: Syscalls, directory: int, name: bytes, flags: int) -> int:

@@ -53,7 +53,7 @@ class Files:
     async def plan(self, items: Sequence[Item]) -> list[tuple[Item, bool]]:
         """Those that are to be sent or made, and whether they are fresh; about the others all is done and told."""
         there = await self._attempt.each(items, Item.standing)
-        adjusting: list[Item] = []
+        adjusting: list[tuple[Item, int]] = []
         judged = [await self._judge(item, seen, adjusting) for item, seen in zip(items, there, strict=True)]
         await self._attempt.each(adjusting, self._adjust)
         return [one for one in judged if one is not None]
@@ -62,10 +62,12 @@ class Files:
         """Send and make them."""
         await self._all(await self._carry_small(waiting))
 
-    async def _judge(self, item: Item, existing: Facts | None, adjusting: list[Item]) -> tuple[Item, bool] | None:
+    async def _judge(
+        self, item: Item, existing: Facts | None, adjusting: list[tuple[Item, int]]
+    ) -> tuple[Item, bool] | None:
         """What is to be done about a source that is no directory: the item, and whether it is fresh; or nothing.
 
-        Those that are only to be adjusted are gathered.
+        Those that are only to be adjusted are gathered, with the times that they were found with.
         """
         report, account, name = self._attempt.report, item.account, name_of((), item.label)
         if self.removing is not None:
@@ -96,8 +98,8 @@ class Files:
             case Verdict.ADJUST:
                 if self._attempt.options.dry_run:
                     report.would(events.ADJUST, name)
-                else:
-                    adjusting.append(item)
+                elif existing is not None:
+                    adjusting.append((item, existing.mtime))
         return None
 
     async def _verdict(self, item: Item, existing: Facts | None) -> Verdict:
@@ -173,14 +175,15 @@ class Files:
         if item.top.xattrs:  # which an earlier build takes no notice of, and nobody tells what of them is refused
             await self._set_xattrs(item, (), item.top.xattrs)
 
-    async def _adjust(self, item: Item) -> bool:
+    async def _adjust(self, one: tuple[Item, int]) -> bool:
         """Have an item that is a file be as its source beside its bytes; whether it is, which is told."""
-        act = partial(self._change, item, events.ADJUST, partial(self._set_kept, item))
+        item, found = one
+        act = partial(self._change, item, events.ADJUST, partial(self._set_kept, item, found))
         return await self._attempt.guarded(item, (), act)
 
-    async def _set_kept(self, item: Item) -> None:
-        """Set what is kept of an item that is a file."""
-        await item.target.set_attrs(item.target_prefix, self._kept_of(item), self._attempt.options.durability)
+    async def _set_kept(self, item: Item, found: int) -> None:
+        """Set what is kept of an item that is a file, if it still has the time that it was found with."""
+        await item.target.set_attrs(item.target_prefix, self._kept_of(item), self._attempt.options.durability, found)
         if item.top.xattrs is not None:
             await self._set_xattrs(item, (), item.top.xattrs)
 

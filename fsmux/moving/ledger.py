@@ -19,7 +19,7 @@ from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import FsmuxError, IntegrityError
 from fsmux.events import Warned
 from fsmux.files import reading
-from fsmux.files.digestfile import DIGEST_SIZE, Record, chunks_of
+from fsmux.files.digestfile import DIGEST_SIZE, Record, chunks_of, make_record
 from fsmux.files.passing import ChunkDigests, NotingUnpacker, PackDigests
 from fsmux.files.reading import Wanted
 from fsmux.limits import SMALL_FILE
@@ -193,7 +193,7 @@ class TreeNotes:
         self._here = here
         self._base = base
         self._observer = observer
-        self._packs = PackDigests()
+        self._packs = PackDigests(ledger.chunk_size)
 
     async def planned(self, group: Group, found: Plan) -> None:
         """What of a group is up to date is to have records, if these are files, and none otherwise."""
@@ -227,10 +227,15 @@ class TreeNotes:
             for index, first in enumerate(group.targets):
                 if index not in failed:
                     self._ledger.linked((*directory, group.names[index]), (*self._base, first))
-        for index, digest in self._packs.take(number, place).items():
+        elif group.act is Act.ADJUST:
+            for index, name in enumerate(group.names):
+                if index in failed:  # it may be another file than was read
+                    self._ledger.forget((*directory, name), False)
+        for index, digests in self._packs.take(number, place).items():
             if index not in failed:
                 parts = (*directory, group.names[index])
-                self._ledger.add(Record(parts, group.sizes[index], group.mtimes[index], group.crcs[index], digest))
+                size, mtime, crc = group.sizes[index], group.mtimes[index], group.crcs[index]
+                self._ledger.add(make_record(parts, size, mtime, crc, digests))
 
     def _no_files(self, group: Group, failed: Container[int]) -> None:
         """Where something else than a file stands, none does any more that has a record."""

@@ -320,7 +320,9 @@ def _one_by_one(
     found.make = source.pick(make) if make else None
     if found.make is not None:
         found.make.shared = {}  # its receiver need not know
-    found.adjust = _without_sizes(source.pick(adjust, Act.ADJUST)) if adjust else None
+    if adjust:
+        found.adjust = _without_sizes(source.pick(adjust, Act.ADJUST))
+        found.adjust.found = [there[name].mtime for name in found.adjust.names]
     found.current = source.pick(current) if current else None
     found.newer = source.pick(newer) if newer else None
     return found

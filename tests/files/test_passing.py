@@ -153,17 +153,18 @@ def test_a_chunk_that_is_not_what_is_expected_is_not_recorded(root: Root) -> Non
 
 
 def test_small_files_are_noted_as_they_are_read_and_written(root: Root, top: Path, tmp_path: Path) -> None:
-    contents = {b"a": b"", b"b": b"bb", b"gone": b"x", b"z": os.urandom(1000)}
+    contents = {b"a": b"", b"b": b"bb", b"gone": b"x", b"z": os.urandom(MIN_CHUNK_SIZE + 1000)}
     names = sorted(contents)
     for name in names:
         (top / os.fsdecode(name)).write_bytes(contents[name])
     facts = [os.stat(top / os.fsdecode(name)) for name in names]
     (top / "gone").unlink()
     group = Group((), names, [one.st_size for one in facts], [one.st_mtime_ns for one in facts], [REGULAR | 0o644] * 4)
-    read, wrote = PackDigests(), PackDigests()
+    read, wrote = PackDigests(MIN_CHUNK_SIZE), PackDigests(MIN_CHUNK_SIZE)
     data = read.read_pack(7, root, (), [group], anonymous)
     assert [index for index, _ in group.lost] == [2]
-    expected = {index: xxhash.xxh3_128_digest(contents[names[index]]) for index in (0, 1, 3)}
+    pieces = {0: [b""], 1: [b"bb"], 3: [contents[b"z"][:MIN_CHUNK_SIZE], contents[b"z"][MIN_CHUNK_SIZE:]]}
+    expected = {index: [xxhash.xxh3_128_digest(piece) for piece in found] for index, found in pieces.items()}
     (tmp_path / "new").mkdir()
     with Root.open(tmp_path / "new") as target:
         unpacker = NotingUnpacker(target, (), Durability.NONE, wrote)

@@ -133,6 +133,61 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return found
 
 
+@pytest.fixture
+def swapped(sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When both sides have read the file ``swapped``, another one of its size takes its place at the destination."""
+    looks = 0
+    digest = comparing._digest
+
+    def swapping(root: Any, directory: int, name: bytes, *rest: Any) -> bytes | None:
+        nonlocal looks
+        found = digest(root, directory, name, *rest)
+        looks += name == b"swapped"
+        if looks == 2:
+            (sync.target / "new").write_bytes(b"another")
+            (sync.target / "new").rename(sync.target / "swapped")
+            looks += 1
+        return found
+
+    monkeypatch.setattr(comparing, "_digest", swapping)
+
+
+@pytest.mark.parametrize("name", ["s/", "s/swapped"])
+async def test_what_takes_the_place_of_a_file_that_was_compared_does_not_get_its_time(
+    sync: Sync, swapped: None, name: str
+) -> None:
+    source = fill(sync.source / "s", "swapped")
+    fill(sync.target, "swapped")
+    age(sync.target / "swapped", -5)
+    summary = await sync(name, checksum=name != "s/")
+    assert (summary.files, summary.failed) == (0, 1)
+    (failed,) = sync.side.of(FileFailed)
+    assert (failed.code, failed.retryable) == ("BUSY", True)
+    assert failed.message == "swapped: it was changed here meanwhile; run it again"
+    assert (sync.target / "swapped").read_bytes() == b"another"
+    assert (sync.target / "swapped").stat().st_mtime_ns != (source / "swapped").stat().st_mtime_ns
+    assert (await sync(name)).files == 1
+    assert inventory(sync.target) == inventory(source)
+
+
+async def test_times_that_no_message_can_say_become_the_nearest_one(sync: Sync) -> None:
+    source = fill(sync.source / "s", "a", "d/b", "new")
+    late = 10**10 * 10**9  # in 2286
+    (source / "link").symlink_to("a")
+    (source / "large").write_bytes(content(5 * MIB))
+    for name in ("a", "large", "link", "d"):
+        os.utime(source / name, ns=(0, late), follow_symlinks=False)
+    if (source / "a").stat().st_mtime_ns != late:
+        pytest.skip("this file system has no such times")
+    fill(sync.target, "new")
+    os.utime(sync.target / "new", ns=(0, late))
+    assert (await sync("s/")).failed == 0
+    found = {name: (sync.target / name).lstat().st_mtime_ns for name in ("a", "large", "link", "d")}
+    assert found == dict.fromkeys(found, 2**63 - 1)
+    again = await sync("s/")
+    assert (again.files, again.bytes_sent, sync.changed) == (0, 0, [])
+
+
 async def test_other_sizes_are_not_read(sync: Sync, read: list[bytes]) -> None:
     source = fill(sync.source / "s", "a", "b")
     fill(sync.target, "a")

@@ -109,6 +109,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
         owners=[draw(u64) for _ in found] if draw(st.booleans()) else [],
         xattrs=sparse(draw(st.one_of(st.none(), xattrs)) for _ in found) if draw(st.booleans()) else {},
         shared={index: draw(keys) for index, one in enumerate(regular) if one and listed and draw(st.booleans())},
+        found=[draw(times) for _ in found] if act is Act.ADJUST and draw(st.booleans()) else [],
     )
 
 
@@ -128,7 +129,7 @@ FIELDS: dict[type, dict[str, st.SearchStrategy[Any]]] = {
     m.Stat: {"xattrs": namespaces}, m.List: {}, m.Mkdir: {"mode": modes},
     m.Rename: {"source": paths, "target": paths}, m.Remove: {},
     m.Entries: {"entries": st.lists(entries, max_size=5).map(tuple)},
-    m.SetAttrs: {"attrs": attrs, "durability": st.sampled_from(m.Durability)},
+    m.SetAttrs: {"attrs": attrs, "durability": st.sampled_from(m.Durability), "found_ns": times},
     m.Symlink: {
         "target": targets, "attrs": st.one_of(st.none(), attrs), "durability": st.sampled_from(m.Durability),
     },

@@ -188,6 +188,12 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
             (Cmd.PACK, {"lost": [pb.Lost(index=0)]}), (Cmd.PACK, {"act": 5}),
         )
     ],
+    *[
+        (Cmd.PACK, pb.Pack(groups=[pb.Group(
+            names=b"a", sizes=[0], mtimes_ns=[0], modes=[0o100644], act=act, crcs=crcs, found_ns=found
+        )]), "PACK")
+        for act, crcs, found in [(0, [0], [1]), (1, [], [1, 2])]
+    ],
     (Cmd.PACK, pb.Pack(groups=[pb.Group(fault=pb.Fault(code=1))]), "PACK"),
     (Cmd.CHUNK, pb.Chunk(index=MAX_CHUNKS), "CHUNK index"),
     (Cmd.CHUNK, pb.Chunk(index=2**32 - 1), "CHUNK index"),

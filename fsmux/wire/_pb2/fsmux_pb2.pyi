@@ -209,14 +209,16 @@ class Remove(_message.Message):
     def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., recursive: bool = ...) -> None: ...
 
 class SetAttrs(_message.Message):
-    __slots__ = ("path", "attrs", "durability")
+    __slots__ = ("path", "attrs", "durability", "found_ns")
     PATH_FIELD_NUMBER: _ClassVar[int]
     ATTRS_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    FOUND_NS_FIELD_NUMBER: _ClassVar[int]
     path: Path
     attrs: Attrs
     durability: Durability
-    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ...) -> None: ...
+    found_ns: int
+    def __init__(self, path: _Optional[_Union[Path, _Mapping]] = ..., attrs: _Optional[_Union[Attrs, _Mapping]] = ..., durability: _Optional[_Union[Durability, str]] = ..., found_ns: _Optional[int] = ...) -> None: ...
 
 class Symlink(_message.Message):
     __slots__ = ("path", "target", "attrs", "durability")
@@ -455,7 +457,7 @@ class Committed(_message.Message):
     def __init__(self, crc32: _Optional[int] = ..., durable: bool = ..., bytes_resumed: _Optional[int] = ..., refused: _Optional[_Union[Fault, _Mapping]] = ...) -> None: ...
 
 class Group(_message.Message):
-    __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault", "shared", "owners", "xattrs", "holed", "as_asked", "own_mtime_ns", "own_mode", "shared_keys")
+    __slots__ = ("directory", "names", "sizes", "mtimes_ns", "modes", "targets", "crcs", "lost", "act", "more", "fault", "shared", "owners", "xattrs", "holed", "as_asked", "own_mtime_ns", "own_mode", "found_ns", "shared_keys")
     DIRECTORY_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
     SIZES_FIELD_NUMBER: _ClassVar[int]
@@ -474,6 +476,7 @@ class Group(_message.Message):
     AS_ASKED_FIELD_NUMBER: _ClassVar[int]
     OWN_MTIME_NS_FIELD_NUMBER: _ClassVar[int]
     OWN_MODE_FIELD_NUMBER: _ClassVar[int]
+    FOUND_NS_FIELD_NUMBER: _ClassVar[int]
     SHARED_KEYS_FIELD_NUMBER: _ClassVar[int]
     directory: Path
     names: bytes
@@ -493,8 +496,9 @@ class Group(_message.Message):
     as_asked: bool
     own_mtime_ns: int
     own_mode: int
+    found_ns: _containers.RepeatedScalarFieldContainer[int]
     shared_keys: bytes
-    def __init__(self, directory: _Optional[_Union[Path, _Mapping]] = ..., names: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes_ns: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., targets: _Optional[_Iterable[bytes]] = ..., crcs: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., act: _Optional[_Union[Act, str]] = ..., more: bool = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., shared: _Optional[_Iterable[int]] = ..., owners: _Optional[_Iterable[int]] = ..., xattrs: _Optional[_Iterable[_Union[Xattrs, _Mapping]]] = ..., holed: _Optional[_Iterable[int]] = ..., as_asked: bool = ..., own_mtime_ns: _Optional[int] = ..., own_mode: _Optional[int] = ..., shared_keys: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, directory: _Optional[_Union[Path, _Mapping]] = ..., names: _Optional[bytes] = ..., sizes: _Optional[_Iterable[int]] = ..., mtimes_ns: _Optional[_Iterable[int]] = ..., modes: _Optional[_Iterable[int]] = ..., targets: _Optional[_Iterable[bytes]] = ..., crcs: _Optional[_Iterable[int]] = ..., lost: _Optional[_Iterable[_Union[Lost, _Mapping]]] = ..., act: _Optional[_Union[Act, str]] = ..., more: bool = ..., fault: _Optional[_Union[Fault, _Mapping]] = ..., shared: _Optional[_Iterable[int]] = ..., owners: _Optional[_Iterable[int]] = ..., xattrs: _Optional[_Iterable[_Union[Xattrs, _Mapping]]] = ..., holed: _Optional[_Iterable[int]] = ..., as_asked: bool = ..., own_mtime_ns: _Optional[int] = ..., own_mode: _Optional[int] = ..., found_ns: _Optional[_Iterable[int]] = ..., shared_keys: _Optional[bytes] = ...) -> None: ...
 
 class Lost(_message.Message):
     __slots__ = ("index", "fault")

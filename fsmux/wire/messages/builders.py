@@ -180,6 +180,8 @@ def _group(m: Group, room: int, asking: bool = False) -> pb.Group:
         raw.owners.extend(m.owners)
     if m.holed:
         raw.holed.extend(m.holed)
+    if m.found:
+        raw.found_ns.extend(m.found)
     if m.finish is not None and not asking:
         raw.own_mtime_ns, raw.own_mode = m.finish
     if m.more:
@@ -238,7 +240,9 @@ BUILDERS: Final[dict[type, Callable[[Any], Message]]] = {
     t.Mkdir: lambda m: pb.Mkdir(path=_path(m.path), parents=m.parents, mode=m.mode),
     t.Rename: lambda m: pb.Rename(source=_path(m.source), target=_path(m.target), replace=m.replace),
     t.Remove: lambda m: pb.Remove(path=_path(m.path), recursive=m.recursive),
-    t.SetAttrs: lambda m: pb.SetAttrs(path=_path(m.path), attrs=_attrs(m.attrs), durability=m.durability),
+    t.SetAttrs: lambda m: pb.SetAttrs(
+        path=_path(m.path), attrs=_attrs(m.attrs), durability=m.durability, found_ns=m.found_ns
+    ),
     t.Symlink: lambda m: pb.Symlink(
         path=_path(m.path),
         target=m.target,

@@ -148,6 +148,10 @@ def _group(raw: pb.Group, field: str) -> Group:
     if raw.holed:
         group.holed = list(raw.holed)
         _check_files(group.holed, group, field, "has holes")
+    if raw.found_ns:
+        group.found = list(raw.found_ns)
+        if act is not Act.ADJUST or len(group.found) != len(names):
+            raise ProtocolError(f"{field}: {len(group.found)} times that {len(names)} entries were found with")
     if raw.own_mode:
         group.finish = _finish(raw, group, field)
     if raw.HasField("fault"):

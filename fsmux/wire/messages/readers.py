@@ -208,6 +208,7 @@ READERS: Final[dict[int, tuple[Callable[[bytes], Any], Callable[[Any], t.Message
             _path_of(raw.path, "SETATTRS path"),
             _read_attrs(raw.attrs, "SETATTRS attrs"),
             checks.durability(raw.durability, "SETATTRS durability"),
+            raw.found_ns,
         ),
     ),
     Cmd.SYMLINK: (pb.Symlink.FromString, _read_symlink),

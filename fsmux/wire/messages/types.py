@@ -69,12 +69,13 @@ class Remove(Struct, frozen=True):
 
 
 class SetAttrs(Struct, frozen=True):
-    """Set the times and the mode of what stands under a name."""
+    """Set the times and the mode of what stands under a name, if it has the time ``found_ns`` now, or that is 0."""
 
     CMD: ClassVar[Cmd] = Cmd.SETATTRS
     path: Parts
     attrs: Attrs
     durability: Durability = Durability.BATCH
+    found_ns: int = 0
 
 
 class Symlink(Struct, frozen=True):
