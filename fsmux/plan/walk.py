@@ -5,19 +5,21 @@ beginning to its end, so that it never holds more than one directory open, whate
 the directories still to be read.  It knows no file system: ``scan`` lists one directory, and both a held root and a
 dictionary in a test can do that.  Symbolic links are reported and never followed, so there are no cycles.
 
-One directory that cannot be read is one failed entry; the walk goes on beside it.
+One directory that cannot be read is one failed entry; the walk goes on beside it.  So is one with names that make
+longer paths than can be said; these are left out.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Group
-from fsmux.errors import BadName, FsmuxError
-from fsmux.limits import MAX_PATH_BYTES, MAX_PATH_PARTS
-from fsmux.records import Attrs, Kind, Parts, printable
+from fsmux.errors import FsmuxError, StorageError
+from fsmux.limits import MAX_NAME, MAX_PATH_BYTES, MAX_PATH_PARTS
+from fsmux.records import Attrs, Kind, Parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -72,10 +74,14 @@ def walk(
     while pending:
         directory = pending.pop()
         found: list[Parts] = []
+        room, left_out = _room(top + directory), 0
         try:
             for names in scan(top + directory):
                 for name, attrs in names:
                     parts = (*directory, name)
+                    if len(name) > room:
+                        left_out += 1
+                        continue
                     is_directory = attrs.kind is Kind.DIRECTORY
                     if name == STATE_DIRECTORY or not keep(parts, is_directory):
                         continue
@@ -89,11 +95,9 @@ def walk(
             if not directory:
                 raise
             page.append(Listed(directory, None, error))
-        for parts in reversed(found):
-            if _too_deep(top + parts):
-                page.append(Listed(parts, None, BadName(f"{printable(parts)[:80]}…: the path is too long")))
-            else:
-                pending.append(parts)
+        if left_out:
+            page.append(Listed(directory, None, _too_long(left_out)))
+        pending += reversed(found)
     if page:
         yield page
 
@@ -108,20 +112,24 @@ def preorder(listing: List, top: Parts = ()) -> Generator[Group, None, None]:
     while pending:
         directory = pending.pop()
         found: list[bytes] = []
+        room, left_out = _room(top + directory), 0
         try:
             for group in listing(top + directory):
                 group.directory = directory
+                if room < MAX_NAME and (long := sum([len(name) > room for name in group.names])):
+                    left_out += long
+                    group = kept(group, partial(_fits, room))
+                group.more = group.more or left_out > 0
                 found += group.subdirectories()
                 yield group
+            if left_out:
+                yield Group(directory, error=_too_long(left_out))
         except FsmuxError as error:
             if not directory:
                 raise
             yield Group(directory, error=error)
         for name in reversed(found):
             pending.append((*directory, name))
-        while pending and _too_deep(top + pending[-1]):
-            parts = pending.pop()
-            yield Group(parts, error=BadName(f"{printable(parts)[:80]}…: the path is too long"))
 
 
 class Ahead:
@@ -200,6 +208,17 @@ def batches(groups: Iterable[Group], entries: int = PAGE) -> Generator[list[Grou
         yield batch
 
 
-def _too_deep(parts: Parts) -> bool:
-    """Whether a name inside could not be written as a path: then the directory is reported, and not entered."""
-    return len(parts) >= MAX_PATH_PARTS or sum(map(len, parts)) + len(parts) >= MAX_PATH_BYTES
+def _room(directory: Parts) -> int:
+    """Bytes of a name in it of which the path can be written."""
+    if len(directory) >= MAX_PATH_PARTS:
+        return 0
+    return MAX_PATH_BYTES - sum(map(len, directory)) - len(directory)
+
+
+def _fits(room: int, parts: Parts, is_directory: bool) -> bool:
+    return len(parts[-1]) <= room
+
+
+def _too_long(names: int) -> StorageError:
+    what = "1 name in it makes a path" if names == 1 else f"{names} names in it make paths"
+    return StorageError(f"{what} of more than {MAX_PATH_BYTES} bytes or {MAX_PATH_PARTS} components")

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmux.columns import REGULAR, Group
-from fsmux.errors import AccessError, BadName
+from fsmux.errors import AccessError, StorageError
+from fsmux.limits import MAX_NAME, MAX_PATH_BYTES
 from fsmux.plan.walk import AHEAD, AHEAD_STEP, DIRECTORY_COST, STATE_DIRECTORY, Ahead, batches, kept, preorder, walk
 from fsmux.records import Attrs, Kind
 
@@ -73,7 +74,7 @@ def test_a_bottomless_tree_ends_with_an_error() -> None:
 
     items = [item for page in walk(scan) for item in page]
     assert len(items) <= 257
-    assert isinstance(items[-1].error, BadName)
+    assert isinstance(items[-1].error, StorageError)
 
 
 def test_only_one_directory_is_open_at_a_time() -> None:
@@ -122,7 +123,29 @@ def test_a_bottomless_tree_of_groups_ends_with_an_error() -> None:
 
     found = list(preorder(groups))
     assert len(found) <= 257
-    assert isinstance(found[-1].error, BadName)
+    assert isinstance(found[-1].error, StorageError)
+
+
+@pytest.mark.parametrize("top", [(), (b"top",)], ids=["all", "below"])
+def test_names_whose_paths_cannot_be_said_are_left_out_and_told_of(top: tuple[bytes, ...]) -> None:
+    deep = (*[b"d" * MAX_NAME] * 15, b"d" * 100)
+    room = MAX_PATH_BYTES - len(b"/".join((*top, *deep))) - 1
+    inside: Tree = {b"a": FILE, b"b" * room: FILE, b"c" * (room + 1): FILE, b"d" * (room + 1): {b"x": FILE}, b"e": {}}
+    tree = inside
+    for name in reversed((*top, *deep)):
+        tree = {name: tree, b"z": FILE}
+    fits = {(*deep[:depth], b"z") for depth in range(16)} | {deep[: depth + 1] for depth in range(16)}
+    fits |= {(*deep, name) for name in (b"a", b"b" * room, b"e")}
+    listed = [item for page in walk(scanner(tree), top) for item in page]
+    groups = list(preorder(lister(tree, 2), top))
+    assert {item.parts for item in listed if item.error is None} == fits
+    assert {(*group.directory, name) for group in groups for name in group.names} == fits
+    for found in ([(item.parts, item.error) for item in listed], [(group.directory, group.error) for group in groups]):
+        ((parts, error),) = [one for one in found if one[1] is not None]
+        assert parts == deep
+        assert str(error).startswith("2 names in it make paths of more than 4095 bytes")
+    for group, after in pairwise(groups):
+        assert group.more == (after.directory == group.directory)
 
 
 @given(trees)

@@ -81,6 +81,24 @@ def inventory(root: Path) -> dict[str, tuple[object, ...]]:
     return {name: kept for name, kept in found.items() if not name.startswith(".fsmux")}
 
 
+async def test_what_lies_deeper_than_paths_are_long_is_told_of_and_all_else_arrives(move: Tree) -> None:
+    (move.source / "file").mkdir()
+    (move.source / "file/zz").write_bytes(b"last")
+    here = os.open(move.source / "file", os.O_RDONLY)
+    for _ in range(22):
+        os.close(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        os.mkdir("d" * 200, dir_fd=here)
+        above, here = here, os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(above)
+    os.close(here)
+    summary = await move()
+    assert (summary.files, summary.failed) == (22, 1)  # of 22 times f and zz the deepest does not fit
+    (failed,) = move.side.of(FileFailed)
+    assert failed.path.endswith("d" * 200)
+    assert "1 name in it makes a path of more than 4095 bytes" in failed.message
+    assert [sorted(files) for _, _, files, _ in os.fwalk(move.target / "file")] == [["f", "zz"], *[["f"]] * 20]
+
+
 @pytest.mark.parametrize("durability", list(Durability))
 async def test_a_tree_arrives_with_everything_and_a_second_time_nothing_moves(
     move: Tree, durability: Durability
