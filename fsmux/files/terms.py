@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from fsmux.errors import from_os_error
+from fsmux.columns import Act
+from fsmux.errors import NotFound, StorageError, from_os_error
 from fsmux.files.attributes import settable
 from fsmux.files.holding import tells_of_writes
 from fsmux.records import Durability, printable
@@ -94,6 +95,7 @@ class Terms:
         return printable((*self.base, *group.directory, group.names[index]))
 
     def fail(self, pack: int, place: int, indexes: Iterable[int], error: FsmuxError) -> None:
+        error = _of_target(error)
         self.failures += [Failure(pack, place, index, error) for index in indexes]
 
     def fail_group(self, one: Staged, error: FsmuxError) -> None:
@@ -102,8 +104,15 @@ class Terms:
     def fail_entry(self, one: Staged, index: int, error: OSError | FsmuxError) -> None:
         if isinstance(error, OSError):
             error = from_os_error(error, self.name_of(one.group, index))
+        if one.group.act is not Act.LINK:  # what is to get a further name may be named wrongly
+            error = _of_target(error)
         self.failures.append(Failure(one.pack, one.place, index, error))
 
     def note_refused(self, one: Staged, index: int, error: FsmuxError) -> None:
         """An entry stands without something of it."""
         self.failures.append(Failure(one.pack, one.place, index, error, stands=True))
+
+
+def _of_target(error: FsmuxError) -> FsmuxError:
+    """What is not there any more where files are received is not a source that has vanished."""
+    return StorageError(f"{error}, any more, at the destination") if isinstance(error, NotFound) else error

@@ -16,6 +16,8 @@ from fsmux.columns import DIRECTORY, REGULAR, SYMLINK, Act, Group, itself
 from fsmux.errors import (
     AccessError,
     BadName,
+    Busy,
+    ExitCode,
     IntegrityError,
     NoSpace,
     NotADirectory,
@@ -473,9 +475,32 @@ def test_modes_alone_are_set_by_name(target: Path) -> None:
     (target / "a").write_bytes(b"a")
     group = Group((), [b"a", b"gone"], [0, 0], [9, 9], [REGULAR | 0o640] * 2, act=Act.ADJUST)
     failures = write(target, [group], b"")
-    assert [(one.entry, type(one.error)) for one in failures] == [(1, NotFound)]
+    assert [(one.entry, type(one.error)) for one in failures] == [(1, StorageError)]
     assert stat.S_IMODE((target / "a").stat().st_mode) == 0o640
     assert (target / "a").stat().st_mtime_ns == 9
+
+
+def test_what_has_another_time_than_it_was_found_with_is_left_as_it_is(target: Path) -> None:
+    for name in ("a", "b"):
+        (target / name).write_bytes(b"x")
+        os.utime(target / name, ns=(0, 5))
+    group = Group((), [b"a", b"b"], [0, 0], [9, 9], [REGULAR | 0o640] * 2, act=Act.ADJUST, found=[5, 6])
+    failures = write(target, [group], b"")
+    assert [(one.entry, type(one.error)) for one in failures] == [(1, Busy)]
+    assert [(target / name).stat().st_mtime_ns for name in ("a", "b")] == [9, 5]
+
+
+def test_a_directory_that_vanishes_from_the_destination_is_no_missing_source(target: Path) -> None:
+    (target / "d").mkdir()
+    groups, contents = regular((b"f", b"f"), directory=(b"d",))
+    with Root.open(target) as root:
+        unpacker = Unpacker(root, (), Durability.BATCH)
+        unpacker.write(1, [groups], Contents([memoryview(contents)]))
+        (target / "d").rmdir()
+        (failure,) = unpacker.commit()
+        unpacker.close()
+    assert failure.error.exit_code == ExitCode.SOME_FAILED
+    assert str(failure.error) == "d: no such file or directory, any more, at the destination"
 
 
 # ---- listing --------------------------------------------------------------------------------------------------------
