@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
-from fsmux.errors import AuthError
+from fsmux.errors import AuthError, UsageError
 from fsmux.importing import without_package
 from fsmux.records import printable
 from fsmux.wire.messages import Auth
@@ -56,6 +56,7 @@ MIN_TOKEN: Final = 16
 _MAX_TOKEN: Final = 1024
 _MAX_USERS_FILE: Final = 4 * 1024 * 1024
 _MAX_NAME: Final = 128
+_NAMES: Final = f"1 to {_MAX_NAME} printable characters are expected"
 _SALT: Final = 16
 _REFUSED: Final = "the user name or the token is not the one that this server knows; check FSMUX_TOKEN or --token-file"
 
@@ -69,7 +70,12 @@ class Keys(Struct, frozen=True):
 
     @classmethod
     def from_token(cls, name: str, token: str) -> Keys:
-        """The same token gives the same keys, so that a restarted server does not tell real users by new salts."""
+        """The same token gives the same keys, so that a restarted server does not tell real users by new salts.
+
+        Raises :class:`UsageError` if ``name`` cannot be one: nobody could be let in by such keys.
+        """
+        if not _is_name(name):
+            raise UsageError(f"{printable(name)!r} is not a user name: {_NAMES}")
         salt = hashlib.pbkdf2_hmac("sha256", token.encode(), b"fsmux salt " + name.encode(), ITERATIONS)[:_SALT]
         try:
             info = _scramp().ScramMechanism(MECHANISM).make_auth_info(token, iteration_count=ITERATIONS, salt=salt)
@@ -96,6 +102,10 @@ class Keys(Struct, frozen=True):
     def __str__(self) -> str:
         salt, stored, server = (base64.b64encode(b).decode() for b in (self.salt, self.stored_key, self.server_key))
         return f"{MECHANISM}${ITERATIONS}:{salt}${stored}:{server}"
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= _MAX_NAME and name.isprintable()
 
 
 class User(Struct, frozen=True):
@@ -345,8 +355,8 @@ def read_users_file(path: str) -> dict[str, User]:
 
 def _user(path: str, name: str, table: object) -> User:
     where = f"users file {printable(path)}, user {printable(name)}"
-    if not name or len(name) > _MAX_NAME or not name.isprintable():
-        raise AuthError(f"{where}: this is not a user name")
+    if not _is_name(name):
+        raise AuthError(f"{where}: this is not a user name: {_NAMES}")
     if not isinstance(table, dict):
         raise AuthError(f"{where}: a table is expected")
     kinds = {"key": str, "token_file": str, "read_only": bool, "root": str}

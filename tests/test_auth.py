@@ -26,7 +26,7 @@ from fsmux.auth import (
     read_users_file,
     single_user,
 )
-from fsmux.errors import AuthError
+from fsmux.errors import AuthError, UsageError
 from fsmux.wire.messages import Auth
 
 if TYPE_CHECKING:
@@ -200,6 +200,13 @@ def test_no_other_text_is_a_stored_key(text: str) -> None:
         Keys.parse(text)
 
 
+@pytest.mark.parametrize("name", ["", "a\nb", "a" * 129])
+def test_there_are_no_keys_for_a_name_that_a_users_file_refuses(name: str) -> None:
+    with pytest.raises(UsageError, match="not a user name: 1 to 128") as caught:
+        Keys.from_token(name, TOKEN)
+    assert str(caught.value).isprintable()
+
+
 def test_new_tokens_are_long_different_and_need_no_quoting() -> None:
     tokens = {make_token() for _ in range(200)}
     assert len(tokens) == 200
@@ -289,6 +296,8 @@ KEY = f'key = "{Keys.from_token("a", TOKEN)}"'
         ("[users.a]\nkey='x'", "token new --key"),
         ("[users.a]\ntoken_file='missing'", "no such file"),
         (f'[users.""]\n{KEY}', "not a user name"),
+        (f'[users."a\\nb"]\n{KEY}', "not a user name"),
+        (f"[users.{'a' * 129}]\n{KEY}", "not a user name"),
     ],
 )
 def test_mistakes_in_a_users_file(tmp_path: Path, text: str, says: str) -> None:
