@@ -366,8 +366,8 @@ def _user(path: str, name: str, table: object) -> User:
     if ("key" in table) == ("token_file" in table):
         raise AuthError(f"{where}: exactly one of key and token_file is needed")
     root = table.get("root")
-    if root is not None and not os.path.isabs(root):
-        raise AuthError(f"{where}: root must be an absolute path")
+    if root is not None:
+        _check_root(root, where)
     if "key" in table:
         try:
             keys = Keys.parse(table["key"])
@@ -376,3 +376,16 @@ def _user(path: str, name: str, table: object) -> User:
     else:
         keys = Keys.from_token(name, read_token_file(os.path.join(os.path.dirname(path), table["token_file"])))
     return User(name, keys, table.get("read_only", False), root)
+
+
+def _check_root(root: str, where: str) -> None:
+    """Now, where it is known whose root it is: who opens it knows neither user nor file."""
+    if not os.path.isabs(root):
+        raise AuthError(f"{where}: root must be an absolute path")
+    try:
+        is_directory = stat.S_ISDIR(os.stat(root).st_mode)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
+        raise AuthError(f"{where}: root {printable(root)}: {reason}") from None
+    if not is_directory:
+        raise AuthError(f"{where}: root {printable(root)}: not a directory")

@@ -265,12 +265,12 @@ def test_a_users_file(tmp_path: Path) -> None:
     private(tmp_path / "bob.token", TOKEN)
     path = private(
         tmp_path / "users.toml",
-        f'[users.alice]\nkey = "{Keys.from_token("alice", TOKEN)}"\nread_only = true\nroot = "/srv"\n'
+        f'[users.alice]\nkey = "{Keys.from_token("alice", TOKEN)}"\nread_only = true\nroot = "{tmp_path}"\n'
         '[users.bob]\ntoken_file = "bob.token"\n',
     )
     users = read_users_file(path)
     assert users == {
-        "alice": User("alice", Keys.from_token("alice", TOKEN), True, "/srv"),
+        "alice": User("alice", Keys.from_token("alice", TOKEN), True, str(tmp_path)),
         "bob": User("bob", Keys.from_token("bob", TOKEN)),
     }
     assert converse(ClientAuth("bob", TOKEN), ServerAuth(users))[0] == users["bob"]
@@ -293,6 +293,9 @@ KEY = f'key = "{Keys.from_token("a", TOKEN)}"'
         (f"[users.a]\n{KEY}\nreadonly=true", "readonly is no option"),
         (f"[users.a]\n{KEY}\nread_only='yes'", "wrong kind"),
         (f"[users.a]\n{KEY}\nroot='srv'", "absolute"),
+        (f"[users.a]\n{KEY}\nroot='/nowhere/a'", r"users\.toml, user a: root /nowhere/a: no such file or directory"),
+        (f"[users.a]\n{KEY}\nroot='/dev/null'", r"users\.toml, user a: root /dev/null: not a directory"),
+        (f'[users.a]\n{KEY}\nroot="/\\u0000"', r"users\.toml, user a: root /\\x00: .*null"),
         ("[users.a]\nkey='x'", "token new --key"),
         ("[users.a]\ntoken_file='missing'", "no such file"),
         (f'[users.""]\n{KEY}', "not a user name"),
