@@ -10,7 +10,8 @@ often the reason than a server that is just being restarted.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec import Struct, field
@@ -18,11 +19,11 @@ from msgspec import Struct, field
 from fsmux.backoff import RETRIES, Backoff
 from fsmux.errors import ConnectFailed, Damaged, FsmuxError, NetworkError, UsageError
 from fsmux.events import Retrying
-from fsmux.limits import CHUNK_SIZE
+from fsmux.limits import CHUNK_SIZE, MAX_CHUNK_SIZE, MAX_FILE_SIZE, MIN_CHUNK_SIZE
 from fsmux.moving.report import Report
 from fsmux.moving.transfer import Transfer
 from fsmux.plan.filters import Filters
-from fsmux.records import EVERYTHING, Durability, Kept
+from fsmux.records import EVERYTHING, Durability, Kept, printable
 from fsmux.transfer.session import Run
 from fsmux.urls import Local, Remote, Stdio
 
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 STREAMS = 16
 """Files on their way at once. Enough to hide a round trip per file, few enough that each moves at a useful rate."""
 
+MAX_STREAMS: Final = 4096
+MAX_CONNECTIONS: Final = 64
+"""What the command line allows, too."""
+
 KEPT = "what has arrived is kept, and the same command goes on from there"
 
 
@@ -56,6 +61,8 @@ class Options(Struct, frozen=True):
     if it has the same bytes, whatever its time; with ``update`` it is left alone if it is newer at the destination.
     ``delete``: when all else has succeeded, names are removed that stand in directories of the destination and not in
     those of the sources.
+
+    Raises :class:`UsageError` for a value that an option cannot have.
     """
 
     streams: int = STREAMS
@@ -74,6 +81,52 @@ class Options(Struct, frozen=True):
     bwlimit: int | None = None
     manifest: Ledger | None = None
     repair: Repairs | None = None
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if name == "bwlimit" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise _unfit(name, value, f"a whole number from {low} to {high}{', or None,' * (name == 'bwlimit')}")
+        if self.chunk_size & (self.chunk_size - 1):
+            raise _unfit("chunk_size", self.chunk_size, f"a power of two from {MIN_CHUNK_SIZE} to {MAX_CHUNK_SIZE}")
+        for name, kind in _KINDS.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise _unfit(name, value, _WORDS.get(kind) or f"an object of {kind.__module__}.{kind.__name__}")
+        for name, (module, what) in _OBJECTS.items():
+            # Whoever has made one has imported its module; nobody else is to wait for that.
+            if (value := getattr(self, name)) is not None and not isinstance(
+                value, getattr(sys.modules.get(module), what, ())
+            ):
+                raise _unfit(name, value, f"an object of {module}.{what}, or None,")
+
+
+_RANGES: Final = {
+    "streams": (1, MAX_STREAMS),
+    "connections": (1, MAX_CONNECTIONS),
+    "chunk_size": (MIN_CHUNK_SIZE, MAX_CHUNK_SIZE),
+    "bwlimit": (1, MAX_FILE_SIZE),
+}
+_KINDS: Final[dict[str, type]] = {
+    "durability": Durability,
+    "kept": Kept,
+    "filters": Filters,
+    **dict.fromkeys(("resume", "verify", "dry_run", "checksum", "update", "delete"), bool),
+}
+_OBJECTS: Final = {
+    "selection": ("fsmux.plan.selection", "Selection"),
+    "manifest": ("fsmux.moving.ledger", "Ledger"),
+    "repair": ("fsmux.moving.repair", "Repairs"),
+}
+_WORDS: Final = {
+    bool: "True or False",
+    Durability: "Durability.NONE, Durability.BATCH or Durability.FILE",
+}
+
+
+def _unfit(name: str, value: object, expected: str) -> UsageError:
+    return UsageError(f"{name}: {expected} is expected, not {printable(repr(value))[:100]}")
 
 
 class Job(Struct, frozen=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import typer
 
 from fsmux.auth import ClientAuth
+from fsmux.cli.app import app
 from fsmux.client import connect, parts_of
 from fsmux.errors import (
     AccessError,
@@ -20,8 +22,13 @@ from fsmux.errors import (
     IsADirectory,
     NotADirectory,
     NotFound,
+    UsageError,
 )
-from fsmux.records import Attrs, Kind
+from fsmux.job import MAX_CONNECTIONS, MAX_STREAMS, Options
+from fsmux.limits import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
+from fsmux.plan.filters import Filters
+from fsmux.plan.selection import select
+from fsmux.records import Attrs, Durability, Kept, Kind
 from tests.transfer.kit import CHUNK, Side, content, damaging_pair, facing
 
 if TYPE_CHECKING:
@@ -252,3 +259,72 @@ async def test_while_a_server_far_away_is_called_the_client_gets_ready_for_its_a
     with trio.fail_after(5), pytest.raises(ConnectFailed, match=r"^/far was called meanwhile$"):
         async with connect("fsmux+unix:///far", token="x" * 20):
             pass
+
+
+# ---- options of transfers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("streams", 0, "a whole number from 1 to 4096"),
+        ("streams", MAX_STREAMS + 1, "a whole number"),
+        ("streams", "x", "a whole number"),
+        ("streams", True, "a whole number"),
+        ("streams", None, "a whole number"),
+        ("connections", -3, "a whole number from 1 to 64"),
+        ("connections", MAX_CONNECTIONS + 1, "a whole number"),
+        ("chunk_size", 3, "a whole number from 65536 to"),
+        ("chunk_size", MIN_CHUNK_SIZE + 1, "a power of two from 65536 to"),
+        ("chunk_size", 2 * MAX_CHUNK_SIZE, "a whole number"),
+        ("bwlimit", -5, "a whole number from 1 to .*, or None,"),
+        ("bwlimit", 0, "a whole number"),
+        ("bwlimit", 1.5, "a whole number"),
+        ("bwlimit", "10M", "a whole number"),
+        ("durability", "none", r"Durability\.NONE, "),
+        ("durability", 1, r"Durability\.NONE, "),
+        ("durability", None, r"Durability\.NONE, "),
+        ("verify", "disk", "True or False"),
+        ("resume", 1, "True or False"),
+        ("dry_run", None, "True or False"),
+        ("checksum", "no", "True or False"),
+        ("update", 0, "True or False"),
+        ("delete", "\x1b", "True or False"),
+        ("kept", {"times": False}, r"an object of fsmux\.records\.Kept"),
+        ("filters", ["*.o"], r"an object of fsmux\.plan\.filters\.Filters"),
+        ("selection", ["a"], r"an object of fsmux\.plan\.selection\.Selection, or None,"),
+        ("manifest", "file", r"an object of fsmux\.moving\.ledger\.Ledger, or None,"),
+        ("repair", [], r"an object of fsmux\.moving\.repair\.Repairs, or None,"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_by_name(option: str, value: Any, expected: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{option}: {expected}.* is expected, not ") as caught:
+        Options(**{option: value})
+    assert str(caught.value).isprintable()
+
+
+def test_every_option_is_checked() -> None:
+    for option in Options.__struct_fields__:
+        with pytest.raises(UsageError, match=f"^{option}: "):
+            Options(**{option: object()})
+
+
+def test_options_that_can_be() -> None:
+    for size in (MIN_CHUNK_SIZE, MAX_CHUNK_SIZE):
+        assert Options(MAX_STREAMS, MAX_CONNECTIONS, size, bwlimit=1).chunk_size == size
+    Options(1, durability=Durability.FILE, kept=Kept(False), filters=Filters(), selection=select([b"a"]))
+
+
+def test_the_command_line_allows_the_same() -> None:
+    command: Any = typer.main.get_command(app)
+    params = {param.name: param for param in command.commands["transfer"].params}
+    for option, most in (("streams", MAX_STREAMS), ("connections", MAX_CONNECTIONS)):
+        assert (params[option].type.min, params[option].type.max) == (1, most)
+
+
+async def test_a_transfer_with_an_option_that_cannot_be_is_not_begun(client: Client, there: Path) -> None:
+    with pytest.raises(UsageError, match=r"^streams: "):
+        await client.download("", there / "copy", streams=0)
+    with pytest.raises(UsageError, match=r"^durability: "):
+        await client.upload(there, "copy", durability="none")
+    assert not (there / "copy").exists()
