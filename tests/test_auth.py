@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,12 +28,13 @@ from fsmux.auth import (
     read_users_file,
     single_user,
 )
+from fsmux.cli.app import option_names
+from fsmux.cli.config import load_config
 from fsmux.errors import AuthError, UsageError
 from fsmux.wire.messages import Auth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 TOKEN = "correct-horse-battery-staple"
 USERS = single_user(TOKEN) | {"alice": User("alice", Keys.from_token("alice", TOKEN), read_only=True)}
@@ -274,6 +277,21 @@ def test_a_users_file(tmp_path: Path) -> None:
         "bob": User("bob", Keys.from_token("bob", TOKEN)),
     }
     assert converse(ClientAuth("bob", TOKEN), ServerAuth(users))[0] == users["bob"]
+
+
+def test_the_examples_of_the_documentation_are_files_that_can_be(tmp_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "CONFIGURATION.md").read_text()
+    config, users = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    found = load_config(private(tmp_path / "config.toml", config), option_names)
+    assert found.defaults["transfer"]["streams"] == "32"
+    assert found.defaults["ls"] == {"token_file": "/home/alice/.config/fsmux/token", "timeout": "30"}
+    keys = Keys.from_token("alice", TOKEN)
+    users = users.replace("SCRAM-SHA-256$4096:…", str(keys)).replace("/srv/alice", str(tmp_path))
+    private(tmp_path / "bob.token", TOKEN)
+    assert read_users_file(private(tmp_path / "users.toml", users)) == {
+        "alice": User("alice", keys, False, str(tmp_path)),
+        "bob": User("bob", Keys.from_token("bob", TOKEN), True),
+    }
 
 
 KEY = f'key = "{Keys.from_token("a", TOKEN)}"'
