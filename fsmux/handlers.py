@@ -123,9 +123,13 @@ class Context(Struct, frozen=True):
     desk: Desk
     attempts: Attempts
     growths: Growths
+    user_read_only: bool = False
+    """Whether it is only this user that may not write."""
     trees: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(TREES_AT_ONCE))
 
     def check_write(self) -> None:
+        if self.user_read_only:
+            raise AccessError("the server does not allow writing here: its users file lets this user read only")
         if self.read_only:
             raise AccessError("the server does not allow writing here; it is read-only unless started with --write")
 

@@ -147,6 +147,7 @@ class _Server:
             digests=self._digests,
             owner=b"user " + user.name.encode() if user is not None else b"anybody",
             read_only=not self._write or (user is not None and user.read_only),
+            user_read_only=self._write and user is not None and user.read_only,
             durability=self._durability,
             peer=connection.transport.peer,
             observer=self._observer,

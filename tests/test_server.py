@@ -299,7 +299,7 @@ async def test_users_have_roots_and_rights_of_their_own(root: Path, tmp_path: Pa
         url = server.url.replace("fsmux://", "fsmux://reader@")
         async with fsmux.connect(url, token=token) as client:
             assert (await client.stat("file")).size == 7
-            with pytest.raises(AccessError):
+            with pytest.raises(AccessError, match="its users file lets this user read only"):
                 await client.mkdir("new")
         async with fsmux.connect(url.replace("reader", "writer"), token=token) as client:
             with pytest.raises(NotFound):

@@ -73,7 +73,7 @@ def serve(
         bool, option("--plaintext", help="Listen beyond this machine although nothing is encrypted.")
     ] = False,
     durability: Annotated[
-        DurabilityName, option("--durability", help="When a file counts as committed, if the client does not say.")
+        DurabilityName, option("--durability", help="What uploads wait for at least; a client may ask for more.")
     ] = DurabilityName.BATCH,
     log_format: Annotated[LogFormat, option("--log-format", help="How the log on stderr is written.")] = LogFormat.TEXT,
     verbose: Verbose = 0,
@@ -144,7 +144,8 @@ def transfer(
     retries: Retries = None,
     timeout: Timeout = None,
     durability: Annotated[
-        DurabilityName, option("--durability", help="none: do not wait for the disk; file: sync each file by itself.")
+        DurabilityName,
+        option("--durability", help="none: wait for no disk, unless the server does; file: sync each file."),
     ] = DurabilityName.BATCH,
     verify: Annotated[
         VerifyName,

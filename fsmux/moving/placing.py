@@ -58,13 +58,16 @@ class Placing:
 
         async def facts(source: tuple[Local | Remote, Site, Parts]) -> tuple[Site, Parts, Attrs]:
             place, site, prefix = source
-            if looked is not None:
-                async with looked as stream:
-                    attrs: Attrs = await stream.expect_message(Attrs)
-            else:
-                attrs = await site.stat(prefix, follow=place.is_contents)
-            if attrs.kind is Kind.SYMLINK and place.is_contents:
-                attrs = await site.stat(prefix, follow=True)
+            try:
+                if looked is not None:
+                    async with looked as stream:
+                        attrs: Attrs = await stream.expect_message(Attrs)
+                else:
+                    attrs = await site.stat(prefix, follow=place.is_contents)
+                if attrs.kind is Kind.SYMLINK and place.is_contents:
+                    attrs = await site.stat(prefix, follow=True)
+            except NotFound:
+                raise NotFound(f"{printable(str(place))}: no such file or directory") from None
             if self._attempt.options.selection is not None and attrs.kind is not Kind.DIRECTORY:
                 raise UsageError(f"{place}: --files-from needs a directory as source")
             return site, prefix, attrs
@@ -161,7 +164,7 @@ class Placing:
                 )
             return self._sites[path], name
         except NotFound:
-            raise NotFound(f"{printable(place.path)}: no such file or directory") from None
+            raise NotFound(f"{printable(str(place))}: no such file or directory") from None
 
     async def _kind_of(self, destination: Local | Remote) -> tuple[Kind | None, bool]:
         """What the destination is or leads to, and whether nothing stands there, not even a link to nothing."""

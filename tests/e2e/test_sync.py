@@ -161,6 +161,17 @@ def test_what_makes_no_sense_is_said(
     assert outcome.sentence.startswith(sentence)
 
 
+def test_a_source_that_is_not_there_is_named_as_it_was_typed(url: Url, there: Path, served: Path) -> None:
+    (there / "d").mkdir()
+    (there / "d/file").write_text("x")
+    outcome = run("transfer", there / "d/file", there / "d/nope", url(""))
+    assert outcome.status == 4
+    assert outcome.sentence == f"{there}/d/nope: no such file or directory"
+    assert not visible(served)
+    outcome = run("transfer", url("d/nope"), there)
+    assert (outcome.status, outcome.sentence) == (4, f"{url('d/nope')}: no such file or directory")
+
+
 def test_delete_needs_a_directory(url: Url, there: Path, served: Path) -> None:
     (there / "file").write_text("x")
     (served / "other").write_text("x")
