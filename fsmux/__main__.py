@@ -31,7 +31,9 @@ def _run(args: list[str]) -> None:
 
     gc.set_threshold(GC_STARTING)
     from fsmux.cli.app import main as run
+    from fsmux.cli.run import secure_stderr
 
+    secure_stderr()
     run(args)
 
 
@@ -66,8 +68,9 @@ def _leave(code: object) -> None:
 
 def _unwritable(error: OSError) -> int:
     """Say that output cannot be written, or whatever else nobody else has; the exit code for it."""
-    from fsmux.cli.run import report
+    from fsmux.cli.run import report, secure_stderr
 
+    secure_stderr()
     return report(error, 0)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from msgspec.structs import asdict
 
 from fsmux import events
+from fsmux.cli.run import Stderr
 from fsmux.cli.wording import NORMAL, VERBOSE, sentence
 from fsmux.records import printable
 
@@ -33,6 +34,7 @@ class Log:
         self._json = json
         self._clock = clock
         self._lines: deque[str] = deque(maxlen=MAX_QUEUED)
+        self._told = 0
 
     def __call__(self, event: events.Event) -> None:
         level, text = _entry(event)
@@ -54,10 +56,19 @@ class Log:
         self.say(f"fsmux: {printable(str(error))}")
 
     def tick(self) -> None:
-        if self._lines:
-            while self._lines:
-                self._err.write(self._lines.popleft() + "\n")
-            self._err.flush()
+        if not self._lines:
+            return
+        before = self._lost
+        while self._lines:
+            self._err.write(self._lines.popleft() + "\n")
+        self._err.flush()
+        if self._told < before == self._lost:
+            self.say(f"fsmux: {before - self._told:,} lines of this log are missing: they could not be written")
+            self._told = before
+
+    @property
+    def _lost(self) -> int:
+        return self._err.lost if isinstance(self._err, Stderr) else 0
 
     def hush(self) -> None:
         """Nothing of a log is for whoever reads stdout."""

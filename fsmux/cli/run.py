@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import math
 import os
 import signal
@@ -25,6 +26,8 @@ from fsmux.records import printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
+
+    from _typeshed import ReadableBuffer
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -65,6 +68,52 @@ _SHORT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 _CANNOT_TAKE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 """What a disk says.  Of files that are read and written it comes as a typed error, or with their name."""
+
+
+class Stderr(io.TextIOWrapper):
+    """stderr as logs and displays need it: what cannot be written there is dropped and counted, and ends nothing.
+
+    Whatever was asked for is on stdout, and whoever cannot have that is told so.
+    """
+
+    def __init__(self, number: int, encoding: str) -> None:
+        self._file = _Dropping(number, "w", closefd=False)
+        super().__init__(io.BufferedWriter(self._file), encoding, "backslashreplace", line_buffering=True)
+
+    @property
+    def lost(self) -> int:
+        """Lines that were dropped."""
+        return self._file.lost
+
+
+class _Dropping(io.FileIO):
+    lost = 0
+    _torn = False
+    """Whether a line stands there without its end, because a disk had no room for that."""
+
+    _inside = False
+
+    def write(self, data: ReadableBuffer) -> int:
+        content = bytes(data)
+        try:
+            if self._torn:
+                super().write(b"\n")
+                self._torn = self._inside = False
+            written: int | None = super().write(content)
+        except OSError:
+            written = None
+        if written is None:  # as it also is if nobody reads, and whoever shares the pipe has made it not wait
+            self.lost += content.count(b"\n")
+            self._torn = self._inside
+            return len(content)
+        self._inside = not content[:written].endswith(b"\n")
+        return written
+
+
+def secure_stderr() -> None:
+    """Have a :class:`Stderr` where the interpreter's own one is."""
+    if (given := sys.__stderr__) is not None and sys.stderr is given:
+        sys.stderr = Stderr(given.fileno(), given.encoding)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import resource
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -14,10 +18,10 @@ from benchmarks.processes import FSMUX, environment
 from fsmux._version import __version__
 from fsmux.errors import ExitCode
 
-from .kit import Url, good, make_tree, run
+from .kit import DEADLINE, Url, good, make_tree, run, wait_until
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -117,3 +121,99 @@ def test_names_cannot_come_from_a_closed_stdin(url: Url, tmp_path: Path) -> None
     done = without("<&-", "transfer", "--files-from", "-", tmp_path, url())
     assert done.returncode == ExitCode.USAGE
     assert "stdin is closed" in done.stderr
+
+
+# ---- where nothing can be written ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def unwritable(kind: str) -> Iterator[int]:
+    """A descriptor for writing that takes nothing."""
+    if kind == "full":
+        number = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, number = os.pipe()
+        os.close(reader)
+    try:
+        yield number
+    finally:
+        os.close(number)
+
+
+@contextlib.contextmanager
+def server_with_log(
+    served: Path, place: Path, log: int, *, most: int = -1
+) -> Iterator[tuple[Url, subprocess.Popen[bytes]]]:
+    """A server whose stderr is this descriptor, and which may write files of so many bytes."""
+    port_file = place / "port-of-logging"
+    process = subprocess.Popen(
+        [*FSMUX, "serve", "-v", served, "--listen", "127.0.0.1:0", "--port-file", port_file],
+        stderr=log, env={**os.environ, **environment()},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )  # fmt: skip
+    try:
+        wait_until(lambda: port_file.exists() or process.poll() is not None)
+        assert process.poll() is None
+        yield Url(port_file.read_text().strip()), process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("kind", ["full", "left"])
+def test_a_log_that_cannot_be_written_ends_no_server(served: Path, tmp_path: Path, kind: str) -> None:
+    with unwritable(kind) as log, server_with_log(served, tmp_path, log) as (url, process):
+        for _ in range(2):
+            assert good("ls", url()).out == ""
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 128 + signal.SIGTERM
+
+
+def test_a_log_goes_on_when_there_is_room_again_and_says_what_is_missing(served: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("ab") as file:
+        file.write(b"-" * 2000 + b"\n")
+    with log.open("ab") as file, server_with_log(served, tmp_path, file.fileno(), most=2100) as (url, _):
+        good("ls", url())
+        wait_until(lambda: log.stat().st_size == 2100)
+        good("ls", url())
+        os.truncate(log, 0)
+
+        def told() -> bool:
+            good("ls", url())
+            return "lines of this log are missing" in log.read_text()
+
+        wait_until(told)
+    first, *lines = log.read_text().splitlines()
+    assert first == "", "the end of the line that was torn"
+    assert all(line.startswith(("fsmux: ", "20")) for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["full", "left"])
+def test_what_cannot_be_shown_changes_no_exit_code(url: Url, served: Path, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").write_text("content")
+    with unwritable(kind) as err:
+        for words, code in (
+            (["transfer", "-v", tmp_path / "file", url("plain")], 0),
+            (["transfer", "--progress", "always", tmp_path / "file", url("bars")], 0),
+            (["transfer", tmp_path / "missing", url()], ExitCode.SOURCE),
+            (["stat", url("missing")], ExitCode.SOURCE),
+            (["transfer", "a"], ExitCode.USAGE),
+            (["transfer", "--nonsense"], ExitCode.USAGE),
+            (["nonsense"], ExitCode.USAGE),
+        ):
+            done = subprocess.run([*FSMUX, *words], stderr=err, env={**os.environ, **environment()}, timeout=DEADLINE)
+            assert done.returncode == code, words
+    assert (served / "plain").read_text() == (served / "bars").read_text() == "content"
+
+
+def test_what_was_asked_for_has_to_be_written(url: Url, served: Path, tmp_path: Path) -> None:
+    (served / "file").write_text("content")
+    with unwritable("full") as out:
+        for words in (
+            ["ls", url()],
+            ["transfer", "--json", url("file"), tmp_path],
+            ["transfer", "-n", url("file"), "x"],
+        ):
+            done = subprocess.run([*FSMUX, *words], stdout=out, env={**os.environ, **environment()}, timeout=DEADLINE)
+            assert done.returncode == ExitCode.SPACE, words
