@@ -6,8 +6,17 @@ import gc
 import os
 import sys
 
+INTERRUPTED = 130
+
 
 def main() -> None:
+    try:
+        _main()
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
+
+
+def _main() -> None:
     try:
         _run(sys.argv[1:])
     except SystemExit as leaving:
@@ -26,6 +35,7 @@ def _run(args: list[str]) -> None:
 
         print(f"fsmux {__version__}")
         sys.exit(0)
+    _leave_at_once_if_interrupted()
     _fill_closed_streams()
     from fsmux.limits import GC_STARTING
 
@@ -35,6 +45,17 @@ def _run(args: list[str]) -> None:
 
     secure_stderr()
     run(args)
+
+
+def _leave_at_once_if_interrupted() -> None:
+    """Until a command begins (:func:`fsmux.cli.run.guard`): nothing has been done, so there is nothing to say either.
+
+    An exception would not do: what is called back in the middle of an import can only print it.
+    """
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not if it is ignored, as behind nohup
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
 
 def _fill_closed_streams() -> None:

@@ -351,7 +351,7 @@ def demo(
 
     from fsmux.cli import demo as command
 
-    raise typer.Exit(command.run(None if directory is None else Path(directory)))
+    raise typer.Exit(guard(lambda: command.run(None if directory is None else Path(directory)), 0))
 
 
 @app.command("bench")

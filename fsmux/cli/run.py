@@ -170,6 +170,8 @@ def _say(error: FsmuxError, code: int, reporter: Reporter | None) -> int:
 
 def guard(command: Callable[[], int], verbosity: int) -> int:
     """Run a blocking command."""
+    if has_process() and callable(signal.getsignal(signal.SIGINT)):  # see fsmux.__main__
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command()
     except (Exception, KeyboardInterrupt) as error:

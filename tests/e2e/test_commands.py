@@ -9,6 +9,7 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,61 @@ def test_names_cannot_come_from_a_closed_stdin(url: Url, tmp_path: Path) -> None
     done = without("<&-", "transfer", "--files-from", "-", tmp_path, url())
     assert done.returncode == ExitCode.USAGE
     assert "stdin is closed" in done.stderr
+
+
+# ---- interrupted before it has begun -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reading(fifo: Path, process: subprocess.Popen[str]) -> Iterator[None]:
+    """While a process waits for what comes out of a pipe, which is nothing."""
+    held: list[int] = []
+
+    def reached() -> bool:
+        with contextlib.suppress(OSError):
+            held.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(held) or process.poll() is not None
+
+    wait_until(reached)
+    try:
+        yield
+    finally:
+        for number in held:
+            os.close(number)
+
+
+@pytest.mark.parametrize("where", ["typer", "callback", "configuration", "trio"])
+def test_an_interrupt_while_a_command_is_loaded_is_silent(where: str, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    wait = f"open({str(fifo)!r}).read()"
+    own = {"PYTHONPATH": os.pathsep.join((str(tmp_path), *sys.path))}
+    if where == "configuration":
+        own["FSMUX_CONFIG"] = str(fifo)
+    elif where == "callback":  # as the machinery of imports has some
+        called = f"class Gone:\n    def __del__(self): {wait}\nGone()\nraise SystemExit(1)\n"
+        (tmp_path / "typer.py").write_text(called)
+    else:
+        (tmp_path / f"{where}.py").write_text(wait)
+    process = subprocess.Popen(
+        [*FSMUX, "transfer", "a", "host:"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, **environment(), **own}, text=True,
+    )  # fmt: skip
+    with reading(fifo, process):
+        process.send_signal(signal.SIGINT)
+        assert (*process.communicate(timeout=DEADLINE), process.returncode) == ("", "", 130)
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    os.mkfifo(fifo := tmp_path / "fifo")
+    process = subprocess.Popen(
+        ["sh", "-c", 'trap "" INT; exec "$@"', "-", *FSMUX, "token", "new"],
+        stdout=subprocess.PIPE, env={**os.environ, "FSMUX_CONFIG": str(fifo)}, text=True,
+    )  # fmt: skip
+    with reading(fifo, process):
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0
 
 
 # ---- where nothing can be written ----------------------------------------------------------------------------------
