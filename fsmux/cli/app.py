@@ -23,6 +23,7 @@ from fsmux.cli.options import (
     ProgressName,
     Quiet,
     Retries,
+    Seconds,
     Timeout,
     TokenFile,
     Verbose,
@@ -361,9 +362,7 @@ def bench(
         option("--dir", metavar="DIR", show_default=False, help="Work in here instead of where temporary files go."),
     ] = None,
     size: Annotated[str, option("--size", metavar="SIZE", help="Bytes to move in one run.")] = "256MiB",
-    seconds: Annotated[
-        float, option("--seconds", min=0, metavar="N", help="Begin no further round after this; each has one.")
-    ] = 20.0,
+    seconds: Seconds = 20.0,
     json: Json = False,
 ) -> None:
     """Measure fsmux on this machine, beside a loop without a protocol, in about half a minute."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -50,6 +51,13 @@ def env_name(name: str) -> str:
     return "FSMUX_" + name.lstrip("-").replace("-", "_").upper()
 
 
+def number(value: float | None) -> float | None:
+    """Whatever is compared with nan is false, its range included."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("nan is not a number.")
+    return value
+
+
 Verbose = Annotated[
     int, option("--verbose", "-v", count=True, show_default=False, help="Say more; -vv for tracebacks.")
 ]
@@ -59,11 +67,15 @@ Progress = Annotated[ProgressName, option("--progress", help="Bars on a terminal
 Timeout = Annotated[
     float | None,
     option(
-        "--timeout", min=0.1, metavar="SECONDS", show_default=False,
+        "--timeout", min=0.1, metavar="SECONDS", show_default=False, callback=number,
         help=f"How long a peer that cannot be reached, or is silent, is waited for ({CONNECT_SECONDS:.0f}, "
         f"{DEAD_SECONDS:.0f}).",
     ),
 ]  # fmt: skip
+Seconds = Annotated[
+    float,
+    option("--seconds", min=0, metavar="N", callback=number, help="Begin no further round after this; each has one."),
+]
 Retries = Annotated[
     int | None,
     option(

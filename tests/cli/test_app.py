@@ -146,6 +146,9 @@ def test_where_the_token_comes_from(jobs: list[Job], monkeypatch: pytest.MonkeyP
         (["transfer", "--exclude", "[", "a", "host:"], 2, "not a pattern"),
         (["transfer", "--streams", "0", "a", "host:"], 2, "--streams"),
         (["transfer", "--retries", "-1", "a", "host:"], 2, "--retries"),
+        (["transfer", "--timeout", "nan", "a", "host:"], 2, "--timeout"),
+        (["ls", "--timeout", "-nan", "host:"], 2, "--timeout"),
+        (["bench", "--seconds", "nan"], 2, "--seconds"),
         (["transfer", "--progress", "perhaps", "a", "host:"], 2, "--progress"),
         (["transfer", "--token-file", "/nonexistent", "a", "host:"], 6, "no such file"),
         (["ls", "local/dir"], 2, "names no server"),
@@ -165,6 +168,18 @@ def test_mistakes(args: list[str], code: int, says: str, capsys: pytest.CaptureF
     assert says in captured.err
     assert captured.out == ""
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("source", ["environment", "configuration"])
+def test_what_is_no_number_is_none_wherever_it_comes_from(
+    source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if source == "environment":
+        monkeypatch.setenv("FSMUX_TIMEOUT", "nan")
+    else:
+        monkeypatch.setenv("FSMUX_CONFIG", private(tmp_path / "config.toml", "timeout = nan"))
+    assert call("transfer", "a", "host:") == ExitCode.USAGE
+    assert "timeout" in capsys.readouterr().err
 
 
 def test_a_broken_configuration_is_a_usage_error_but_help_still_helps(
