@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fsmux.cli.config import Config, config_path, load_config
+from fsmux.cli.config import Config, Kind, config_path, kind_of, load_config
 from fsmux.cli.options import (
     DurabilityName,
     Json,
@@ -389,18 +389,18 @@ def main(args: list[str]) -> None:
     """Run a command line; leaves by SystemExit."""
     try:
         asks_for_help = not args or any(arg in ("-h", "--help") for arg in args)
-        config = Config() if asks_for_help else load_config(config_path(os.environ), option_names)
+        config = Config() if asks_for_help else load_config(config_path(os.environ), option_kinds)
     except FsmuxError as error:
         sys.exit(report(error, 0))
     command = typer.main.get_command(part_for(args))
     command.main(args=args, prog_name="fsmux", default_map=config.defaults, obj={"token": config.token, "args": args})
 
 
-def option_names() -> dict[str, frozenset[str]]:
-    """The options of each command, by their Python names."""
+def option_kinds() -> dict[str, dict[str, Kind]]:
+    """What the options of each command take, by their Python names."""
     command: Any = typer.main.get_command(app)
     return {
-        name: frozenset(param.name for param in sub.params if param.param_type_name == "option")
+        name: {param.name: kind_of(param) for param in sub.params if param.param_type_name == "option"}
         for name, sub in command.commands.items()
         if name != "token"
     }

@@ -18,7 +18,7 @@ A name that no option has is an error: a misspelt option that is silently withou
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from msgspec import Struct, field
 
@@ -29,6 +29,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _MAX_CONFIG = 1024 * 1024
+
+Kind: TypeAlias = str | tuple[str, ...]
+"""What an option takes, in words that follow "should be"; several are the only texts that it takes."""
+
+FLAG: Final = "true or false"
+WHOLE: Final = "a whole number"
+NUMBER: Final = "a number"
+TEXT: Final = "text in quotes"
+LIST: Final = "a list of texts in quotes"
+
+
+def kind_of(param: Any) -> Kind:
+    """What an option of the command line takes."""
+    if param.is_flag or param.multiple:
+        return FLAG if param.is_flag else LIST
+    kind = param.type.name.removesuffix(" range")
+    return tuple(param.type.choices) if kind == "choice" else {"int": WHOLE, "float": NUMBER}.get(kind, TEXT)
 
 
 class Config(Struct, frozen=True):
@@ -49,10 +66,10 @@ def config_path(environ: Mapping[str, str]) -> str:
     return os.path.join(base if os.path.isabs(base) else os.path.expanduser("~/.config"), "fsmux", "config.toml")
 
 
-def load_config(path: str, option_names: Callable[[], Mapping[str, frozenset[str]]]) -> Config:
+def load_config(path: str, option_kinds: Callable[[], Mapping[str, Mapping[str, Kind]]]) -> Config:
     """The file at ``path``, none being the same as an empty one.  Raises :class:`UsageError` or AuthError.
 
-    ``option_names``, which is called if there is a file, has the options' Python names of each command.
+    ``option_kinds``, which is called if there is a file, has what each command's options take, by their Python names.
     """
     try:
         with open(path, "rb") as file:
@@ -68,7 +85,7 @@ def load_config(path: str, option_names: Callable[[], Mapping[str, frozenset[str
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{printable(path)} is not TOML: {printable(str(error))}") from None
 
-    commands = option_names()
+    commands = option_kinds()
     tables = {name: table for name, table in document.items() if isinstance(table, dict)}
     common = {name: value for name, value in document.items() if name not in tables}
     token = common.pop("token", None)
@@ -82,12 +99,12 @@ def load_config(path: str, option_names: Callable[[], Mapping[str, frozenset[str
         if not takers:
             raise UsageError(f"{printable(path)}: {printable(name)} is no option of any command")
         for command in takers:
-            defaults[command][_python_name(name)] = _value(path, name, value)
+            defaults[command][_python_name(name)] = _value(path, name, value, commands[command][_python_name(name)])
     for command, table in tables.items():
         for name, value in table.items():
             if _python_name(name) not in commands[command]:
                 raise UsageError(f"{printable(path)}: {printable(name)} is no option of {command}")
-            defaults[command][_python_name(name)] = _value(path, name, value)
+            defaults[command][_python_name(name)] = _value(path, name, value, commands[command][_python_name(name)])
     return Config(defaults, token)
 
 
@@ -95,15 +112,30 @@ def _python_name(option: str) -> str:
     return option.replace("-", "_")
 
 
-def _value(path: str, name: str, value: object) -> object:
+def _value(path: str, name: str, value: object, kind: Kind) -> object:
     """As the command line would have given it: text, a list of texts, or a flag."""
-    if isinstance(value, bool):
+    if kind == FLAG and isinstance(value, bool):
         return value
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+    if kind == LIST and isinstance(value, str):
+        return [value]
+    if kind == LIST and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise UsageError(f"{printable(path)}: {printable(name)} has a value of the wrong kind")
+    if kind not in (FLAG, LIST) and isinstance(value, str | int | float) and not isinstance(value, bool):
+        text = str(value)
+        if text in kind if isinstance(kind, tuple) else _is_number(text, kind):
+            return text
+    words = f"one of {', '.join(kind)}" if isinstance(kind, tuple) else kind
+    raise UsageError(f"{printable(path)}: {printable(name)} should be {words}")
+
+
+def _is_number(text: str, kind: str) -> bool:
+    """Whether it is one of the kind that is wanted, if one is wanted."""
+    if kind not in (WHOLE, NUMBER):
+        return True
+    try:
+        return (int if kind == WHOLE else float)(text) == float(text)  # which nan is not
+    except (ValueError, OverflowError):
+        return False
 
 
 def _token(path: str, token: object) -> str:

@@ -197,6 +197,35 @@ def test_help_says_how_many_connections_a_pipe_takes(capsys: pytest.CaptureFixtu
     assert "What goes through - takes one connection" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("delete = []", "delete should be true or false"),
+        ("streams = []", "streams should be a whole number"),
+        ("timeout = []", "timeout should be a number"),
+        ("manifest = true", "manifest should be text in quotes"),
+        ("durability = 1", "durability should be one of none, batch, file"),
+        ("include = [[]]", "include should be a list"),
+        ("verbose = true", "verbose should be a whole number"),
+    ],
+)
+def test_each_option_knows_what_it_takes_in_a_configuration(
+    line: str, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FSMUX_CONFIG", private(tmp_path / "config.toml", line))
+    assert call("transfer", "a", "host:") == ExitCode.USAGE
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"fsmux: {tmp_path}/config.toml: {says}")
+
+
+def test_one_pattern_in_a_configuration_needs_no_list(
+    jobs: list[Job], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FSMUX_CONFIG", private(tmp_path / "config.toml", 'exclude = "*.o"\nverbose = 1\ntimeout = 3'))
+    assert call("transfer", "a", "host:") == 0
+    assert (jobs[0].options.filters.rules, jobs[0].timeout) == ((Rule(False, "*.o"),), 3.0)
+
+
 def test_what_the_job_came_to_is_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fsmux.cli.config import Config, config_path, load_config
+from fsmux.cli.config import FLAG, LIST, NUMBER, TEXT, WHOLE, Config, Kind, config_path, load_config
 from fsmux.errors import FsmuxError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-COMMANDS = {
-    "transfer": frozenset({"streams", "chunk_size", "exclude", "write_all"}),
-    "ls": frozenset({"timeout", "streams"}),
+COMMANDS: dict[str, dict[str, Kind]] = {
+    "transfer": {
+        "streams": WHOLE,
+        "chunk_size": TEXT,
+        "exclude": LIST,
+        "write_all": FLAG,
+        "durability": ("none", "file"),
+    },
+    "ls": {"timeout": NUMBER, "streams": WHOLE},
 }
 TOKEN = "x" * 20
 
@@ -42,6 +48,14 @@ def test_options_for_all_commands_and_for_one(tmp_path: Path) -> None:
     }
 
 
+def test_values_are_taken_in_every_form_that_means_one_thing(tmp_path: Path) -> None:
+    config = load(tmp_path, 'exclude = "*.o"\nchunk-size = 65536\ntimeout = 2\n[ls]\nstreams = "3"\ntimeout = inf')
+    assert config.defaults == {
+        "transfer": {"exclude": ["*.o"], "chunk_size": "65536"},
+        "ls": {"timeout": "inf", "streams": "3"},
+    }
+
+
 def test_a_token_only_in_a_private_file(tmp_path: Path) -> None:
     config = load(tmp_path, f'token = "{TOKEN}"', 0o600)
     assert config.token == TOKEN
@@ -57,8 +71,21 @@ def test_a_token_only_in_a_private_file(tmp_path: Path) -> None:
         ("stream = 4", "stream is no option of any command"),
         ("[transfer]\nstream = 4", "stream is no option of transfer"),
         ("[tranfser]\nstreams = 4", r"\[tranfser\] is no command"),
-        ("[transfer]\nexclude = [1]", "wrong kind"),
-        ("streams = 2026-01-01", "wrong kind"),
+        ("[transfer]\nexclude = [1]", "config.toml: exclude should be a list of texts in quotes"),
+        ("exclude = true", "exclude should be a list"),
+        ("streams = 2026-01-01", "streams should be a whole number"),
+        ("streams = []", "config.toml: streams should be a whole number"),
+        ("streams = true", "streams should be a whole number"),
+        ("streams = 4.5", "streams should be a whole number"),
+        ('streams = "many"', "streams should be a whole number"),
+        ("timeout = []", "timeout should be a number"),
+        ("timeout = nan", "timeout should be a number"),
+        ("write-all = []", "write-all should be true or false"),
+        ('write-all = "yes"', "write-all should be true or false"),
+        ("chunk-size = true", "chunk-size should be text in quotes"),
+        ("chunk-size = []", "chunk-size should be text in quotes"),
+        ('[transfer]\ndurability = "fil"', "durability should be one of none, file"),
+        ("durability = true", "durability should be one of none, file"),
         ('"\\u001b" = 1', "is no option"),
     ],
 )
