@@ -60,9 +60,6 @@ def run(ctx: typer.Context, options: ServeOptions) -> int:
         )
     access = find_access(ctx, options)
     log = Log(sys.stderr, options.verbosity, json=options.log_format == "json")
-    if options.port_file:
-        with contextlib.suppress(OSError):
-            os.unlink(options.port_file)  # of an earlier run: nobody must connect to that port
 
     async def main() -> int:
         import trio
@@ -137,12 +134,20 @@ def client_url(listen: Listen) -> Remote:
 
 
 def _write_port_file(path: str, address: str) -> None:
-    """Appears whole or not at all, for those who wait for it."""
+    """Appears whole or not at all, for those who wait for it.
+
+    One of an earlier run stands until then: if this server cannot listen, that one may be what is listening.
+    """
     try:
         fd, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".")
-        with open(fd, "w") as file:
-            file.write(f"{address}\n")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        try:
+            with open(fd, "w") as file:
+                file.write(f"{address}\n")
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
     except OSError as error:
         raise from_os_error(error, printable(path)) from None

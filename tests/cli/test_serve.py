@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -63,6 +64,23 @@ def test_the_port_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(FsmuxError, match="no such file"):
         said(options(port_file=str(tmp_path / "missing" / "port")), Access())
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(FsmuxError, match="is a directory"):
+        said(options(port_file=str(tmp_path / "directory")), Access())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "port"], "and nothing temporary"
+
+
+def test_a_server_that_cannot_listen_leaves_the_port_file_of_the_one_that_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port_file = tmp_path / "port"
+    with socket.create_server(("127.0.0.1", 0)) as running:
+        address = f"127.0.0.1:{running.getsockname()[1]}"
+        port_file.write_text(f"{address}\n")
+        for root, listen in ((tmp_path, address), (tmp_path / "missing", "127.0.0.1:0")):
+            assert call("serve", "-q", "--no-auth", "--listen", listen, "--port-file", str(port_file), str(root)) != 0
+            assert port_file.read_text() == f"{address}\n"
+    assert "in use" in capsys.readouterr().err
 
 
 @pytest.fixture
