@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fsmux.cli.log import Log
 from fsmux.cli.options import find_token
@@ -116,13 +117,20 @@ def _tell_people(listens: list[Listen], options: ServeOptions, access: Access, l
     log.say(f"fsmux: serving {printable(options.directory)} {how} on {', '.join(map(str, listens))}")
     if access.users is None and access.token is None:
         log.say("fsmux: without authentication: everybody who can connect is let in")
-    url = shlex.quote(str(client_url(listens[0])))
+    url = shlex.quote(str(replace(client_url(listens[0]), user=_user(access.users))))
     prefix = f"FSMUX_TOKEN={access.token} " if access.made else ""
     shared = access.token is not None and not access.made and options.token_file
     flags = f" --token-file {shlex.quote(shared)}" if shared else ""
     log.say(f"  to download:  {prefix}fsmux transfer{flags} {url} .")
     if options.write:
         log.say(f"  to upload:    {prefix}fsmux transfer{flags} FILE {url}")
+
+
+def _user(users: dict[str, User] | None) -> str:
+    """Who a client says it is: the only one who may come, or a word to be replaced by one of several."""
+    if not users:
+        return ""
+    return next(iter(users)) if len(users) == 1 else "USER"
 
 
 def client_url(listen: Listen) -> Remote:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fsmux import events
+from fsmux.auth import Keys, User
 from fsmux.cli import serve
 from fsmux.cli.log import Log
 from fsmux.cli.serve import Access, ServeOptions
@@ -51,6 +52,16 @@ def test_the_command_to_paste() -> None:
     assert "fsmux+unix:///run/x.sock:/ ." in said(options(), Access(), "unix:/run/x.sock")
     assert "'fsmux://[::1]:9/' ." in said(options(), Access(), "[::1]:9")
     assert said(options(verbosity=-1), Access("tok", made=True)) == ""
+
+
+def test_the_command_to_paste_names_the_user() -> None:
+    def user(name: str) -> User:
+        return User(name, Keys.from_token(name, TOKEN))
+
+    one, two = {"bob": user("bob")}, {"al ice": user("al ice"), "bob": user("bob")}
+    assert "fsmux transfer fsmux://bob@127.0.0.1:4711/ ." in said(options(), Access(users=one))
+    assert "FILE fsmux://USER@127.0.0.1:4711/" in said(options(write=True), Access(users=two))
+    assert "fsmux+unix://bob@/run/x.sock:/ ." in said(options(), Access(users=one), "unix:/run/x.sock")
 
 
 def test_a_wildcard_is_not_what_a_client_types() -> None:
