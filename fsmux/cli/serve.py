@@ -105,8 +105,11 @@ def find_access(ctx: typer.Context, options: ServeOptions) -> Access:
 
 def announce(addresses: tuple[str, ...], options: ServeOptions, access: Access, log: Log) -> None:
     """Say where the server is and what a client has to type; then write the port file, for who waits for it."""
+    listens = [parse_listen(address) for address in addresses]
     if options.verbosity >= 0:
-        _tell_people([parse_listen(address) for address in addresses], options, access, log)
+        _tell_people(listens, options, access, log)
+    if options.verbosity >= 0 or access.made:  # a token that nobody is told would let nobody in
+        _tell_command(listens[0], options, access, log)
     log.tick()
     if options.port_file:
         _write_port_file(options.port_file, addresses[0])
@@ -117,7 +120,10 @@ def _tell_people(listens: list[Listen], options: ServeOptions, access: Access, l
     log.say(f"fsmux: serving {printable(options.directory)} {how} on {', '.join(map(str, listens))}")
     if access.users is None and access.token is None:
         log.say("fsmux: without authentication: everybody who can connect is let in")
-    url = shlex.quote(str(replace(client_url(listens[0]), user=_user(access.users))))
+
+
+def _tell_command(listen: Listen, options: ServeOptions, access: Access, log: Log) -> None:
+    url = shlex.quote(str(replace(client_url(listen), user=_user(access.users))))
     prefix = f"FSMUX_TOKEN={access.token} " if access.made else ""
     shared = access.token is not None and not access.made and options.token_file
     flags = f" --token-file {shlex.quote(shared)}" if shared else ""

@@ -51,7 +51,12 @@ def test_the_command_to_paste() -> None:
     assert "everybody" in said(options(), Access())
     assert "fsmux+unix:///run/x.sock:/ ." in said(options(), Access(), "unix:/run/x.sock")
     assert "'fsmux://[::1]:9/' ." in said(options(), Access(), "[::1]:9")
-    assert said(options(verbosity=-1), Access("tok", made=True)) == ""
+    assert said(options(verbosity=-1, write=True), Access("tok")) == ""
+
+
+def test_a_token_that_was_made_is_told_even_by_a_quiet_server() -> None:
+    text = said(options(verbosity=-1), Access("tok", made=True))
+    assert text == "  to download:  FSMUX_TOKEN=tok fsmux transfer fsmux://127.0.0.1:4711/ .\n"
 
 
 def test_the_command_to_paste_names_the_user() -> None:
