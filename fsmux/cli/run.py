@@ -207,7 +207,7 @@ def execute(
 ) -> int:
     """Run an async command in a Trio loop of its own and return the exit code.
 
-    ``reporter`` is ticked while it runs and closed at the end.  ``resume`` is the command that goes on after a signal.
+    ``reporter`` is ticked while it runs and closed at the end.  ``resume`` says how to go on after a signal.
     """
     load_trio()
     import trio
@@ -261,7 +261,7 @@ def execute(
 def _say_interrupted(number: signal.Signals, resume: str, reporter: Reporter | None) -> None:
     text = f"fsmux: stopped by {number.name}"
     if resume:
-        text += f"; what has arrived is kept, and this goes on from there:\n  {resume}"
+        text += f"; {resume}"
     if reporter is None:
         print(text, file=sys.stderr)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import socket
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from msgspec.structs import replace
 from fsmux.cli.log import Log
 from fsmux.cli.options import find_token
 from fsmux.cli.run import execute
+from fsmux.cli.wording import shell_line
 from fsmux.errors import UsageError, from_os_error
 from fsmux.records import Durability, printable
 from fsmux.urls import TCP, UNIX, Listen, Remote, parse_listen
@@ -123,10 +123,10 @@ def _tell_people(listens: list[Listen], options: ServeOptions, access: Access, l
 
 
 def _tell_command(listen: Listen, options: ServeOptions, access: Access, log: Log) -> None:
-    url = shlex.quote(str(replace(client_url(listen), user=_user(access.users))))
+    url = shell_line([str(replace(client_url(listen), user=_user(access.users)))])
     prefix = f"FSMUX_TOKEN={access.token} " if access.made else ""
     shared = access.token is not None and not access.made and options.token_file
-    flags = f" --token-file {shlex.quote(shared)}" if shared else ""
+    flags = f" --token-file {shell_line([shared])}" if shared else ""
     log.say(f"  to download:  {prefix}fsmux transfer{flags} {url} .")
     if options.write:
         log.say(f"  to upload:    {prefix}fsmux transfer{flags} FILE {url}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from fsmux.cli.options import chunk_size, filter_rules, find_token
 from fsmux.cli.render import Reporter, choose_painter
 from fsmux.cli.run import execute, load_trio
 from fsmux.cli.tally import exit_code
+from fsmux.cli.wording import shell_line
 from fsmux.errors import ExitCode, UsageError
 from fsmux.plan.filters import Filters
 from fsmux.records import Durability, Kept, Namespaces, printable
@@ -98,9 +98,19 @@ def move(ctx: typer.Context, options: TransferOptions, job: Job) -> int:
             return ExitCode.OK
         return exit_code(reporter.tally.failures) or ExitCode.SOME_FAILED
 
-    resumes = not options.dry_run and not any(isinstance(place, Stdio) for place in (*job.sources, job.destination))
-    resume = shlex.join(["fsmux", *ctx.find_root().obj["args"]]) if resumes else ""
-    return execute(main, options.verbosity, reporter=reporter, resume=resume)
+    return execute(main, options.verbosity, reporter=reporter, resume=_way_back(ctx, options, job))
+
+
+def _way_back(ctx: typer.Context, options: TransferOptions, job: Job) -> str:
+    """How to go on after an interruption, in words that end with the command."""
+    if options.dry_run or any(isinstance(place, Stdio) for place in (*job.sources, job.destination)):
+        return ""
+    if options.files_from == "-":  # a command without its stdin is not the same one
+        return "what has arrived is kept; given the same names again, the same command goes on from there"
+    token = os.environ.get("FSMUX_TOKEN", "").strip()
+    given = ", with FSMUX_TOKEN set as it was" if token and token == job.token else ""
+    line = shell_line(["fsmux", *ctx.find_root().obj["args"]])
+    return f"what has arrived is kept, and this goes on from there{given}:\n  {line}"
 
 
 def make_job(ctx: typer.Context, options: TransferOptions) -> Job:

@@ -5,11 +5,16 @@ Every text that may come from a peer passes through :func:`~fsmux.records.printa
 
 from __future__ import annotations
 
-from typing import Any, Final
+import os
+import shlex
+from typing import TYPE_CHECKING, Any, Final
 
 from fsmux import events
 from fsmux.records import printable
 from fsmux.units import format_bytes, format_duration, format_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 VERSION: Final = 1
 """``v`` of every JSON object.  Fields are added without a new number; one that changes its meaning makes a new one."""
@@ -152,6 +157,16 @@ def json_line(content: dict[str, Any]) -> str:
 
     ordered = {"event": content["event"], "v": VERSION} | content
     return json.dumps(ordered, separators=(",", ":")).replace("\x7f", "\\u007f")
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """A command to be pasted into a shell, which gets these words, whatever bytes they are made of."""
+    return " ".join(shlex.quote(word) if word.isprintable() else f"$'{_verbatim(word)}'" for word in words)
+
+
+def _verbatim(word: str) -> str:
+    found = (char if char.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char)) for char in word)
+    return "".join(f"\\{text}" if text in ("\\", "'") else text for text in found)
 
 
 def _naming(path: str, message: str) -> str:

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -177,6 +178,46 @@ def test_an_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
     process.communicate(timeout=DEADLINE)
     assert process.returncode == 0
+
+
+# ---- the command that goes on --------------------------------------------------------------------------------------
+
+
+def interrupted(served: Path, *words: str | os.PathLike[str], names: bytes = b"") -> tuple[str, list[str]]:
+    """What a transfer to a server says when it is interrupted in the middle, and the lines that follow."""
+    with tempfile.TemporaryFile() as given:
+        given.write(names)
+        given.seek(0)
+        process = subprocess.Popen(
+            [*FSMUX, "transfer", "--bwlimit", "2M", *words],
+            stdin=given, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment()},
+        )  # fmt: skip
+    wait_until(lambda: list(served.glob(".fsmux/*")) or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    lines = process.communicate(timeout=DEADLINE)[1].splitlines()
+    assert process.returncode == 130
+    (first,) = (number for number, line in enumerate(lines) if "stopped by SIGINT" in line)
+    return lines[first], lines[first + 1 :]
+
+
+def test_the_command_that_goes_on_is_one_that_a_shell_takes(url: Url, served: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"it's \\ \x1b[2J\xff1\n") + "\u202egrün"
+    content = os.urandom(3 << 20)
+    (tmp_path / name).write_bytes(content)
+    said, (line, *_) = interrupted(served, tmp_path / name, url("file"))
+    assert said.endswith(", with FSMUX_TOKEN set as it was:")
+    assert line.isprintable()
+    found = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
+    own = {**os.environ, **environment(), "PATH": found}
+    assert subprocess.run(["bash", "-c", line], env=own, capture_output=True, timeout=DEADLINE).returncode == 0
+    assert (served / "file").read_bytes() == content
+
+
+def test_no_command_goes_on_that_lacks_its_stdin(url: Url, served: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(os.urandom(3 << 20))
+    said, lines = interrupted(served, "--files-from", "-", tmp_path, url(), names=b"file\n")
+    assert said.endswith("given the same names again, the same command goes on from there")
+    assert not [line for line in lines if "fsmux transfer" in line]
 
 
 # ---- where nothing can be written ----------------------------------------------------------------------------------
