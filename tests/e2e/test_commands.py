@@ -125,6 +125,12 @@ def test_names_cannot_come_from_a_closed_stdin(url: Url, tmp_path: Path) -> None
     assert "stdin is closed" in done.stderr
 
 
+def test_a_dry_run_counts_what_would_come_out_of_a_pipe(url: Url) -> None:
+    outcome = good("transfer", "-n", "-", url("new"))
+    assert "would send new" in outcome.out
+    assert outcome.err.startswith("would transfer 1 file, ")
+
+
 # ---- interrupted before it has begun -------------------------------------------------------------------------------
 
 
