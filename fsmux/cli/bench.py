@@ -25,6 +25,7 @@ from fsmux.cli.measure.movers import Fsmux, RawLoop
 from fsmux.cli.measure.processes import Failed, file_system
 from fsmux.cli.measure.runs import compete, table
 from fsmux.cli.measure.specimens import random_tree
+from fsmux.cli.options import parsed
 from fsmux.errors import FsmuxError, NoSpace, UsageError, from_os_error
 from fsmux.records import printable
 from fsmux.units import format_bytes, parse_size
@@ -52,7 +53,7 @@ class BenchOptions(Struct, frozen=True):
 
 def run(options: BenchOptions) -> int:
     """Measure, print, and return the exit code."""
-    size = parse_size(options.size)
+    size = parsed("--size", parse_size, options.size)
     if size < FILES:
         raise UsageError(f"--size {options.size}: {FILES} files need at least as many bytes")
     parent = options.directory or tempfile.gettempdir()

@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from fsmux.cli.options import parsed
 from fsmux.cli.wording import count_files, json_line
 from fsmux.errors import UsageError
 from fsmux.files import leftovers
@@ -32,7 +33,7 @@ class CleanOptions(Struct, frozen=True):
 def run(options: CleanOptions) -> int:
     if options.all and options.older_than is not None:
         raise UsageError("choose one of --all and --older-than")
-    limit = None if options.older_than is None else parse_age(options.older_than)
+    limit = None if options.older_than is None else parsed("--older-than", parse_age, options.older_than)
     if options.all:
         limit = float("-inf")  # also what will have been changed tomorrow, if a clock was wrong
     removed = freed = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -13,11 +13,14 @@ from typer.core import TyperCommand
 from fsmux.backoff import RETRIES
 from fsmux.errors import UsageError
 from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS
+from fsmux.records import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fsmux.plan.filters import Rule
+
+Number = TypeVar("Number", int, float)
 
 
 class ProgressName(StrEnum):
@@ -147,13 +150,21 @@ def find_token(ctx: typer.Context, token_file: str | None) -> str | None:
     return configured
 
 
+def parsed(option: str, parse: Callable[[str], Number], text: str) -> Number:
+    """The value of an option; what is wrong with it is told with the option's name."""
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
 def chunk_size(text: str) -> int:
     """A chunk size, which must be one that the protocol allows."""
     from fsmux.limits import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
     from fsmux.units import format_exact, parse_size
 
-    size = parse_size(text)
+    size = parsed("--chunk-size", parse_size, text)
     if size & (size - 1) or not MIN_CHUNK_SIZE <= size <= MAX_CHUNK_SIZE:
         low, high = format_exact(MIN_CHUNK_SIZE), format_exact(MAX_CHUNK_SIZE)
-        raise UsageError(f"--chunk-size {text}: a chunk is a power of two from {low} to {high}")
+        raise UsageError(f"--chunk-size {printable(text)}: a chunk is a power of two from {low} to {high}")
     return size

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from fsmux.cli.options import chunk_size, filter_rules, find_token
+from fsmux.cli.options import chunk_size, filter_rules, find_token, parsed
 from fsmux.cli.render import Reporter, choose_painter
 from fsmux.cli.run import execute, load_trio
 from fsmux.cli.tally import exit_code
@@ -149,7 +149,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
             update=options.update,
             delete=options.delete,
             filters=Filters(filter_rules(ctx, options.exclude, options.include)),
-            bwlimit=parse_rate(options.bwlimit) if options.bwlimit else None,
+            bwlimit=parsed("--bwlimit", parse_rate, options.bwlimit) if options.bwlimit else None,
             manifest=ledger,
         ),
     )
