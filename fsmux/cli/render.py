@@ -231,8 +231,7 @@ class Reporter:
 
     def _last_line(self, total: events.Summary) -> str:
         if self._dry_run:
-            files = max(self.tally.found_files, total.files)  # what would come out of a pipe is not found before
-            return dry_run_line(files, self.tally.found_bytes, total.skipped, total.deleted)
+            return dry_run_line(self.tally.found_files, self.tally.found_bytes, total.skipped, total.deleted)
         return summary_line(total)
 
     def _flush(self, now: float) -> None:

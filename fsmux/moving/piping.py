@@ -111,6 +111,7 @@ class FromPipe:
             except NotFound:
                 pass
             await client.check_write()
+            report.found(1, 0)
             report.would_send(self._name, 0)
             report.planned()
             return
