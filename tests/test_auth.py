@@ -28,7 +28,7 @@ from fsmux.auth import (
     read_users_file,
     single_user,
 )
-from fsmux.cli.app import option_names
+from fsmux.cli.app import option_kinds
 from fsmux.cli.config import load_config
 from fsmux.errors import AuthError, UsageError
 from fsmux.wire.messages import Auth
@@ -282,7 +282,7 @@ def test_a_users_file(tmp_path: Path) -> None:
 def test_the_examples_of_the_documentation_are_files_that_can_be(tmp_path: Path) -> None:
     text = (Path(__file__).parent.parent / "docs" / "CONFIGURATION.md").read_text()
     config, users = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    found = load_config(private(tmp_path / "config.toml", config), option_names)
+    found = load_config(private(tmp_path / "config.toml", config), option_kinds)
     assert found.defaults["transfer"]["streams"] == "32"
     assert found.defaults["ls"] == {"token_file": "/home/alice/.config/fsmux/token", "timeout": "30"}
     keys = Keys.from_token("alice", TOKEN)
