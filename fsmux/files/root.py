@@ -309,7 +309,7 @@ class Root(Landing):
             else:
                 fd = self._strict(top, ())
             try:
-                if found_ns not in (0, time_of(self.sys.fstat(fd))):
+                if found_ns and time_of(self.sys.fstat(fd)) not in (found_ns, attrs.mtime_ns):
                     raise tree.changed_meanwhile(parts)
                 refused = give(self.sys, fd, attrs)
                 if attrs.mode & 0o777:

@@ -21,6 +21,7 @@ from fsmux.files.syscalls import OPEN_READ
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fsmux.columns import Group
     from fsmux.files.holding import Holding
     from fsmux.files.ranges import Poll
     from fsmux.files.terms import Staged, Terms
@@ -212,13 +213,17 @@ class Standing:
                 try:
                     fd = tree.open_own(self._sys, directory, name, OPEN_READ)
                     try:
-                        if group.found and group.found[index] != time_of(self._sys.fstat(fd)):
+                        if not self._is_found(group, index, fd):
                             raise tree.changed_meanwhile((*group.directory, name))
                         self._set(one, fd, index)
                     finally:
                         self._sys.close(fd)
                 except (OSError, FsmuxError) as error:
                     self._terms.fail_entry(one, index, error)
+
+    def _is_found(self, group: Group, index: int, fd: int) -> bool:
+        """Whether it is still the file that was found; with its new time if another name of it came first."""
+        return not group.found or time_of(self._sys.fstat(fd)) in (group.found[index], group.mtimes[index])
 
     def _set(self, one: Staged, fd: int, index: int = 0) -> None:
         group, terms, sys = one.group, self._terms, self._sys

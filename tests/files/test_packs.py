@@ -484,10 +484,12 @@ def test_what_has_another_time_than_it_was_found_with_is_left_as_it_is(target: P
     for name in ("a", "b"):
         (target / name).write_bytes(b"x")
         os.utime(target / name, ns=(0, 5))
-    group = Group((), [b"a", b"b"], [0, 0], [9, 9], [REGULAR | 0o640] * 2, act=Act.ADJUST, found=[5, 6])
+    (target / "same").hardlink_to(target / "a")
+    names = [b"a", b"b", b"same"]
+    group = Group((), names, [0] * 3, [9] * 3, [REGULAR | 0o640] * 3, act=Act.ADJUST, found=[5, 6, 5])
     failures = write(target, [group], b"")
     assert [(one.entry, type(one.error)) for one in failures] == [(1, Busy)]
-    assert [(target / name).stat().st_mtime_ns for name in ("a", "b")] == [9, 5]
+    assert [(target / os.fsdecode(name)).stat().st_mtime_ns for name in names] == [9, 5, 9]
 
 
 def test_a_directory_that_vanishes_from_the_destination_is_no_missing_source(target: Path) -> None:
