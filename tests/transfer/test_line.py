@@ -41,7 +41,8 @@ class Arriving:
     def __init__(self, count: int) -> None:
         self.receive_credit = type("Credit", (), {"granted": 1 << 40, "received": 0})()
         self.taken = 0
-        self.came = [threading.Event() for _ in range(count)]
+        self.came = [threading.Event() for _ in range(count + 1)]
+        """Of each pack, and of the end: what came before that was put."""
         self.held: list[Data] = []
         self._items = iter([item for number in range(count) for item in self._pack(number)])
 
@@ -62,6 +63,8 @@ class Arriving:
             self.taken += 1
         elif isinstance(item, Data):
             self.held.append(item)
+        else:
+            self.came[-1].set()
         return item
 
     def consumed(self, data: Data) -> None:
