@@ -115,7 +115,8 @@ class Context(Struct, frozen=True):
     disk: Disk
     digests: DigestCache
     owner: bytes
-    read_only: bool
+    refusal: str | None
+    """Why nothing may be written; None if it may."""
     durability: Durability
     peer: str
     observer: Observer
@@ -123,15 +124,11 @@ class Context(Struct, frozen=True):
     desk: Desk
     attempts: Attempts
     growths: Growths
-    user_read_only: bool = False
-    """Whether it is only this user that may not write."""
     trees: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(TREES_AT_ONCE))
 
     def check_write(self) -> None:
-        if self.user_read_only:
-            raise AccessError("the server does not allow writing here: its users file lets this user read only")
-        if self.read_only:
-            raise AccessError("the server does not allow writing here; it is read-only unless started with --write")
+        if self.refusal is not None:
+            raise AccessError(f"the server does not allow writing here{self.refusal}")
 
     async def for_run(self, request: Put | Store | Create, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work of a request in the place of what earlier attempts of its run have left under way."""

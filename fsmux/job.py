@@ -19,7 +19,7 @@ from msgspec import Struct, field
 from fsmux.backoff import RETRIES, Backoff
 from fsmux.errors import ConnectFailed, Damaged, FsmuxError, NetworkError, UsageError
 from fsmux.events import Retrying
-from fsmux.limits import CHUNK_SIZE, MAX_CHUNK_SIZE, MAX_FILE_SIZE, MIN_CHUNK_SIZE
+from fsmux.limits import CHUNK_SIZE, MAX_CHUNK_SIZE, MAX_FILE_SIZE, MAX_FILES_AT_ONCE, MAX_LANES, MIN_CHUNK_SIZE
 from fsmux.moving.report import Report
 from fsmux.moving.transfer import Transfer
 from fsmux.plan.filters import Filters
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 
 STREAMS = 16
 """Files on their way at once. Enough to hide a round trip per file, few enough that each moves at a useful rate."""
-
-MAX_STREAMS: Final = 4096
-MAX_CONNECTIONS: Final = 64
-"""What the command line allows, too."""
 
 KEPT = "what has arrived is kept, and the same command goes on from there"
 
@@ -103,8 +99,8 @@ class Options(Struct, frozen=True):
 
 
 _RANGES: Final = {
-    "streams": (1, MAX_STREAMS),
-    "connections": (1, MAX_CONNECTIONS),
+    "streams": (1, MAX_FILES_AT_ONCE),
+    "connections": (1, MAX_LANES),
     "chunk_size": (MIN_CHUNK_SIZE, MAX_CHUNK_SIZE),
     "bwlimit": (1, MAX_FILE_SIZE),
 }

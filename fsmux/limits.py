@@ -92,6 +92,14 @@ MAX_PACK_BYTES: Final = 6 * MIB
 PACKS_AHEAD: Final = 16
 """Packs on their way: 32 MiB fill 2.5 Gbit/s at 100 ms, and of small files there are 16,000 in them."""
 
+# ---- transfers -----------------------------------------------------------------------------------------------------
+
+MAX_FILES_AT_ONCE: Final = 4096
+"""Files that one transfer has on their way at once: a quarter of the streams that a peer allows."""
+
+MAX_LANES: Final = 64
+"""Connections of one transfer: a sixteenth of what a server takes."""
+
 # ---- streams and credit --------------------------------------------------------------------------------------------
 
 MAX_STREAMS: Final = 16_384

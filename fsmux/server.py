@@ -137,6 +137,12 @@ class _Server:
     async def _authenticate(self, connection: Connection) -> User:
         return await prove_to_client(connection, self._auth)
 
+    def _refusal(self, user: User | None) -> str | None:
+        """Why a user may not write, to be said behind that he may not; None if he may."""
+        if not self._write:
+            return "; it is read-only unless started with --write"
+        return ": its users file lets this user read only" if user is not None and user.read_only else None
+
     async def _serve_streams(self, connection: Connection) -> None:
         user: User | None = connection.user
         root = self.roots[user.root] if user is not None and user.root is not None else self.root
@@ -146,8 +152,7 @@ class _Server:
             disk=self.disk,
             digests=self._digests,
             owner=b"user " + user.name.encode() if user is not None else b"anybody",
-            read_only=not self._write or (user is not None and user.read_only),
-            user_read_only=self._write and user is not None and user.read_only,
+            refusal=self._refusal(user),
             durability=self._durability,
             peer=connection.transport.peer,
             observer=self._observer,

@@ -24,8 +24,8 @@ from fsmux.errors import (
     NotFound,
     UsageError,
 )
-from fsmux.job import MAX_CONNECTIONS, MAX_STREAMS, Options
-from fsmux.limits import MAX_CHUNK_SIZE, MIN_CHUNK_SIZE
+from fsmux.job import Options
+from fsmux.limits import MAX_CHUNK_SIZE, MAX_FILES_AT_ONCE, MAX_LANES, MIN_CHUNK_SIZE
 from fsmux.plan.filters import Filters
 from fsmux.plan.selection import select
 from fsmux.records import Attrs, Durability, Kept, Kind
@@ -268,12 +268,12 @@ async def test_while_a_server_far_away_is_called_the_client_gets_ready_for_its_a
     ("option", "value", "expected"),
     [
         ("streams", 0, "a whole number from 1 to 4096"),
-        ("streams", MAX_STREAMS + 1, "a whole number"),
+        ("streams", MAX_FILES_AT_ONCE + 1, "a whole number"),
         ("streams", "x", "a whole number"),
         ("streams", True, "a whole number"),
         ("streams", None, "a whole number"),
         ("connections", -3, "a whole number from 1 to 64"),
-        ("connections", MAX_CONNECTIONS + 1, "a whole number"),
+        ("connections", MAX_LANES + 1, "a whole number"),
         ("chunk_size", 3, "a whole number from 65536 to"),
         ("chunk_size", MIN_CHUNK_SIZE + 1, "a power of two from 65536 to"),
         ("chunk_size", 2 * MAX_CHUNK_SIZE, "a whole number"),
@@ -311,14 +311,14 @@ def test_every_option_is_checked() -> None:
 
 def test_options_that_can_be() -> None:
     for size in (MIN_CHUNK_SIZE, MAX_CHUNK_SIZE):
-        assert Options(MAX_STREAMS, MAX_CONNECTIONS, size, bwlimit=1).chunk_size == size
+        assert Options(MAX_FILES_AT_ONCE, MAX_LANES, size, bwlimit=1).chunk_size == size
     Options(1, durability=Durability.FILE, kept=Kept(False), filters=Filters(), selection=select([b"a"]))
 
 
 def test_the_command_line_allows_the_same() -> None:
     command: Any = typer.main.get_command(app)
     params = {param.name: param for param in command.commands["transfer"].params}
-    for option, most in (("streams", MAX_STREAMS), ("connections", MAX_CONNECTIONS)):
+    for option, most in (("streams", MAX_FILES_AT_ONCE), ("connections", MAX_LANES)):
         assert (params[option].type.min, params[option].type.max) == (1, most)
 
 

@@ -15,6 +15,7 @@ import typer
 
 from fsmux.cli.config import Config, Kind, config_path, kind_of, load_config
 from fsmux.cli.options import (
+    Connections,
     DurabilityName,
     Json,
     LogFormat,
@@ -24,6 +25,7 @@ from fsmux.cli.options import (
     Quiet,
     Retries,
     Seconds,
+    Streams,
     Timeout,
     TokenFile,
     Verbose,
@@ -129,11 +131,8 @@ def transfer(
         ),
     ] = None,
     from0: Annotated[bool, option("--from0", "-0", help="The names in FILE end with zero bytes.")] = False,
-    connections: Annotated[
-        int,
-        option("--connections", "-j", min=1, max=64, metavar="N", help="Connections at once: for lossy or long links."),
-    ] = 1,
-    streams: Annotated[int, option("--streams", min=1, max=4096, metavar="N", help="Files on their way at once.")] = 16,
+    connections: Connections = 1,
+    streams: Streams = 16,
     chunk_size: Annotated[
         str, option("--chunk-size", metavar="SIZE", help="Unit of checking and of resuming, a power of two.")
     ] = "4MiB",

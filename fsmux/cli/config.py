@@ -94,17 +94,22 @@ def load_config(path: str, option_kinds: Callable[[], Mapping[str, Mapping[str, 
     if unknown := [name for name in tables if name not in commands]:
         raise UsageError(f"{printable(path)}: [{printable(unknown[0])}] is no command with options")
     defaults: dict[str, dict[str, Any]] = {command: {} for command in commands}
+
+    def note(command: str, name: str, value: object) -> None:
+        option = _python_name(name)
+        defaults[command][option] = _value(path, name, value, commands[command][option])
+
     for name, value in common.items():
         takers = [command for command, options in commands.items() if _python_name(name) in options]
         if not takers:
             raise UsageError(f"{printable(path)}: {printable(name)} is no option of any command")
         for command in takers:
-            defaults[command][_python_name(name)] = _value(path, name, value, commands[command][_python_name(name)])
+            note(command, name, value)
     for command, table in tables.items():
         for name, value in table.items():
             if _python_name(name) not in commands[command]:
                 raise UsageError(f"{printable(path)}: {printable(name)} is no option of {command}")
-            defaults[command][_python_name(name)] = _value(path, name, value, commands[command][_python_name(name)])
+            note(command, name, value)
     return Config(defaults, token)
 
 

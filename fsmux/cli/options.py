@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from fsmux.backoff import RETRIES
 from fsmux.errors import UsageError
-from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS
+from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_FILES_AT_ONCE, MAX_LANES
 from fsmux.records import printable
 
 if TYPE_CHECKING:
@@ -87,6 +87,15 @@ Retries = Annotated[
         "connection, too.",
     ),
 ]  # fmt: skip
+Connections = Annotated[
+    int,
+    option(
+        "--connections", "-j", min=1, max=MAX_LANES, metavar="N", help="Connections at once: for lossy or long links."
+    ),
+]
+Streams = Annotated[
+    int, option("--streams", min=1, max=MAX_FILES_AT_ONCE, metavar="N", help="Files on their way at once.")
+]
 TokenFile = Annotated[
     str | None,
     option("--token-file", metavar="FILE", help="A file with the token, readable by nobody else. Or set FSMUX_TOKEN."),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from fsmux.columns import KEY_SIZE, time_of, user_and_group
+from fsmux.columns import KEY_SIZE, user_and_group
 from fsmux.errors import BadName, Exists, IsADirectory, NotRegular, UsageError, from_os_error
 from fsmux.files import names, tree
 from fsmux.files.attributes import give, read_xattrs, read_xattrs_at, set_xattrs, settable
@@ -309,8 +309,8 @@ class Root(Landing):
             else:
                 fd = self._strict(top, ())
             try:
-                if found_ns and time_of(self.sys.fstat(fd)) not in (found_ns, attrs.mtime_ns):
-                    raise tree.changed_meanwhile(parts)
+                if found_ns:
+                    tree.check_found(self.sys, fd, parts, found_ns, attrs.mtime_ns)
                 refused = give(self.sys, fd, attrs)
                 if attrs.mode & 0o777:
                     self.sys.fchmod(fd, attrs.mode & 0o777)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
-from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, time_of, user_and_group
+from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, user_and_group
 from fsmux.errors import FsmuxError, IntegrityError, NotFound
 from fsmux.files import names, sharing, tree
 from fsmux.files.attributes import set_xattrs
@@ -21,7 +21,6 @@ from fsmux.files.syscalls import OPEN_READ
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fsmux.columns import Group
     from fsmux.files.holding import Holding
     from fsmux.files.ranges import Poll
     from fsmux.files.terms import Staged, Terms
@@ -213,17 +212,14 @@ class Standing:
                 try:
                     fd = tree.open_own(self._sys, directory, name, OPEN_READ)
                     try:
-                        if not self._is_found(group, index, fd):
-                            raise tree.changed_meanwhile((*group.directory, name))
+                        if group.found:
+                            parts = (*group.directory, name)
+                            tree.check_found(self._sys, fd, parts, group.found[index], group.mtimes[index])
                         self._set(one, fd, index)
                     finally:
                         self._sys.close(fd)
                 except (OSError, FsmuxError) as error:
                     self._terms.fail_entry(one, index, error)
-
-    def _is_found(self, group: Group, index: int, fd: int) -> bool:
-        """Whether it is still the file that was found; with its new time if another name of it came first."""
-        return not group.found or time_of(self._sys.fstat(fd)) in (group.found[index], group.mtimes[index])
 
     def _set(self, one: Staged, fd: int, index: int = 0) -> None:
         group, terms, sys = one.group, self._terms, self._sys

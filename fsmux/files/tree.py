@@ -120,9 +120,13 @@ def _emptied(sys: Syscalls, parent: int, name: bytes) -> _Emptied:
     return _Emptied(fd, name, below, mode)
 
 
-def changed_meanwhile(parts: Parts) -> Busy:
-    """Of a file that is another one now than was looked at: what was to be set is not of its contents."""
-    return Busy(f"{printable(parts)}: it was changed here meanwhile; run it again")
+def check_found(sys: Syscalls, fd: int, parts: Parts, found_ns: int, mtime_ns: int) -> None:
+    """Raise :class:`Busy` of an open file if it is another one than was found, or was written to since then.
+
+    It has the time that it is to get, ``mtime_ns``, if another name of it came first.
+    """
+    if time_of(sys.fstat(fd)) not in (found_ns, mtime_ns):
+        raise Busy(f"{printable(parts)}: it was changed here meanwhile; run it again")
 
 
 def open_own(sys: Syscalls, directory: int, name: bytes, flags: int) -> int:
