@@ -15,7 +15,6 @@ from fsmux.errors import FsmuxError, NetworkError, NotFound, Unsupported
 from fsmux.limits import SMALL_FILE
 from fsmux.moving.carriers import Carrier, Download, Route, Upload, carry_all
 from fsmux.moving.pacing import Pace
-from fsmux.moving.report import name_of
 from fsmux.mux.service import all_of
 from fsmux.plan.judging import Facts
 from fsmux.sites import LocalSite, Site
@@ -148,7 +147,7 @@ class Attempt:
             return True
         except FsmuxError as exc:
             raise_if_lost(self.client, exc)
-            item.account.fail(name_of(parts, item.label), parts, exc)
+            item.account.fail(parts, exc)
             return False
 
     async def carry(self, item: Item, groups: Sequence[tuple[Group, bool]]) -> None:

@@ -15,7 +15,7 @@ from fsmux import events
 from fsmux.errors import FsmuxError, IntegrityError
 from fsmux.moving.attempt import Item, raise_if_lost
 from fsmux.moving.carriers import carry_all
-from fsmux.moving.report import NEWER, UP_TO_DATE, name_of
+from fsmux.moving.report import NEWER, UP_TO_DATE
 from fsmux.moving.singles import Batch, batched, has_place, pages
 from fsmux.plan.judging import (
     Facts,
@@ -69,7 +69,7 @@ class Files:
 
         Those that are only to be adjusted are gathered, with the times that they were found with.
         """
-        report, account, name = self._attempt.report, item.account, name_of((), item.label)
+        report, account, name = self._attempt.report, item.account, item.account.name
         if self.removing is not None:
             existing = await self.removing.make_way(item, existing)
         verdict = await self._verdict(item, existing)
@@ -86,7 +86,7 @@ class Files:
             case Verdict.NEWER if news:
                 report.skip(name, item.top.size, NEWER)
             case Verdict.DIRECTORY_IN_THE_WAY:
-                account.fail(name, (), in_the_way(verdict, ()))
+                account.fail((), in_the_way(verdict, ()))
             case Verdict.SEND:
                 if not self._attempt.options.dry_run:
                     return item, existing is None
@@ -195,7 +195,7 @@ class Files:
         except FsmuxError as exc:
             raise_if_lost(self._attempt.client, exc)
             message = str(exc).removeprefix(f"{printable(target)}: ")
-            self._attempt.report.warn_once(message, name_of(parts, item.label))
+            self._attempt.report.warn_once(message, item.account.name_of(parts))
 
     def _kept_of(self, item: Item) -> Attrs:
         """What is to be set of an item that is a file or a link; zero leaves something alone."""
@@ -215,7 +215,7 @@ class Files:
         _, size, fresh, owner, xattrs = large
         attrs = self._given(large)
         late = isinstance(item.source, LocalSite) and not self._attempt.has(GIVEN_FEATURE)  # when it stands
-        name = name_of(parts, item.label)
+        name = item.account.name_of(parts)
         source, target = item.source_prefix + parts, item.target_prefix + parts
         journey = item.account.journey(parts)
         options = replace(self._attempt.options, resume=True) if journey.begun else self._attempt.options
@@ -256,4 +256,4 @@ class Files:
             await ledger.passed(
                 self._attempt.client.disk, site.root, here + parts, listed, outcome.crc32, self._attempt.report
             )
-        item.account.done(name, parts, outcome, printable(twin) if twin else "")
+        item.account.done(parts, outcome, printable(twin) if twin else "")

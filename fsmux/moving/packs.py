@@ -17,13 +17,13 @@ from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Act, Group, Pa
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError
 from fsmux.events import FilesDone, FilesLinked, Retrying
 from fsmux.limits import MAX_ATTEMPTS
-from fsmux.records import Parts, printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 
     from fsmux.moving.carriers import Route, Watch
     from fsmux.moving.report import Account
+    from fsmux.records import Parts
 
     Errors = list[tuple[int, int, FsmuxError]]
 
@@ -200,7 +200,7 @@ class Packs:
             elif not any(parts[:depth] in self._blocked for depth in range(len(parts) + 1)):
                 if name and group.act is Act.MAKE and group.modes[index] & KIND_BITS == DIRECTORY:
                     self._blocked.add(parts)  # said once, and not of everything in it
-                self._report.fail(printable(parts), parts, error)
+                self._report.fail(parts, error)
         return again
 
     def _finish_in(self, groups: Iterable[Group], directory: Parts) -> tuple[int, int] | None:
@@ -239,7 +239,7 @@ class Packs:
     def _may_try_again(self, parts: Parts, error: FsmuxError) -> bool:
         attempt = self._attempts[parts] = self._attempts.get(parts, 0) + 1
         if attempt < MAX_ATTEMPTS:
-            self._report(Retrying(printable(parts), attempt, 0.0, str(error)))
+            self._report(Retrying(self._report.name_of(parts), attempt, 0.0, str(error)))
         return attempt < MAX_ATTEMPTS
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from fsmux.client import Client
     from fsmux.job import Options
-    from fsmux.moving.report import Report
+    from fsmux.moving.report import Account, Report
     from fsmux.transfer.session import Outcome
 
 NEW_MODE = 0o666
@@ -76,8 +76,8 @@ class FromPipe:
         self._place = place
         self._options = options
         self._report = report
-        self._account = report.account(0)
         self._name = printable(place.path_parts[-1])
+        self._account = report.account(0, self._name)
         self._mode = NEW_MODE & ~real.umask()
         self._size = 0
         self._run = Run()
@@ -136,12 +136,12 @@ class FromPipe:
             raise _nameless(place) from exc
         except FsmuxError as exc:
             report.progress += self._feed.stored > before
-            _fail(client, report, self._name, exc)
+            _fail(client, self._account, exc)
         else:
             if not self._size:
                 report.found(1, 0)
             report.planned()
-            self._account.done(self._name, (), outcome)
+            self._account.done((), outcome)
 
 
 class ToPipe:
@@ -153,8 +153,8 @@ class ToPipe:
         self._place = place
         self._options = options
         self._report = report
-        self._account = report.account(0)
         self._name = printable(place.path_parts[-1])
+        self._account = report.account(0, self._name)
         self._writer = PipeWriter()
         self._drain = Drain(self._writer.write, Told(self._name, self._account.journey(())), self._found)
 
@@ -190,9 +190,9 @@ class ToPipe:
             raise _no_file(place) from exc
         except FsmuxError as exc:
             report.progress += self._drain.written > before
-            _fail(client, report, self._name, exc)
+            _fail(client, self._account, exc)
         else:
-            self._account.done(self._name, (), outcome)
+            self._account.done((), outcome)
 
     async def _receive(self, client: Client) -> Outcome:
         request = Get(self._place.path_parts, chunk_size=self._options.chunk_size)
@@ -201,10 +201,10 @@ class ToPipe:
                 return await self._drain.receive_on(stream)
 
 
-def _fail(client: Client, report: Report, name: str, error: FsmuxError) -> None:
+def _fail(client: Client, account: Account, error: FsmuxError) -> None:
     """Report what failed the file, or raise what ended the connection."""
     raise_if_lost(client, error)
-    report.account(0).fail(name, (), error)
+    account.fail((), error)
 
 
 def _nameless(place: Remote) -> UsageError:

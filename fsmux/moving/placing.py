@@ -19,7 +19,7 @@ from fsmux.files import leftovers
 from fsmux.files.journal import journal_name
 from fsmux.files.names import RESERVED
 from fsmux.files.root import Root
-from fsmux.moving.attempt import Attempt, Item
+from fsmux.moving.attempt import Attempt, Item, raise_if_lost
 from fsmux.moving.report import name_of
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
 from fsmux.records import Attrs, Kind, Namespaces, Parts, printable
@@ -51,13 +51,24 @@ class Placing:
         open_roots: ExitStack,
         looked: Stream | None,
     ) -> list[Item]:
-        """The sources in their places; ``looked`` brings what the only one is, if it was asked early."""
-        origins: list[Origin] = []
+        """The sources in their places; ``looked`` brings what the only one is, if it was asked early.
 
-        located = [(place, *await self._source_site(place, open_roots)) for place in sources]
+        Of several, one that cannot be had fails alone.
+        """
+        several = len(sources) > 1
 
-        async def facts(source: tuple[Local | Remote, Site, Parts]) -> tuple[Site, Parts, Attrs]:
-            place, site, prefix = source
+        async def facts(number: int) -> tuple[int, Site, Parts, Attrs] | None:
+            try:
+                return number, *await found(sources[number])
+            except FsmuxError as exc:
+                raise_if_lost(self._attempt.client, exc)
+                if not several or isinstance(exc, UsageError):
+                    raise
+                self._attempt.report.account(number, name_of(str(sources[number]))).fail((), exc)
+                return None
+
+        async def found(place: Local | Remote) -> tuple[Site, Parts, Attrs]:
+            site, prefix = await self._source_site(place, open_roots)
             try:
                 if looked is not None:
                     async with looked as stream:
@@ -72,13 +83,17 @@ class Placing:
                 raise UsageError(f"{place}: --files-from needs a directory as source")
             return site, prefix, attrs
 
-        tops = await self._attempt.each(located, facts)
-        for place, (_, prefix, attrs) in zip(sources, tops, strict=True):
-            name = prefix[-1] if prefix else b""  # without a name of its own it means its contents
-            origins.append(Origin(str(place), name, attrs.kind, place.is_contents))
+        tops = [top for top in await self._attempt.each(range(len(sources)), facts) if top is not None]
+        if not tops:
+            return []
+        origins = [
+            # without a name of its own it means its contents
+            Origin(str(sources[number]), prefix[-1] if prefix else b"", attrs.kind, sources[number].is_contents)
+            for number, _, prefix, attrs in tops
+        ]
         kind, fresh = await self._kind_of(destination)
         target = Target(str(destination), kind, destination.trailing_slash)
-        mapped = map_sources(origins, target)
+        mapped = map_sources(origins, target, several=several)
         self._attempt.report.mapped(place_map.describe(target) for place_map in mapped)
         into_directory = kind is Kind.DIRECTORY or any(_makes_directory(place_map) for place_map in mapped)
         filled = kind is Kind.DIRECTORY and any(place_map.suffix for place_map in mapped)
@@ -91,13 +106,15 @@ class Placing:
                 base + place_map.suffix,
                 attrs,
                 place_map.origin.label,
-                self._attempt.report.account(number, name_of((), place_map.origin.label)),
-                () if place_map.origin.contents else (place_map.origin.name,),
+                self._attempt.report.account(
+                    number, name_of(place_map.origin.label), _named(place_map) if several else ()
+                ),
+                _named(place_map),
                 number,
                 place_map.suffix if into_directory else (base + place_map.suffix)[-1:],
                 fresh and (len(mapped) == 1 or not place_map.suffix),
             )
-            for number, (place_map, (source, prefix, attrs)) in enumerate(zip(mapped, tops, strict=True))
+            for place_map, (number, source, prefix, attrs) in zip(mapped, tops, strict=True)
         ]
 
     async def ask_early(
@@ -243,6 +260,11 @@ def _surely_fresh(destination: Local, name: bytes) -> bool:
     directory, name = (path, name) if destination.trailing_slash or os.path.isdir(path) else os.path.split(path)
     kept = os.path.join(RESERVED, journal_name((name,), OWNER))
     return not any(os.path.lexists(os.path.join(directory, found)) for found in (name, kept))
+
+
+def _named(place: Mapped) -> Parts:
+    """What the source is called in the transfer."""
+    return () if place.origin.contents else (place.origin.name,)
 
 
 def _makes_directory(place: Mapped) -> bool:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from fsmux import events
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act
-from fsmux.records import printable
 
 if TYPE_CHECKING:
     from fsmux.columns import Group
@@ -37,7 +36,7 @@ class Rehearsal:
             self.watch(group, ())
         for name, size, mode in zip(group.names, group.sizes, group.modes, strict=True):
             kind = mode & KIND_BITS
-            path = printable((*group.directory, name))
+            path = self._account.name_of((*group.directory, name))
             if group.act is Act.LINK:
                 self._report.would_link(path)
             elif group.act is not Act.MAKE:

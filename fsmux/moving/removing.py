@@ -31,7 +31,7 @@ class Removing:
     """What an attempt with ``--delete`` removes, whose sources are ``items``."""
 
     def __init__(self, attempt: Attempt, items: Sequence[Item]) -> None:
-        if all(item.top.kind is not Kind.DIRECTORY for item in items):
+        if not attempt.report.failed and all(item.top.kind is not Kind.DIRECTORY for item in items):
             raise UsageError("--delete needs a directory among the sources: only what is in directories is removed")
         if not attempt.has(SYNC_FEATURE):
             raise Unsupported("the server cannot remove what a source has not; both sides need this release of fsmux")

@@ -19,7 +19,6 @@ from msgspec.structs import replace
 from fsmux.errors import FsmuxError, IntegrityError, NetworkError, NotADirectory, NotFound, SourceChanged
 from fsmux.events import FileRepaired
 from fsmux.files.passing import ChunkDigests
-from fsmux.moving.report import name_of
 from fsmux.moving.transfer import Transfer
 from fsmux.mux.service import all_of
 from fsmux.records import Attrs, Kind, printable
@@ -64,10 +63,13 @@ class Repair(Transfer):
                 del repairs.left[record.parts]
 
         await all_of(*[work] * min(self._attempt.options.streams, len(repairs.left)))
+        targets = {item.number: item.target for item in items}  # of a source that has vanished since, there is none
         for (number, parts), mtime in repairs.times.items():
-            target, before = items[number].target, Attrs(Kind.DIRECTORY, mtime_ns=mtime)
+            if number not in targets:
+                continue
+            before = Attrs(Kind.DIRECTORY, mtime_ns=mtime)
             with suppress(FsmuxError):  # it belongs to somebody else: who cannot set its time has not failed at this
-                await target.set_attrs(parts, before, self._attempt.options.durability)
+                await targets[number].set_attrs(parts, before, self._attempt.options.durability)
 
     async def _source_of(self, record: Record, items: Sequence[Item]) -> tuple[Item, Parts, Attrs] | None:
         """The source that a file comes from, its path there, and what stands there; None if that failed."""
@@ -85,7 +87,7 @@ class Repair(Transfer):
                 continue
             except FsmuxError as exc:
                 error = exc
-        self._attempt.report.fail(printable(record.parts), record.parts, error)
+        self._attempt.report.fail(printable(record.parts), str(error), error)
         return None
 
     async def _note_time(self, item: Item, directory: Parts) -> None:
@@ -99,7 +101,7 @@ class Repair(Transfer):
                 directory = directory[:-1]
 
     async def _repair(self, item: Item, parts: Parts, record: Record, attrs: Attrs) -> None:
-        target, name, shown = item.target, name_of(parts, item.label), printable(record.parts)
+        target, name, shown = item.target, item.account.name_of(parts), printable(record.parts)
         assert isinstance(target, LocalSite)
         if attrs.kind is not Kind.FILE or attrs.size != record.size:
             raise SourceChanged(f"{shown}: the source has another version of it by now; transfer it to have that")
@@ -113,5 +115,5 @@ class Repair(Transfer):
         found = await self._attempt.client.disk.read(passing.record, target.root, here, outcome.crc32, poll)
         if found.digest != record.digest:
             raise IntegrityError(f"{shown}: it is still not what the manifest says; the source has the same damage")
-        item.account.done(name, parts, outcome)
+        item.account.done(parts, outcome)
         self._attempt.report(FileRepaired(shown, size, outcome.bytes_sent))

@@ -5,13 +5,17 @@ earlier one has told must not be told again, nor counted twice, and nothing may 
 attempts, and so does one :class:`Account` for each source.  Every attempt comes to the names of a tree in the same
 order; hence one *mark*, the last name that was spoken of, says of all others whether they were.  Only what was to be
 moved and has not been told of since is kept by name, and that is never more than what is under way at once.
+
+A person knows what is in a source by its path below it; where there are several, by the name of the source before it.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from msgspec.structs import replace
 
 from fsmux import events
 from fsmux.columns import KIND_BITS, REGULAR
@@ -73,9 +77,9 @@ class Report:
             self.retries += 1
         self._tell(event)
 
-    def account(self, number: int, name: str = "") -> Account:
-        """That of one source, by its number among them; ``name`` is what a person calls it."""
-        return self._accounts.setdefault(number, Account(self, name))
+    def account(self, number: int, name: str = "", above: Parts = ()) -> Account:
+        """That of one source, by its number among them; ``name`` and ``above`` as :class:`Account` has them."""
+        return self._accounts.setdefault(number, Account(self, name, above))
 
     # ---- the scan ------------------------------------------------------------------------------------------------
 
@@ -109,10 +113,9 @@ class Report:
             self._planned = True
             self._tell(Planned(*self._known, self.skipped, self.skipped_bytes))
 
-    def left(self, group: Group, reason: str = UP_TO_DATE) -> None:
+    def left(self, event: FilesSkipped) -> None:
         """These are left as they are."""
-        event = FilesSkipped(group.directory, group.names, group.sizes, reason)
-        self.skipped += len(group)
+        self.skipped += len(event.names)
         self.skipped_bytes += event.bytes
         self._tell(event)
 
@@ -174,9 +177,8 @@ class Report:
             self.deleted += len(event.names) if isinstance(event, events.NamesChanged) else 1
         self._tell(event)
 
-    def fail(self, name: str, parts: Parts, error: FsmuxError) -> None:
+    def fail(self, name: str, text: str, error: FsmuxError) -> None:
         self.failed += 1
-        text = str(error) if parts else str(error).removeprefix(".: ")  # the source itself has a name in the event
         self._tell(FileFailed(name, error.code.name, text, error.retryable))
 
     def sum_up(self) -> Summary:
@@ -196,6 +198,9 @@ class Report:
         return summary
 
 
+OfNames = TypeVar("OfNames", FilesDone, FilesLinked, FilesSkipped, events.NamesChanged)
+
+
 class _Mark(NamedTuple):
     """All up to this name of a directory were spoken of, or ``all`` that is in it; in the order of a walk."""
 
@@ -205,11 +210,15 @@ class _Mark(NamedTuple):
 
 
 class Account:
-    """What became of one source; names below it are those of its tree, and ``()`` is the source itself."""
+    """What became of one source; names below it are those of its tree, and ``()`` is the source itself.
 
-    def __init__(self, report: Report, name: str = "") -> None:
+    A person calls that ``name``, and what is below it by its path, with ``above`` before it.
+    """
+
+    def __init__(self, report: Report, name: str = "", above: Parts = ()) -> None:
         self.report = report
         self.name = name
+        self._above = above
         self._removing: dict[Parts, set[bytes]] = {}
         self._mark: _Mark | None = None
         self._owed: dict[Parts, set[bytes]] = {}
@@ -251,14 +260,13 @@ class Account:
         report, directory, told = self.report, group.directory, self._told(group)
         for name, error in found.failed:
             parts = (*directory, name)
-            self.fail(printable(parts), parts, error)
+            self.fail(parts, error)
         if not told:
             for name in found.special:
-                report.skip(printable((*directory, name)), 0, "special file", warn=True)
-            if found.current is not None:
-                report.left(found.current)
-            if found.newer is not None:
-                report.left(found.newer, NEWER)
+                report.skip(self.name_of((*directory, name)), 0, "special file", warn=True)
+            for left, reason in ((found.current, UP_TO_DATE), (found.newer, NEWER)):
+                if left is not None:
+                    report.left(self._called(FilesSkipped(directory, left.names, left.sizes, reason)))
             size = sum(found.make.sizes) if found.make is not None else 0
             files = found.files + len(found.large) + len(found.further)
             report.found(files, size + sum([large.size for large in found.large]))
@@ -289,9 +297,10 @@ class Account:
         """That of one file, which goes by sessions of its own."""
         return self._journeys.setdefault(parts, Journey(self.report))
 
-    def done(self, name: str, parts: Parts, outcome: Outcome, twin: str = "") -> None:
+    def done(self, parts: Parts, outcome: Outcome, twin: str = "") -> None:
         """A file stands. ``twin`` is another one at the destination that it may have been copied from."""
         self._settle(*_place(parts))
+        name = self.name_of(parts)
         event = self._journeys.pop(parts).ended(name, outcome)
         self.report.done(event)
         if twin and not event.bytes_sent and event.bytes_resumed == event.bytes:
@@ -305,16 +314,20 @@ class Account:
     def packed(self, event: FilesDone) -> None:
         """Files came in a pack."""
         self._settle(event.directory, event.names)
-        self.report.packed(event)
+        self.report.packed(self._called(event))
 
     def linked(self, event: FilesLinked) -> None:
         """Files are further names of others."""
         self._settle(event.directory, event.names)
-        self.report.linked(event)
+        self.report.linked(self._called(event))
 
     def name_of(self, parts: Parts) -> str:
         """What a person calls it."""
-        return printable(parts) if parts else self.name
+        return printable(self._above + parts) if parts else self.name
+
+    def _called(self, event: OfNames) -> OfNames:
+        """The event with the directory as a person calls it."""
+        return replace(event, directory=self._above + event.directory) if self._above else event
 
     def changed(self, action: str, directory: Parts, names: Sequence[bytes]) -> None:
         """Something else than sending was done to names of a directory."""
@@ -322,7 +335,7 @@ class Account:
             owed.difference_update(names)
         if not names:
             return
-        self.report.changed(events.NamesChanged(action, directory, names))
+        self.report.changed(self._called(events.NamesChanged(action, directory, names)))
 
     def changed_itself(self, action: str, parts: Parts) -> None:
         """The same about one directory, which may be the source itself."""
@@ -333,17 +346,20 @@ class Account:
         planned = {group.directory: set(group.names) for group in groups}
         for directory, names in self._removing.items():
             if gone := sorted(names.difference(planned.get(directory, ()))):
-                self.report.changed(events.NamesChanged(events.REMOVE, directory, gone))
+                self.report.changed(self._called(events.NamesChanged(events.REMOVE, directory, gone)))
         self._removing = planned
 
-    def fail(self, name: str, parts: Parts, error: FsmuxError) -> None:
+    def fail(self, parts: Parts, error: FsmuxError) -> None:
         """Something cannot be had or made: that is said once, however often it is tried."""
         directory, names = _place(parts)
         self._unowe(directory, names)
         self._journeys.pop(parts, None)
         if parts not in self._failed:
             self._failed.add(parts)
-            self.report.fail(name, parts, error)
+            text = str(error)
+            if self._above or not parts:  # the event has the name that a person knows
+                text = text.removeprefix(f"{printable(parts)}: ")
+            self.report.fail(self.name_of(parts), text, error)
 
     def _settle(self, directory: Parts, names: Iterable[bytes]) -> None:
         names = list(names)
@@ -361,9 +377,9 @@ class Account:
                 del self._owed[directory]
 
 
-def name_of(parts: Parts, label: str) -> str:
-    """What a person calls a file: its path below the source that was named, which ``label`` is."""
-    return printable(parts) if parts else printable(label.rstrip("/").rpartition("/")[2] or label)
+def name_of(label: str) -> str:
+    """What a person calls a source that was named so."""
+    return printable(label.rstrip("/").rpartition("/")[2] or label)
 
 
 def _place(parts: Parts) -> tuple[Parts, Collection[bytes]]:

@@ -140,7 +140,7 @@ class _Scan:
             error: FsmuxError = NotFound(f"{name}: no such file or directory in the source")
             if in_the_way:
                 error = NotFound(f"{name}: there is no such file, because {printable(parts)} is not a directory")
-            self._account.fail(name, path, error)
+            self._account.fail(path, error)
 
     async def _look_ahead(self) -> None:
         if self._asked > LOOKED_AHEAD // 2:

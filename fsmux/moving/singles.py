@@ -14,7 +14,7 @@ from fsmux.columns import GROUP_ENTRIES, REGULAR, Group, sparse
 from fsmux.errors import FsmuxError, NotFound
 from fsmux.events import FilesDone
 from fsmux.limits import SMALL_FILE
-from fsmux.moving.report import Account, name_of
+from fsmux.moving.report import Account
 from fsmux.plan.plan import is_large
 from fsmux.records import Kind
 
@@ -52,7 +52,7 @@ class Batch(Account):
         self._items = {item.source_prefix[-1]: item for item in items}
 
     def name_of(self, parts: tuple[bytes, ...]) -> str:
-        return name_of((), self._items[parts[-1]].label)
+        return self._items[parts[-1]].account.name
 
     def packed(self, event: FilesDone) -> None:
         for name in event.names:
@@ -60,15 +60,14 @@ class Batch(Account):
         labels = [self._items[name].label.rstrip("/").rpartition("/")[2] for name in event.names]
         self.report.packed(FilesDone((), list(map(os.fsencode, labels)), event.sizes, event.crcs, event.durable))
 
-    def fail(self, name: str, parts: tuple[bytes, ...], error: FsmuxError) -> None:
-        item = self._items[parts[-1]]
-        item.account.fail(name_of((), item.label), (), error)
+    def fail(self, parts: tuple[bytes, ...], error: FsmuxError) -> None:
+        self._items[parts[-1]].account.fail((), error)
 
     def fail_rest(self, error: FsmuxError) -> None:
         """What failed the batch failed each file that was not told of."""
         for item in self._items.values():
             if item.account.owed(()):
-                item.account.fail(name_of((), item.label), (), error)
+                item.account.fail((), error)
 
 
 def pages(items: Iterable[Item]) -> Iterator[Group]:

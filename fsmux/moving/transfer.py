@@ -25,7 +25,7 @@ from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.carriers import Download
 from fsmux.moving.files import Files
 from fsmux.moving.placing import Placing
-from fsmux.moving.report import UNKNOWN_XATTRS, name_of
+from fsmux.moving.report import UNKNOWN_XATTRS
 from fsmux.plan.judging import Facts, Verdict, differs, in_the_way, judge
 from fsmux.plan.plan import Entered, Large
 from fsmux.records import EVERYTHING, Kind, Parts
@@ -91,7 +91,7 @@ class Transfer:
             self._removing = self._files.removing = Removing(self._attempt, items)
         for item in items if self._attempt.options.kept.xattrs else ():
             if item.top.xattrs is None:
-                self._attempt.report.warn_once(UNKNOWN_XATTRS, name_of((), item.label))
+                self._attempt.report.warn_once(UNKNOWN_XATTRS, item.account.name)
         trees = [item for item in items if item.top.kind is Kind.DIRECTORY]
         singles = [item for item in items if item.top.kind is not Kind.DIRECTORY]
         meeting = await self._meeting(items) if trees and len(items) > 1 else None
@@ -133,7 +133,7 @@ class Transfer:
             return True
         if item.account.take_itself(None):
             size = 0 if is_directory else item.top.size
-            self._attempt.report.skip(name_of((), item.label), size, "left out by a filter")
+            self._attempt.report.skip(item.account.name, size, "left out by a filter")
         return False
 
     async def _move_tree(self, item: Item, meeting: Meeting | None, *, last: bool) -> None:
@@ -147,7 +147,7 @@ class Transfer:
             try:
                 first = meeting.claim(item)
             except FsmuxError as exc:
-                item.account.fail(name_of((), item.label), (), exc)
+                item.account.fail((), exc)
                 return
         if meeting is not None and item.number in meeting.seen:
             seen = meeting.seen[item.number]
@@ -157,7 +157,7 @@ class Transfer:
             seen = await self._removing.make_way(item, seen)
         verdict = judge(top, seen)
         if verdict is Verdict.FILE_IN_THE_WAY:
-            item.account.fail(name_of((), item.label), (), in_the_way(verdict, ()))
+            item.account.fail((), in_the_way(verdict, ()))
             return
         made = verdict is Verdict.MAKE
         left: list[Left] = []
@@ -166,7 +166,7 @@ class Transfer:
 
         async def transfer(parts: Parts, large: Large) -> bool:
             if options.dry_run:
-                self._attempt.report.would_send(name_of(parts, item.label), large.size)
+                self._attempt.report.would_send(item.account.name_of(parts), large.size)
                 return True
             return await self._attempt.guarded(item, parts, partial(self._files.send, item, parts, large))
 

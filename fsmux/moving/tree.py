@@ -32,7 +32,7 @@ from fsmux.moving.sharing import Sharing
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import Entered, Large, conflicts, plan
 from fsmux.plan.walk import kept
-from fsmux.records import EVERYTHING, printable
+from fsmux.records import EVERYTHING
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -291,17 +291,17 @@ class _Moving:
         if here is None:
             return  # what is in a directory that failed is not spoken of
         if group.error is not None:
-            self._account.fail(printable(group.directory), group.directory, group.error)
+            self._account.fail(group.directory, group.error)
             return
         for index, xattrs in group.xattrs.items():
             if xattrs is None:
-                name = printable((*group.directory, group.names[index]))
+                name = self._account.name_of((*group.directory, group.names[index]))
                 self._account.report.warn_once(UNKNOWN_XATTRS, name)
         if here.facts.made:
             existing = None  # by ourselves, at most
         if existing is not None and existing.error is not None:
             if self._tree.extras is not None:  # or names that should go would stay, and nobody be told
-                self._account.fail(printable(group.directory), group.directory, existing.error)
+                self._account.fail(group.directory, existing.error)
             existing = None
         if self._tree.extras is not None:
             self._tree.extras.beside(group, existing, here.facts)

@@ -52,13 +52,17 @@ class Mapped(Struct, frozen=True):
         return f"{self.origin.label} -> {base}{inside}{slash if self.suffix else ''}"
 
 
-def map_sources(origins: Sequence[Origin], target: Target) -> list[Mapped]:
-    """The place of every source.  Raises :class:`UsageError` or :class:`NotADirectory`, naming what is in the way."""
-    if len(origins) > 1 and target.kind not in (None, Kind.DIRECTORY):
+def map_sources(origins: Sequence[Origin], target: Target, *, several: bool | None = None) -> list[Mapped]:
+    """The place of every source.  Raises :class:`UsageError` or :class:`NotADirectory`, naming what is in the way.
+
+    ``several``: whether more than one was named, if ``origins`` are not all of them.
+    """
+    several = len(origins) > 1 if several is None else several
+    if several and target.kind not in (None, Kind.DIRECTORY):
         raise UsageError(f"{target.label} is not a directory, and several sources need one")
     if target.trailing_slash and target.kind not in (None, Kind.DIRECTORY):
         raise NotADirectory(f"{target.label}: this is not a directory; write it without the slash to replace it")
-    mapped = [Mapped(origin, _suffix(origin, target, several=len(origins) > 1)) for origin in origins]
+    mapped = [Mapped(origin, _suffix(origin, target, several=several)) for origin in origins]
     taken: dict[Parts, Origin] = {}
     for place in mapped:
         # Contents of several directories may share a destination; the plan refuses what then meets there.

@@ -167,9 +167,48 @@ def test_a_source_that_is_not_there_is_named_as_it_was_typed(url: Url, there: Pa
     outcome = run("transfer", there / "d/file", there / "d/nope", url(""))
     assert outcome.status == 4
     assert outcome.sentence == f"{there}/d/nope: no such file or directory"
-    assert not visible(served)
+    assert visible(served) == {"file"}
+    assert run("transfer", url("nope"), url("file"), f"{there}/new").status == 4
+    assert visible(there / "new") == {"file"}  # a directory, as several sources need one
     outcome = run("transfer", url("d/nope"), there)
     assert (outcome.status, outcome.sentence) == (4, f"{url('d/nope')}: no such file or directory")
+
+
+def told(outcome: Outcome) -> set[tuple[str, str]]:
+    """What was told of names: by which event or action, and how they are called."""
+    return {(one.get("action", one["event"]), one["path"]) for one in outcome.events if one.get("path")}
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_what_is_in_several_sources_is_told_with_their_names(url: Url, there: Path, served: Path, down: bool) -> None:
+    tops, goal = (served, there / "new") if down else (there, served / "new")
+    for name in "pqr":
+        (tops / name / "d").mkdir(parents=True)
+        (tops / name / "d/small").write_text(name)
+        os.link(tops / name / "d/small", tops / name / "twin")
+        (tops / name / "large").write_bytes(name.encode() * 5_000_000)
+        (tops / name / "link").symlink_to("large")
+    os.mkfifo(tops / "q/pipe")
+    (goal / "q/large").mkdir(parents=True)  # in the way
+    sources = [url("p"), url("q"), url("r/")] if down else [there / "p", there / "q", f"{there}/r/"]
+    words = ("transfer", "--json", *sources, goal if down else url("new"))
+    made = {("make directory", "d"), ("make link", "link")}
+    plans = {(action, f"{name}{path}") for action, path in made for name in ("p/", "q/", "")}
+    plans |= {("error", "q/large"), ("file_skipped", "q/pipe"), ("warning", "q/pipe"), ("make directory", "p")}
+    would = run(*words, "-n")
+    assert would.status == 3
+    sent = {"p/twin", "q/twin", "twin", "p/large", "large"}
+    linked = {"p/d/small", "q/d/small", "d/small"}
+    plans |= {("set attributes of", "q")} & told(would)  # if a second has begun since it was made
+    assert told(would) == plans | {("send", path) for path in sent} | {("make hard link", path) for path in linked}
+    (failed,) = (one["message"] for one in would.events if one["event"] == "error")
+    assert failed == "a directory stands under this name; move it away first"
+    done = run(*words)
+    assert {one for one in told(done) if one[0] != "file_start"} == (
+        plans | {("file_done", path) for path in sent} | {("file_linked", path) for path in linked}
+    )
+    current = {path for event, path in told(run(*words)) if event == "file_skipped"}
+    assert current == sent | linked | {"q/pipe", "p/link", "q/link", "link"}
 
 
 def test_delete_needs_a_directory(url: Url, there: Path, served: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_failure_is_told_once_and_forgotten_if_it_works_later() -> None:
     for _ in range(2):
         step(told.account, source)
         for name in (b"a", b"b"):
-            told.account.fail(name.decode(), (name,), AccessError("no"))
+            told.account.fail((name,), AccessError("no"))
     assert (told.report.failed, len(told.of(events.FileFailed))) == (2, 2)
     step(told.account, source)
     done(told.account, (), [b"b"])
@@ -133,7 +133,7 @@ def test_a_source_that_is_one_file() -> None:
     assert told.account.owed(())
     assert not told.account.take_itself(9)
     told.account.journey(())
-    told.account.done("name", (), Outcome(9, 9, 0, 1, True))
+    told.account.done((), Outcome(9, 9, 0, 1, True))
     assert not told.account.owed(())
     assert (told.report.found_files, told.report.files) == (1, 1)
 
@@ -145,7 +145,7 @@ def test_bytes_of_a_file_over_three_attempts() -> None:
         assert journey.begun == (held > 10)
         journey(events.FileStarted("f", 100, held))
         journey(events.FileProgress("f", sent))
-    told.account.done("f", (b"f",), Outcome(100, 40, 60, 1, True))
+    told.account.done((b"f",), Outcome(100, 40, 60, 1, True))
     (event,) = told.of(events.FileDone)
     assert (event.bytes, event.bytes_sent, event.bytes_resumed) == (100, 120, 10)
     assert told.report.sum_up().bytes_sent == 120
@@ -159,7 +159,7 @@ def test_what_was_reused_counts_as_there_before() -> None:
     journey(events.FileProgress("f", 20))
     journey(events.FileStarted("f", 100, 50))
     journey(events.FileProgress("f", 50))
-    told.account.done("f", (), Outcome(100, 50, 50, 1, True))
+    told.account.done((), Outcome(100, 50, 50, 1, True))
     (event,) = told.of(events.FileDone)
     assert (event.bytes_sent, event.bytes_resumed) == (70, 30)
 
@@ -173,7 +173,7 @@ def test_what_a_lost_session_has_brought_is_progress_and_did_not_come_before() -
         journey(events.FileReused("f", found))
         assert told.report.progress == session
         journey(events.FileProgress("f", sent))
-    told.account.done("f", (), Outcome(100, 40, 60, 1, True))
+    told.account.done((), Outcome(100, 40, 60, 1, True))
     (event,) = told.of(events.FileDone)
     assert (event.bytes_sent, event.bytes_resumed) == (110, 0)
 
@@ -188,7 +188,7 @@ def test_progress_is_what_the_destination_has_for_certain() -> None:
     assert told.report.progress == 0
     journey(events.FileStarted("f", 100, 40))
     assert told.report.progress == 1
-    told.account.fail("f", (), StorageError("no"))
+    told.account.fail((), StorageError("no"))
     assert told.report.progress == 1
     done(told.account, (), [b"other"])
     assert told.report.progress == 2

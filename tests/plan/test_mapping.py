@@ -62,3 +62,11 @@ def test_the_mapping_can_be_shown() -> None:
     target = Target("host:dst/", D, True)
     lines = [mapped.describe(target) for mapped in map_sources([FILE, BY_NAME, CONTENTS], target)]
     assert lines == ["file -> host:dst/file", "dir -> host:dst/dir/", "dir/ -> host:dst/"]
+
+
+def test_one_that_is_left_of_several_needs_a_directory_as_they_do() -> None:
+    left = [Origin("a", b"a", Kind.FILE)]
+    (mapped,) = map_sources(left, Target("new", None), several=True)
+    assert mapped.suffix == (b"a",)
+    with pytest.raises(UsageError, match="several sources need one"):
+        map_sources(left, Target("file", Kind.FILE), several=True)
