@@ -195,7 +195,8 @@ def transfer(
         timeout, durability.value, verify.value, not no_times, not no_perms, owner, xattrs, manifest, repair,
         token_file,
     )  # fmt: skip
-    raise typer.Exit(guard(lambda: command.run(ctx, options), level))
+    told = json and paths[-1:] != ["-"]  # where data goes, nothing is told
+    raise typer.Exit(guard(lambda: command.run(ctx, options), level, json=told))
 
 
 @app.command("ls")
@@ -336,7 +337,7 @@ def verify(
 
     level = verbosity(verbose, quiet)
     options = command.VerifyOptions(path, manifest, extra, create, sha256, json, progress.value, level)
-    raise typer.Exit(guard(lambda: command.run(options), level))
+    raise typer.Exit(guard(lambda: command.run(options), level, json=json))
 
 
 @app.command("demo")

@@ -131,8 +131,11 @@ def culprit(error: BaseException) -> BaseException:
     return next((leaf for leaf in found if not isinstance(leaf, FsmuxError)), found[0])
 
 
-def report(error: BaseException, verbosity: int, reporter: Reporter | None = None) -> int:
-    """Say what went wrong, on stderr (and as JSON, if the reporter does that), and return the exit code."""
+def report(error: BaseException, verbosity: int, reporter: Reporter | None = None, *, json: bool = False) -> int:
+    """Say what went wrong, on stderr (and as JSON, if the reporter does that), and return the exit code.
+
+    ``json``: there is no reporter yet, and it would.
+    """
     leaf = culprit(error)
     if verbosity >= DEBUG:
         traceback.print_exception(error, file=sys.stderr)
@@ -149,8 +152,8 @@ def report(error: BaseException, verbosity: int, reporter: Reporter | None = Non
     if not isinstance(leaf, FsmuxError):
         hint = "" if verbosity >= DEBUG else "; run it again with -vv to see where"
         wrapped = FsmuxError(f"unexpected {type(leaf).__name__}: {leaf}{hint}")
-        return _say(wrapped, ExitCode.UNEXPECTED, reporter)
-    return _say(leaf, leaf.exit_code, reporter)
+        return _say(wrapped, ExitCode.UNEXPECTED, reporter, json)
+    return _say(leaf, leaf.exit_code, reporter, json)
 
 
 def _give_up_stdout(reporter: Reporter | None) -> None:
@@ -160,22 +163,29 @@ def _give_up_stdout(reporter: Reporter | None) -> None:
         reporter.hush()
 
 
-def _say(error: FsmuxError, code: int, reporter: Reporter | None) -> int:
-    if reporter is None:
-        print(f"fsmux: {printable(str(error))}", file=sys.stderr)
-    else:
+def _say(error: FsmuxError, code: int, reporter: Reporter | None, json: bool) -> int:
+    if reporter is not None:
         reporter.fail(error)
+        return int(code)
+    print(f"fsmux: {printable(str(error))}", file=sys.stderr)
+    if json:
+        from fsmux.cli.wording import error_object, json_line
+
+        try:
+            print(json_line(error_object(error.code.name, "", str(error), error.retryable)), flush=True)
+        except OSError:  # it was said on stderr, and nobody reads this
+            _give_up_stdout(None)
     return int(code)
 
 
-def guard(command: Callable[[], int], verbosity: int) -> int:
-    """Run a blocking command."""
+def guard(command: Callable[[], int], verbosity: int, *, json: bool = False) -> int:
+    """Run a blocking command.  With ``json`` what fails before it shows anything is an object on stdout, too."""
     if has_process() and callable(signal.getsignal(signal.SIGINT)):  # see fsmux.__main__
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command()
     except (Exception, KeyboardInterrupt) as error:
-        return report(error, verbosity)
+        return report(error, verbosity, json=json)
 
 
 def has_process() -> bool:

@@ -55,6 +55,28 @@ def impostor(answer: bytes, *, waits: bool = True) -> Iterator[str]:
         thread.join(10)
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "code"),
+    [
+        (("transfer", "--json", "--chunk-size", "5", "here", "host:/x"), ExitCode.USAGE, "USAGE"),
+        (("transfer", "--json", "--repair", "host:/x", "there"), ExitCode.USAGE, "USAGE"),
+        (("verify", "--json", "nowhere"), ExitCode.SOURCE, "NOT_FOUND"),
+    ],
+)
+def test_with_json_what_fails_before_it_begins_is_an_object_too(
+    words: tuple[str, ...], status: ExitCode, code: str
+) -> None:
+    outcome = run(*words)
+    assert outcome.status == status
+    (event,) = outcome.events
+    assert (event["event"], event["code"], event["message"]) == ("error", code, outcome.sentence)
+
+
+def test_with_json_a_pipe_has_nothing_but_data() -> None:
+    outcome = run("transfer", "--json", "here", "-")
+    assert (outcome.status, outcome.out) == (ExitCode.USAGE, "")
+
+
 def test_a_wrong_token(url: Url, served: Path) -> None:
     (served / "a").write_text("secret")
     outcome = run("ls", url(), env={"FSMUX_TOKEN": "wrong-token-0123456789abcdefghij"})
