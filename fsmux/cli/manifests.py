@@ -46,9 +46,13 @@ def tree_of(path: str) -> tuple[str, Parts]:
     """The directory to be opened for ``path``, and the name in it if ``path`` is no directory."""
     if os.path.isdir(path):
         return path, ()
+    _check_there(path)
+    return os.path.dirname(path) or ".", (os.fsencode(os.path.basename(path)),)
+
+
+def _check_there(path: str) -> None:
     if not os.path.lexists(path):
         raise NotFound(f"{printable(path)}: no such file or directory")
-    return os.path.dirname(path) or ".", (os.fsencode(os.path.basename(path)),)
 
 
 def subject_of(path: str, manifest: str | None) -> Subject:
@@ -62,6 +66,7 @@ def subject_of(path: str, manifest: str | None) -> Subject:
                 return Subject(*tree_of(whole), top + SUFFIX)
             return Subject(top, inside(whole, top) or (), top + SUFFIX)
         top = os.path.dirname(top)
+    _check_there(path)
     raise NotFound(
         f"{printable(path)} has no manifest beside it ({printable(os.path.basename(whole))}{SUFFIX}), nor has a "
         "directory above; name one with --manifest FILE, or make one with --create FILE"

@@ -107,7 +107,8 @@ def test_a_single_file_may_have_its_own(tree: Path) -> None:
     ("args", "code", "words"),
     [
         (["/"], ExitCode.SOURCE, "has no manifest beside it"),
-        (["nothing"], ExitCode.SOURCE, "has no manifest beside it (nothing.fsmux-manifest)"),
+        (["nothing"], ExitCode.SOURCE, "nothing: no such file or directory"),
+        (["."], ExitCode.SOURCE, "has no manifest beside it"),
         (["--manifest", "nothing", "tree"], ExitCode.SOURCE, "nothing: no such file"),
         (["--manifest", "tree/a", "tree"], ExitCode.USAGE, "tree/a, line 1: this is not a manifest"),
         (["--manifest", "tree", "tree"], ExitCode.SOME_FAILED, "tree: is a directory"),
