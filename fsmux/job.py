@@ -25,7 +25,7 @@ from fsmux.moving.transfer import Transfer
 from fsmux.plan.filters import Filters
 from fsmux.records import EVERYTHING, Durability, Kept, printable
 from fsmux.transfer.session import Run
-from fsmux.urls import Local, Remote, Stdio
+from fsmux.urls import NAMELESS, Local, Remote, Stdio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -172,6 +172,7 @@ async def run(job: Job, observer: Observer) -> Summary:
                     raise
                 if pipe is not None and not pipe.may_go_on:
                     raise type(exc)(f"{exc}; {loss}") from exc
+                may_retry = may_retry or not isinstance(exc, ConnectFailed)  # somebody has answered
                 delay = backoff.failed(progressed=report.progress != before)
                 if delay is None:
                     raise _given_up(exc, backoff, loss) from exc
@@ -256,4 +257,6 @@ async def _once(
 
 def _local(path: str | os.PathLike[str]) -> Local:
     text = os.fspath(path)
+    if not text:
+        raise UsageError(NAMELESS)
     return Local(text.rstrip("/") or "/", text.endswith("/"))

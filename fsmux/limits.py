@@ -146,8 +146,9 @@ be streams, with long names, are 8 MiB."""
 MESSAGE_COST: Final = 256
 """Bytes that a message counts as there beside its own: what the objects take that it becomes."""
 
-MAX_QUEUED_CONTROL: Final = 4 * MIB
-"""Bytes of control frames waiting for a peer that does not read. Beyond it the connection ends."""
+MAX_QUEUED_CONTROL: Final = 16 * MIB
+"""Bytes of control frames waiting for a peer that does not read. Beyond it the connection ends. Requests on as many
+streams as there may be, with long names, find room, as they do at the peer (``MAX_UNREAD``)."""
 
 # ---- input and output ----------------------------------------------------------------------------------------------
 

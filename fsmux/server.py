@@ -7,6 +7,7 @@ listeners, which are cancelled first when the server stops.  Nothing of it is st
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import stat
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from fsmux.events import Observer
+
+logger = logging.getLogger("fsmux.server")
 
 MAX_CONNECTIONS = 1024
 """Connections at once. More are closed as they come, well before descriptors run out."""
@@ -130,6 +133,9 @@ class _Server:
                     reason = str(connection.failure)
         except FsmuxError as exc:
             reason = str(exc)
+        except Exception as exc:  # a bug ends its own connection and not the server
+            logger.exception("a connection failed unexpectedly (%s)", peer)
+            reason = f"the connection failed unexpectedly: {exc!r}"
         finally:
             self._connections -= 1
             self._observer(events.ConnectionClosed(peer, user, time.monotonic() - started, reason))

@@ -30,6 +30,8 @@ from fsmux.records import printable
 if TYPE_CHECKING:
     from fsmux.records import Parts
 
+NAMELESS: Final = "an empty argument names no file; write . for the current directory"
+
 DEFAULT_PORT: Final = 9000
 TCP: Final = "fsmux"
 TLS: Final = "fsmuxs"
@@ -137,7 +139,7 @@ def parse(text: str) -> Endpoint:
     if text == "-":
         return Stdio()
     if not text:
-        raise UsageError("an empty argument names no file; write . for the current directory")
+        raise UsageError(NAMELESS)
     _check_text(text)
     if _looks_remote(text):
         return parse_remote(text)

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from fsmux.errors import (
     VersionMismatch,
 )
 from fsmux.files.root import Root
-from fsmux.wire.frames import Cmd, Frame
+from fsmux.wire.frames import Cmd, Flags, Frame
 from fsmux.wire.messages import Hello, Ping, Pong, Stat, decode
 from tests.mux.kit import HELLO, RawPeer, as_bytes
 
@@ -399,3 +399,20 @@ async def test_a_full_disk(tmp_path: Path) -> None:
     assert code == "NO_SPACE"
     assert "no space" in message
     assert names == "['fits']"
+
+
+async def test_a_client_that_reads_nothing_ends_its_own_connection_and_no_other(root: Path) -> None:
+    """Handlers that meet a connection which takes no more answers fail with it, and not the server."""
+    async with running(root) as server, fsmux.connect(server.url) as client:
+        peer = await server.raw()
+        peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # type: ignore[attr-defined]
+        await peer.send(HELLO)
+        name, number = (b"x" * 250,) * 12, 1
+        while not server.of(events.ConnectionClosed):
+            with suppress(trio.BrokenResourceError):
+                await peer.send(*(as_bytes(Stat(name), number + 2 * index, Flags.END_STREAM) for index in range(100)))
+            number += 200
+            await client.stat("file")
+        (left,) = server.of(events.ConnectionClosed)
+        assert left.reason == "the peer does not read what it is sent"
+        await peer.stream.aclose()

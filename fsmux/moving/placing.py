@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -28,13 +29,15 @@ from fsmux.urls import Local, Remote
 from fsmux.wire.frames import CHOWN_FEATURE, OWNERS_FEATURE, XATTRS_FEATURE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import ExitStack
 
+    from fsmux.moving.report import Account
     from fsmux.mux.stream import Stream
 
 
 S = TypeVar("S", LocalSite, RemoteSite)
+T = TypeVar("T")
 
 
 class Placing:
@@ -56,34 +59,23 @@ class Placing:
         Of several, one that cannot be had fails alone.
         """
         several = len(sources) > 1
+        sites = [  # one after the other, as they share what is opened
+            await self._had(number, sources, partial(self._source_site, place, open_roots))
+            for number, place in enumerate(sources)
+        ]
 
-        async def facts(number: int) -> tuple[int, Site, Parts, Attrs] | None:
-            try:
-                return number, *await found(sources[number])
-            except FsmuxError as exc:
-                raise_if_lost(self._attempt.client, exc)
-                if not several or isinstance(exc, UsageError):
-                    raise
-                self._attempt.report.account(number, name_of(str(sources[number]))).fail((), exc)
+        async def facts(located: tuple[int, tuple[Site, Parts]]) -> tuple[int, Site, Parts, Attrs] | None:
+            number, (site, prefix) = located
+            place = sources[number]
+            attrs = await self._had(number, sources, partial(self._attrs_of, place, site, prefix, looked))
+            if attrs is None:
                 return None
+            above = prefix[-1:] if several and not place.is_contents else ()
+            self._account(number, place).found(above if attrs.kind is Kind.DIRECTORY else None)
+            return number, site, prefix, attrs
 
-        async def found(place: Local | Remote) -> tuple[Site, Parts, Attrs]:
-            site, prefix = await self._source_site(place, open_roots)
-            try:
-                if looked is not None:
-                    async with looked as stream:
-                        attrs: Attrs = await stream.expect_message(Attrs)
-                else:
-                    attrs = await site.stat(prefix, follow=place.is_contents)
-                if attrs.kind is Kind.SYMLINK and place.is_contents:
-                    attrs = await site.stat(prefix, follow=True)
-            except NotFound:
-                raise NotFound(f"{printable(str(place))}: no such file or directory") from None
-            if self._attempt.options.selection is not None and attrs.kind is not Kind.DIRECTORY:
-                raise UsageError(f"{place}: --files-from needs a directory as source")
-            return site, prefix, attrs
-
-        tops = [top for top in await self._attempt.each(range(len(sources)), facts) if top is not None]
+        there = [(number, located) for number, located in enumerate(sites) if located is not None]
+        tops = [top for top in await self._attempt.each(there, facts) if top is not None]
         if not tops:
             return []
         origins = [
@@ -106,16 +98,43 @@ class Placing:
                 base + place_map.suffix,
                 attrs,
                 place_map.origin.label,
-                self._attempt.report.account(
-                    number, name_of(place_map.origin.label), _named(place_map) if several else ()
-                ),
-                _named(place_map),
+                self._account(number, sources[number]),
+                () if place_map.origin.contents else (place_map.origin.name,),
                 number,
                 place_map.suffix if into_directory else (base + place_map.suffix)[-1:],
                 fresh and (len(mapped) == 1 or not place_map.suffix),
             )
             for place_map, (number, source, prefix, attrs) in zip(mapped, tops, strict=True)
         ]
+
+    async def _had(self, number: int, sources: Sequence[Local | Remote], look: Callable[[], Awaitable[T]]) -> T | None:
+        """What is found of a source.  Of several, one that cannot be had fails alone: None."""
+        try:
+            return await look()
+        except FsmuxError as exc:
+            raise_if_lost(self._attempt.client, exc)
+            if len(sources) == 1 or isinstance(exc, UsageError):
+                raise
+            self._account(number, sources[number]).missing(printable(str(sources[number])), exc)
+            return None
+
+    def _account(self, number: int, place: Local | Remote) -> Account:
+        return self._attempt.report.account(number, name_of(str(place)))
+
+    async def _attrs_of(self, place: Local | Remote, site: Site, prefix: Parts, looked: Stream | None) -> Attrs:
+        try:
+            if looked is not None:
+                async with looked as stream:
+                    attrs: Attrs = await stream.expect_message(Attrs)
+            else:
+                attrs = await site.stat(prefix, follow=place.is_contents)
+            if attrs.kind is Kind.SYMLINK and place.is_contents:
+                attrs = await site.stat(prefix, follow=True)
+        except NotFound:
+            raise NotFound(f"{printable(str(place))}: no such file or directory") from None
+        if self._attempt.options.selection is not None and attrs.kind is not Kind.DIRECTORY:
+            raise UsageError(f"{place}: --files-from needs a directory as source")
+        return attrs
 
     async def ask_early(
         self, sources: Sequence[Local | Remote], destination: Local | Remote, open_roots: ExitStack
@@ -260,11 +279,6 @@ def _surely_fresh(destination: Local, name: bytes) -> bool:
     directory, name = (path, name) if destination.trailing_slash or os.path.isdir(path) else os.path.split(path)
     kept = os.path.join(RESERVED, journal_name((name,), OWNER))
     return not any(os.path.lexists(os.path.join(directory, found)) for found in (name, kept))
-
-
-def _named(place: Mapped) -> Parts:
-    """What the source is called in the transfer."""
-    return () if place.origin.contents else (place.origin.name,)
 
 
 def _makes_directory(place: Mapped) -> bool:

@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
 
 class Removing:
-    """What an attempt with ``--delete`` removes, whose sources are ``items``."""
+    """What an attempt with ``--delete`` removes, whose sources are ``items``; or not all of them, if not ``complete``."""
 
-    def __init__(self, attempt: Attempt, items: Sequence[Item]) -> None:
-        if not attempt.report.failed and all(item.top.kind is not Kind.DIRECTORY for item in items):
+    def __init__(self, attempt: Attempt, items: Sequence[Item], *, complete: bool) -> None:
+        if complete and all(item.top.kind is not Kind.DIRECTORY for item in items):
             raise UsageError("--delete needs a directory among the sources: only what is in directories is removed")
         if not attempt.has(SYNC_FEATURE):
             raise Unsupported("the server cannot remove what a source has not; both sides need this release of fsmux")
         self._attempt = attempt
+        self._complete = complete
         self._extras = Extras([item.target_prefix for item in items])
 
     def beside(self, item: Item, filters: Filters) -> TreeExtras:
@@ -46,7 +47,8 @@ class Removing:
         """Remove what stands at the destination and in no source, unless anything failed."""
         report = self._attempt.report
         if report.failed:
-            report(Warned("", f"nothing was removed at the destination, because {report.failed} of the above failed"))
+            nothing = "nothing else" if report.deleted else "nothing"
+            report(Warned("", f"{nothing} was removed at the destination, because {report.failed} of the above failed"))
             return
         for item in trees:
             groups = [one async for one in self._removals(item, self._extras.of(item.number))]
@@ -95,8 +97,8 @@ class Removing:
     async def clear(self, item: Item, parts: Parts, is_directory: bool) -> bool:
         """Remove what stands in the way of a name; whether that is gone now, or would be."""
         place, filters = item.target_prefix + parts, item.filters(self._attempt.options)
-        if parts and self._extras.taken(place):
-            return False  # it is another source's
+        if not self._complete or (parts and self._extras.taken(place)):
+            return False  # it is another source's, or may be
         if is_directory and filters and (await self._unprotected(item, [parts], filters)).get(parts) is not None:
             return False
         if self._attempt.options.dry_run:

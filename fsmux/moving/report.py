@@ -77,9 +77,9 @@ class Report:
             self.retries += 1
         self._tell(event)
 
-    def account(self, number: int, name: str = "", above: Parts = ()) -> Account:
-        """That of one source, by its number among them; ``name`` and ``above`` as :class:`Account` has them."""
-        return self._accounts.setdefault(number, Account(self, name, above))
+    def account(self, number: int, name: str = "") -> Account:
+        """That of one source, by its number among them; ``name`` is what a person calls it."""
+        return self._accounts.setdefault(number, Account(self, name))
 
     # ---- the scan ------------------------------------------------------------------------------------------------
 
@@ -210,15 +210,13 @@ class _Mark(NamedTuple):
 
 
 class Account:
-    """What became of one source; names below it are those of its tree, and ``()`` is the source itself.
+    """What became of one source; names below it are those of its tree, and ``()`` is the source itself."""
 
-    A person calls that ``name``, and what is below it by its path, with ``above`` before it.
-    """
-
-    def __init__(self, report: Report, name: str = "", above: Parts = ()) -> None:
+    def __init__(self, report: Report, name: str = "") -> None:
         self.report = report
         self.name = name
-        self._above = above
+        self._above: Parts | None = None  # what a person puts before names below it, if it is a tree
+        self._missing = False
         self._removing: dict[Parts, set[bytes]] = {}
         self._mark: _Mark | None = None
         self._owed: dict[Parts, set[bytes]] = {}
@@ -229,6 +227,18 @@ class Account:
         self.report(event)
 
     # ---- the plan ------------------------------------------------------------------------------------------------
+
+    def missing(self, label: str, error: FsmuxError) -> None:
+        """It was named so, and cannot be had, as it seems."""
+        self._missing = True
+        self._fail((), label, error)
+
+    def found(self, above: Parts | None) -> None:
+        """It can be had; if it is a tree, ``above`` comes before the names below it."""
+        self._above = above
+        if self._missing:  # when an earlier attempt looked for it
+            self._missing = False
+            self._settle(*_place(()))
 
     @property
     def untouched(self) -> bool:
@@ -322,8 +332,8 @@ class Account:
         self.report.linked(self._called(event))
 
     def name_of(self, parts: Parts) -> str:
-        """What a person calls it."""
-        return printable(self._above + parts) if parts else self.name
+        """What a person calls something of it; a tree as a whole has its place among names, which may be ``.``."""
+        return self.name if self._above is None else printable(self._above + parts)
 
     def _called(self, event: OfNames) -> OfNames:
         """The event with the directory as a person calls it."""
@@ -350,16 +360,23 @@ class Account:
         self._removing = planned
 
     def fail(self, parts: Parts, error: FsmuxError) -> None:
-        """Something cannot be had or made: that is said once, however often it is tried."""
+        """Something below it cannot be had or made, or that directory: it is said once, however often it is tried."""
+        self._fail(parts, self.name_of(parts), error)
+
+    def fail_itself(self, error: FsmuxError) -> None:
+        """The same about the source as a whole."""
+        self._fail((), self.name, error)
+
+    def _fail(self, parts: Parts, name: str, error: FsmuxError) -> None:
         directory, names = _place(parts)
         self._unowe(directory, names)
         self._journeys.pop(parts, None)
         if parts not in self._failed:
             self._failed.add(parts)
-            text = str(error)
-            if self._above or not parts:  # the event has the name that a person knows
-                text = text.removeprefix(f"{printable(parts)}: ")
-            self.report.fail(self.name_of(parts), text, error)
+            text, prefix = str(error), f"{printable(parts)}: "
+            if not parts or self._above:  # the event has the name that a person knows
+                text = text.removeprefix(prefix)
+            self.report.fail(name, text, error)
 
     def _settle(self, directory: Parts, names: Iterable[bytes]) -> None:
         names = list(names)

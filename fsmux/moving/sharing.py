@@ -162,6 +162,9 @@ class Sharing:
     async def _link_all(self, ready: list[_Waiting]) -> None:
         by_directory: dict[Parts, list[_Waiting]] = {}
         for waiting in ready:
+            if waiting.further.key in self._waiting:  # another name is sent in the place of the first one meanwhile
+                self._waiting[waiting.further.key].append(waiting)
+                continue
             by_directory.setdefault(waiting.directory, []).append(waiting)
             self._linking[waiting.parts] = waiting
         for directory, those in by_directory.items():

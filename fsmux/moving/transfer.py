@@ -56,6 +56,7 @@ class Transfer:
         self._attempt = Attempt(client, options, report, run)
         self._files = Files(self._attempt)
         self._removing: Removing | None = None
+        self._complete = False  # no source is missing
 
     async def run(self, sources: Sequence[Local | Remote], destination: Local | Remote) -> None:
         """Move ``sources`` to ``destination``, exactly one side of which is remote."""
@@ -78,6 +79,7 @@ class Transfer:
             async with open_lanes(attempt.client, count, attempt.report, attempt.run) as attempt.lanes:
                 looked = await placing.ask_early(sources, destination, open_roots)
                 items = await placing.items(sources, destination, open_roots, looked)
+                self._complete = len(items) == len(sources)
                 if not options.dry_run:
                     await attempt.lanes.dialled()
                 with attempt.lanes.limited(None if options.dry_run else options.bwlimit):
@@ -88,7 +90,7 @@ class Transfer:
         if self._attempt.options.delete:
             from fsmux.moving.removing import Removing
 
-            self._removing = self._files.removing = Removing(self._attempt, items)
+            self._removing = self._files.removing = Removing(self._attempt, items, complete=self._complete)
         for item in items if self._attempt.options.kept.xattrs else ():
             if item.top.xattrs is None:
                 self._attempt.report.warn_once(UNKNOWN_XATTRS, item.account.name)
@@ -147,7 +149,7 @@ class Transfer:
             try:
                 first = meeting.claim(item)
             except FsmuxError as exc:
-                item.account.fail((), exc)
+                item.account.fail_itself(exc)
                 return
         if meeting is not None and item.number in meeting.seen:
             seen = meeting.seen[item.number]
@@ -157,7 +159,7 @@ class Transfer:
             seen = await self._removing.make_way(item, seen)
         verdict = judge(top, seen)
         if verdict is Verdict.FILE_IN_THE_WAY:
-            item.account.fail((), in_the_way(verdict, ()))
+            item.account.fail_itself(in_the_way(verdict, ()))
             return
         made = verdict is Verdict.MAKE
         left: list[Left] = []

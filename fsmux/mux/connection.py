@@ -78,7 +78,7 @@ class Connection:
         self.peer_hello: Hello = Hello()
         self.user: Any = None
         self.failure: FsmuxError | None = None
-        self.outbox = Outbox(limits.INITIAL_CREDIT, lambda: self._writer.wake())
+        self.outbox = Outbox(limits.INITIAL_CREDIT, lambda: self._writer.wake(), self._on_overflow)
         self._handshake = handshake
         self._first = first
         self._patience = patience
@@ -318,13 +318,16 @@ class Connection:
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
+    def _on_overflow(self) -> None:
+        # Later, because whoever had something to say is in the midst of its work.
+        self._table.run_soon(lambda: self._fail(ConnectionLost("the peer does not read what it is sent")))
+
     def _fail(self, error: FsmuxError) -> None:
         if self.failure is not None:
             return
         self.failure = error
         if not isinstance(error, ConnectionLost) and self._phase is not ConnectionPhase.CLOSED:
-            with contextlib.suppress(ConnectionLost):
-                self.outbox.urgent(Frame(Cmd.GOAWAY, 0, encode(Goaway(error.code, str(error)[:1000]))))
+            self.outbox.urgent(Frame(Cmd.GOAWAY, 0, encode(Goaway(error.code, str(error)[:1000]))))
         self._table.fail(error)
         self._auth_in.close()
         self._greeted.set()

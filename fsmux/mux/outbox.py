@@ -17,8 +17,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fsmux.errors import ConnectionLost
-from fsmux.limits import MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL
+from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIB
 from fsmux.mux.queued import Batch, Item, SendQueue, cut, lease_of, let_go
 from fsmux.wire.credit import EagerBudget
 from fsmux.wire.frames import Cmd, FileSpan, Frame, encode
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 GRANTS_PER_FRAME = 1024
 """Grants in one CREDIT frame: at most 18 KiB, under the limit of a control payload."""
 
+REQUESTS_SPARE = 2 * MIB
+"""Bytes of room for control frames that requests leave to answers, grants and resets."""
+
 CONTROL_BATCH = 64 * 1024
 """Bytes of small frames that go to the kernel together."""
 
@@ -43,11 +45,14 @@ START_FRAME = 256 * 1024
 class Outbox:
     """Frames waiting for the writer.  All methods are synchronous and may be called from any thread."""
 
-    def __init__(self, eager_credit: int, wake: Callable[[], None]) -> None:
+    def __init__(self, eager_credit: int, wake: Callable[[], None], on_overflow: Callable[[], None]) -> None:
         self.frame_size = START_FRAME
         self.allowance: int | None = None
         """Credited bytes that may be taken before :attr:`held` says that a rate has to be waited for; None: any."""
         self._wake_writer = wake
+        self._on_overflow = on_overflow
+        """Told once that the peer reads so little that control frames find no room: the connection is to end."""
+        self._overflowed = False
         self._lock = threading.Lock()
         self._pushed = threading.Condition(self._lock)
         self._waited_for = False  # whether a thread waits for something to send
@@ -86,11 +91,7 @@ class Outbox:
         self._wake()
 
     def message(self, queue: SendQueue, frame: Frame) -> None:
-        """Queue a control frame of a stream, behind whatever that stream has queued already.
-
-        Raises:
-            ConnectionLost: the peer reads so little that the queue of control frames is full.
-        """
+        """Queue a control frame of a stream, behind whatever that stream has queued already."""
         with self._lock:
             behind = bool(queue.items)
             if behind:
@@ -185,6 +186,11 @@ class Outbox:
         return self._messages_pushed
 
     @property
+    def takes_requests(self) -> bool:
+        """Whether there is room for another one, beside what else there may be to say."""
+        return self._control_bytes <= MAX_QUEUED_CONTROL - MAX_CONTROL_PAYLOAD - REQUESTS_SPARE
+
+    @property
     def held(self) -> bool:
         """Whether all that could be sent has to wait for more :attr:`allowance`."""
         with self._lock:
@@ -246,13 +252,17 @@ class Outbox:
     # ---- inside the lock -------------------------------------------------------------------------------------------
 
     def _push(self, lane: deque[bytes], frame: bytes) -> None:
+        """Queue a frame; one without room is dropped with all that follow, and nobody who queues has to care."""
         with self._lock:
-            self._control_bytes += len(frame)
-            if self._control_bytes > MAX_QUEUED_CONTROL:
-                raise ConnectionLost("the peer does not read what it is sent")
-            lane.append(frame)
-            if lane is self._messages:
-                self._messages_pushed += 1
+            overflows = self._control_bytes + len(frame) > MAX_QUEUED_CONTROL and not self._overflowed
+            self._overflowed = self._overflowed or overflows
+            if not self._overflowed:
+                self._control_bytes += len(frame)
+                lane.append(frame)
+                if lane is self._messages:
+                    self._messages_pushed += 1
+        if overflows:
+            self._on_overflow()
         self._wake()
 
     def _take_control(self) -> bytes:

@@ -137,11 +137,13 @@ class Reader:
                 self._gather(pour.length - early, whole, pour)
                 waited_for = False
                 while decoder.undecided is None and self._error is None:
+                    if self._handed - self._taken > MAX_BEHIND:
+                        return None
                     count = transport.receive_now(decoder.buffers(), 0)
                     if not count:
                         self._hand_over()
                         count = transport.receive_now(decoder.buffers(), IDLE_MS)
-                    if not count or self._handed - self._taken > MAX_BEHIND:
+                    if not count:
                         return None
                     for frame in decoder.advance(count):
                         waited_for = waited_for or frame.cmd not in OF_A_FILE

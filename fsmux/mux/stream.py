@@ -348,18 +348,15 @@ class Stream:
         """
         if self.left:
             return
-        try:
-            if exc is not None:
-                if isinstance(exc, FsmuxError) and not isinstance(exc, ConnectionLost):
-                    self.reset(exc.code, str(exc))
-                else:
-                    self.reset(ErrorCode.CANCELLED)
-            elif self.local_ended and not self.remote_ended and opened_by(self.id) is self._table.role:
-                self.reset(ErrorCode.CANCELLED)  # nobody wants the rest of the answer, and its sender would wait
+        if exc is not None:
+            if isinstance(exc, FsmuxError) and not isinstance(exc, ConnectionLost):
+                self.reset(exc.code, str(exc))
             else:
-                self.end()
-        except ConnectionLost as lost:
-            self.fail(lost)
+                self.reset(ErrorCode.CANCELLED)
+        elif self.local_ended and not self.remote_ended and opened_by(self.id) is self._table.role:
+            self.reset(ErrorCode.CANCELLED)  # nobody wants the rest of the answer, and its sender would wait
+        else:
+            self.end()
         self.left = True
         self._discard_unread()
         self._out.close()

@@ -92,6 +92,8 @@ class StreamTable:
         """For :meth:`Connection.open_stream`."""
         if len(self._streams) - self._peer_streams >= self._peer_max_streams:
             raise RefusedError(f"the peer allows {self._peer_max_streams} streams at once")
+        if not self.outbox.takes_requests:
+            raise RefusedError("more is asked at once than the connection takes; wait for some answers")
         payload = encode(first)  # before the id is taken: a message that cannot be encoded opens nothing
         stream = self._add_stream(self._next_id)
         self._next_id += 2

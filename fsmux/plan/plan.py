@@ -255,9 +255,10 @@ def _one_by_one(
     current: list[int] = []
     newer: list[int] = []
     otherwise = known_different if by_bytes else same_size_and_time
-    for index, (name, size, mtime, mode) in enumerate(
-        zip(source.names, source.sizes, source.mtimes, source.modes, strict=True)
-    ):
+    entries = list(enumerate(zip(source.names, source.sizes, source.mtimes, source.modes, strict=True)))
+    if keys:  # of a file with several names those come first that may be up to date: others are linked to them
+        entries.sort(key=lambda entry: entry[0] not in keys or not _may_stand(entry[1], there))
+    for index, (name, size, mtime, mode) in entries:
         before = there.get(name)
         up_to_date = known_equal if equal.get(name) else otherwise
         owner = source.owners[index] if source.owners else None
@@ -317,6 +318,8 @@ def _one_by_one(
             newer.append(index)
         else:
             current.append(index)
+    for indexes in (make, adjust, current, newer):
+        indexes.sort()
     found.make = source.pick(make) if make else None
     if found.make is not None:
         found.make.shared = {}  # its receiver need not know
@@ -326,6 +329,11 @@ def _one_by_one(
     found.current = source.pick(current) if current else None
     found.newer = source.pick(newer) if newer else None
     return found
+
+
+def _may_stand(entry: tuple[bytes, int, int, int], there: Mapping[bytes, Facts]) -> bool:
+    name, size, mtime, _ = entry
+    return (before := there.get(name)) is not None and (before.size, before.mtime) == (size, mtime)
 
 
 def _without_sizes(group: Group) -> Group:

@@ -51,7 +51,7 @@ def said(dry: Outcome, real: Outcome) -> tuple[list[tuple[str, str]], list[tuple
 def test_a_destination_that_is_made_is_told_beforehand_as_it_is_done(ends: tuple[str, str], tree: Path) -> None:
     would, done = said(good("transfer", "--json", "-n", *ends), good("transfer", "--json", *ends))
     assert would == done
-    assert [path for action, path in done if action == "make directory"].count("src") == 1
+    assert [path for action, path in done if action == "make directory"].count(".") == 1
 
 
 def test_a_mirror_is_told_beforehand_as_it_is_done(ends: tuple[str, str], tree: Path, far: Path) -> None:

@@ -17,8 +17,8 @@ from fsmux.mux import pour as pouring
 from fsmux.mux import reader
 from fsmux.mux.buffers import Data
 from fsmux.mux.pour import POUR_MIN, POUR_ON
-from fsmux.wire.frames import Cmd, Frame
-from fsmux.wire.messages import Chunk, Get, Ok, Put, Span
+from fsmux.wire.frames import Cmd, Flags, Frame
+from fsmux.wire.messages import Chunk, Get, Ok, Put, Span, Stat
 from fsmux.wire.state import Role
 
 from .kit import DEADLINE, RawPeer, as_bytes, connected, facing_raw, span_of
@@ -244,3 +244,31 @@ async def test_cancelled_inside_a_payload() -> None:
         await half_a_payload(stream, peer)
         nursery.cancel_scope.cancel()
     assert time.monotonic() - began < DEADLINE / 4
+
+
+@pytest.mark.parametrize("count", [3000, 12_000])
+async def test_requests_behind_a_payload_are_all_heard(kind: str, count: int) -> None:
+    """The thread that pours may be ahead of the event loop by so many frames; what it has read then is not lost."""
+    assert count > reader.MAX_BEHIND
+    requests = b"".join(as_bytes(Stat((), True), 3 + 2 * index, Flags.END_STREAM) for index in range(count))
+    heard = 0
+    async with facing_raw(kind) as (connection, peer), trio.open_nursery() as nursery:
+        await peer.send(Put((b"x",)), on=1)
+        stream = await connection.accept()
+        assert stream is not None
+        await stream.receive()
+        canvas = Canvas(BOUNDARY)
+        content = bytes(range(256)) * (BOUNDARY // 256)
+        frames = [as_bytes(Span(0, BOUNDARY), 1), as_bytes(Frame(Cmd.DATA, 1, content)), requests]
+        nursery.start_soon(canvas.take, stream, BOUNDARY)
+        while (frame := await peer.frame()) is not None and frame.cmd != Cmd.CREDIT:
+            pass
+        nursery.start_soon(peer.stream.send_all, b"".join(frames))
+        while heard < count:
+            asked = await connection.accept()
+            assert asked is not None
+            asked.close()
+            heard += 1
+        assert canvas.content == content
+        assert connection.failure is None
+        nursery.cancel_scope.cancel()

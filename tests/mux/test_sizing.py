@@ -13,7 +13,7 @@ from fsmux.mux.sizing import FrameSizer
     ("rate", "expected"), [(1 * MIB, MIN_FRAME), (100 * MIB, 512 * 1024), (10**10, MAX_DATA_PAYLOAD)]
 )
 def test_frames_take_about_five_milliseconds_of_the_link(rate: int, expected: int) -> None:
-    box = Outbox(0, lambda: None)
+    box = Outbox(0, lambda: None, lambda: None)
     sizer = FrameSizer(box, 0.005)
     now = 0.0
     sizer.resume(now)

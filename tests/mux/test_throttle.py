@@ -104,7 +104,7 @@ def sent(box: Outbox) -> list[tuple[int, int]]:
 
 
 def test_the_allowance_bounds_data_and_nothing_else() -> None:
-    box, queue = Outbox(PLENTY, lambda: None), SendQueue(1, SendCredit(PLENTY), lambda: None)
+    box, queue = Outbox(PLENTY, lambda: None, lambda: None), SendQueue(1, SendCredit(PLENTY), lambda: None)
     box.allowance = 1000
     box.data(queue, Cmd.DATA, memoryview(bytes(1500)))
     box.message_later(queue, Cmd.CHUNK, bytes)
@@ -122,7 +122,7 @@ def test_the_allowance_bounds_data_and_nothing_else() -> None:
 
 
 def test_a_message_in_a_queue_passes_the_data_of_others_that_wait_for_the_rate() -> None:
-    box = Outbox(PLENTY, lambda: None)
+    box = Outbox(PLENTY, lambda: None, lambda: None)
     one, two = (SendQueue(number, SendCredit(PLENTY), lambda: None) for number in (1, 3))
     box.allowance = 0
     box.data(one, Cmd.DATA, memoryview(bytes(10)))

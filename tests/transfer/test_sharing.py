@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from fsmux.columns import REGULAR, Act, Group
 from fsmux.errors import ErrorCode
 from fsmux.events import FileDone, FileFailed, FilesDone, FilesLinked, Scanning
 from fsmux.limits import MEDIUM_FILE
+from fsmux.moving.sharing import Sharing
+from fsmux.plan.plan import Plan
+from fsmux.plan.sharing import Further, SharedFile
 from fsmux.records import Durability
 from fsmux.wire.frames import LINKS_FEATURE
 from fsmux.wire.messages import Listed, Pack, Packed, Store, Walk
@@ -325,3 +330,63 @@ async def test_inode_numbers_are_not_told(side: Side) -> None:
     assert len(set(keys)) == 2
     inode = (side.served / "t/d/1").stat().st_ino
     assert not any(inode.to_bytes(8, order) in key for key in keys for order in ("little", "big"))
+
+
+@pytest.mark.parametrize("size", [9, LARGE])
+async def test_a_new_name_before_an_old_one_is_linked_to_it(move: Tree, size: int) -> None:
+    source = move.source / "file"
+    source.mkdir()
+    (source / "m").write_bytes(content(size, 1))
+    os.link(source / "m", source / "z")
+    await move()
+    os.link(source / "m", source / "a")
+    (source / "z").unlink()
+    os.link(source / "m", source / "n")
+    summary = await move()
+    assert (summary.bytes_sent, summary.files, summary.failed) == (0, 2, 0)
+    assert linked(move.side) >= {"a", "n"}
+    target = move.target / "file"
+    assert one_file(*(target / name for name in "amnz"))
+
+
+async def test_what_waits_to_be_linked_waits_for_the_name_that_is_sent_instead() -> None:
+    """A link was refused, and its name is sent: another one that was ready must not get what stood there before."""
+    put: list[tuple[str, list[bytes], list[bytes]]] = []
+    full = trio.Event()
+
+    class Carrier:
+        async def put(self, group: Group, *, told: bool = True) -> None:
+            put.append((group.act.name, group.names, group.targets))
+            if len(put) == 1:
+                await full.wait()
+
+        async def flush(self) -> None:
+            pass
+
+    async def nothing() -> None:
+        pass
+
+    async def send(parts: object, large: object) -> bool:
+        raise AssertionError("all is small")
+
+    def further(name: bytes) -> Further:
+        return Further(name, b"key", 3, 1, REGULAR | 0o644, True)
+
+    sharing = Sharing(Carrier(), send, MEDIUM_FILE)  # type: ignore[arg-type]
+    sharing.shared[b"key"] = SharedFile((b"first",), None)
+    first = Group((), [b"first"], [3], [1], [REGULAR | 0o644])
+    sharing.expect((), Plan(first, 1, first={b"first": b"key"}))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sharing.run)
+        sharing.follow((), further(b"one"), nothing)
+        sharing.told(first, ())
+        await wait_all_tasks_blocked()
+        sharing.follow((), further(b"two"), nothing)
+        sharing.told(Group((), [b"one"], [0], [1], [REGULAR], [b"first"], Act.LINK), {0})
+        full.set()
+        await wait_all_tasks_blocked()
+        assert put == [("LINK", [b"one"], [b"first"]), ("MAKE", [b"one"], [])]
+        sharing.told(Group((), [b"one"], [3], [1], [REGULAR | 0o644]), ())
+        await wait_all_tasks_blocked()
+        assert put[2:] == [("LINK", [b"two"], [b"one"])]
+        nursery.cancel_scope.cancel()
