@@ -299,7 +299,7 @@ def clean(
     from fsmux.cli import clean as command
 
     options = command.CleanOptions(directory, dry_run, all, older_than, json, verbosity(0, quiet))
-    raise typer.Exit(guard(lambda: command.run(options), options.verbosity))
+    raise typer.Exit(guard(lambda: command.run(options), options.verbosity, blocking=True))
 
 
 @app.command("verify")
@@ -352,7 +352,7 @@ def demo(
 
     from fsmux.cli import demo as command
 
-    raise typer.Exit(guard(lambda: command.run(None if directory is None else Path(directory)), 0))
+    raise typer.Exit(guard(lambda: command.run(None if directory is None else Path(directory)), 0, blocking=True))
 
 
 @app.command("bench")
@@ -369,7 +369,7 @@ def bench(
     from fsmux.cli import bench as command
 
     options = command.BenchOptions(directory, size, seconds, json)
-    raise typer.Exit(guard(lambda: command.run(options), 0))
+    raise typer.Exit(guard(lambda: command.run(options), 0, blocking=True))
 
 
 @token_app.command("new")
@@ -382,7 +382,7 @@ def token_new(
     """Make a token of 192 random bits and print it."""
     from fsmux.cli import token
 
-    raise typer.Exit(guard(lambda: token.new(key), 0))
+    raise typer.Exit(guard(lambda: token.new(key), 0, blocking=True))
 
 
 def main(args: list[str]) -> None:

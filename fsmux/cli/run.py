@@ -178,9 +178,12 @@ def _say(error: FsmuxError, code: int, reporter: Reporter | None, json: bool) ->
     return int(code)
 
 
-def guard(command: Callable[[], int], verbosity: int, *, json: bool = False) -> int:
-    """Run a blocking command.  With ``json`` what fails before it shows anything is an object on stdout, too."""
-    if has_process() and callable(signal.getsignal(signal.SIGINT)):  # see fsmux.__main__
+def guard(command: Callable[[], int], verbosity: int, *, json: bool = False, blocking: bool = False) -> int:
+    """Run a command.  With ``json`` what fails before it shows anything is an object on stdout, too.
+
+    One that is ``blocking`` and does not come to :func:`execute` may be interrupted by an exception.
+    """
+    if blocking and has_process() and callable(signal.getsignal(signal.SIGINT)):  # see fsmux.__main__
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command()
@@ -223,7 +226,14 @@ def execute(
     import trio
 
     caught: list[signal.Signals] = []
+    ended = False
     scope = trio.CancelScope()
+
+    def early(number: int, frame: object) -> None:
+        # Before anybody listens nothing has been done.  An exception could come up in the midst of an import, which not
+        # all modules survive, and one that comes when all is done is handed out again by Trio as it stops listening.
+        if not ended:
+            os._exit(128 + number)
 
     async def watch(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(*SIGNALS) as signals:
@@ -239,23 +249,31 @@ def execute(
                 scope.cancel()
 
     async def main() -> int:
+        nonlocal ended
         code = UNFINISHED
         async with trio.open_nursery() as outer:
             await outer.start(watch)  # outside of the scope, so that a second signal is heard while it unwinds
-            with scope:
-                async with trio.open_nursery() as inner:
-                    if reporter is not None:
-                        inner.start_soon(draw, reporter)
-                    code = await command()
-                    inner.cancel_scope.cancel()
+            try:
+                with scope:
+                    async with trio.open_nursery() as inner:
+                        if reporter is not None:
+                            inner.start_soon(draw, reporter)
+                        code = await command()
+                        inner.cancel_scope.cancel()
+            finally:
+                ended = True
             outer.cancel_scope.cancel()
         return code
 
+    for number in SIGNALS if has_process() else ():
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, early)
     settle()
     try:
         code = trio.run(main)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         code = UNFINISHED if caught else report(error, verbosity, reporter)
+    ended = False
     if caught and code == UNFINISHED:  # and not a signal that came when all was done
         code = 128 + caught[0]
         if resume or verbosity >= NORMAL:
