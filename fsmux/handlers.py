@@ -26,6 +26,7 @@ from fsmux.mux.buffers import Data
 from fsmux.plan.walk import Listed, walk
 from fsmux.range_handlers import create, take_data
 from fsmux.records import Attrs, Durability, Kind, printable
+from fsmux.transfer.disk import poll
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import send_file
 from fsmux.transfer.session import Report
@@ -214,7 +215,7 @@ async def _rename(context: Context, stream: Stream, request: Rename) -> None:
 
 async def _remove(context: Context, stream: Stream, request: Remove) -> None:
     context.check_write()
-    await context.disk.meta(context.root.remove, request.path, request.recursive, context.durability)
+    await context.disk.meta(context.root.remove, request.path, request.recursive, context.durability, poll)
     await stream.send(Ok(), end=True)
 
 
@@ -329,6 +330,7 @@ async def _put(context: Context, stream: Stream, request: Put) -> None:
             like=request.like,
             holes=offer.holes,
             clock=time.monotonic,
+            poll=poll,
         )
 
     streams = request.streams

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from fsmux.handlers import Context
     from fsmux.mux.stream import Stream
+    from fsmux.transfer.growths import Key
 
 
 async def take_data(stream: Stream, request: Write, taken: list[Data]) -> list[memoryview]:
@@ -49,11 +50,18 @@ async def create(context: Context, stream: Stream, request: Create) -> None:
     Of a run that has lost its connection it is kept for a while, for the next attempt.
     """
     context.check_write()
-    await context.for_run(request, partial(_create, context, stream, request))
-
-
-async def _create(context: Context, stream: Stream, request: Create) -> None:
     growths, key = context.growths, (context.owner, request.path, request.join)
+    growths.arrive(key)
+    try:
+        await context.for_run(request, partial(_create, context, stream, request, key))
+    finally:
+        if (left := growths.leave(key)) is not None:
+            with trio.CancelScope(shield=True):  # one unlink
+                await context.disk.meta(left.discard)
+
+
+async def _create(context: Context, stream: Stream, request: Create, key: Key) -> None:
+    growths = context.growths
 
     def begin() -> Growing:
         context.kept.keep()
@@ -79,7 +87,7 @@ async def _create(context: Context, stream: Stream, request: Create) -> None:
         raise
     finally:
         latest = context.attempts.latest((context.owner, request.join))
-        if request.join and latest > request.attempt and not growing.committed:
+        if request.join and latest > request.attempt and growths.wanted(key) and not growing.committed:
             growths.hand_over(key, growing)
         else:
             with trio.CancelScope(shield=True):  # one unlink

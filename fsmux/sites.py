@@ -24,6 +24,7 @@ from fsmux.limits import INITIAL_CREDIT
 from fsmux.plan.walk import batches, preorder
 from fsmux.questions import LocalDigester, LocalLooker, RemoteDigester, RemoteLooker
 from fsmux.records import EVERYTHING, Attrs
+from fsmux.transfer.disk import poll
 from fsmux.transfer.session import Outcome, Report, together
 from fsmux.wire.frames import JOIN_FEATURE
 from fsmux.wire.messages import Digest, Get, Listed, Look, Offer, Ok, Pack, Put, Stat, Walk
@@ -222,7 +223,7 @@ class LocalSite:
         await self._disk.meta(self.root.set_attrs, parts, attrs, durability, found_ns)
 
     async def remove(self, parts: Parts, *, recursive: bool) -> None:
-        await self._disk.meta(self.root.remove, parts, recursive)
+        await self._disk.meta(self.root.remove, parts, recursive, poll=poll)
 
     async def push(
         self, parts: Parts, target: Parts, name: str, observer: Observer, options: Options, *, fresh: bool,
@@ -295,6 +296,7 @@ class LocalSite:
                 like=like,
                 holes=offer.holes,
                 clock=time.monotonic,
+                poll=poll,
             )
             if passing is not None:
                 passing.attach(sink)

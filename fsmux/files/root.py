@@ -204,8 +204,13 @@ class Root(Landing):
             for parts in (target, source):
                 self._settle_by_name(durability, top, parts[:-1])
 
-    def remove(self, parts: Parts, recursive: bool = False, durability: Durability = Durability.NONE) -> None:
-        """A file, a link or an empty directory; with ``recursive`` a directory with all that is in it."""
+    def remove(
+        self, parts: Parts, recursive: bool = False, durability: Durability = Durability.NONE, poll: Poll | None = None
+    ) -> None:
+        """A file, a link or an empty directory; with ``recursive`` a directory with all that is in it.
+
+        ``poll`` is called now and then, and may raise.
+        """
         names.check(parts)
         _refuse_root(parts)
         with named(parts), self._top as top, self._step(top, parts[:-1]) as parent:
@@ -213,7 +218,7 @@ class Root(Landing):
             if is_directory and not recursive:
                 self._rmdir(parent, parts[-1])
             else:
-                self.remove_from(parent, parts[-1], is_directory)
+                self.remove_from(parent, parts[-1], is_directory, poll)
             self._settle_by_name(durability, top, parts[:-1])
 
     def remove_from(self, directory: int, name: bytes, is_directory: bool, poll: Poll | None = None) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Removing:
-    """What an attempt with ``--delete`` removes, whose sources are ``items``; or not all of them, if not ``complete``."""
+    """What an attempt with ``--delete`` removes.  ``items`` are its sources; with ``complete`` none is missing."""
 
     def __init__(self, attempt: Attempt, items: Sequence[Item], *, complete: bool) -> None:
         if complete and all(item.top.kind is not Kind.DIRECTORY for item in items):

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+poll = trio.from_thread.check_cancelled
+"""For long work in one of the threads: raises if whoever waits for it was cancelled."""
+
 WRITERS = 2
 """Threads that write at once per process side: one keeps the disk busy while the other one returns."""
 

@@ -8,7 +8,7 @@ the file had got its name, the next attempt is told so.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -30,8 +30,25 @@ class Growths:
     """The files that are changing hands, and those that were committed, by user, path and run."""
 
     def __init__(self) -> None:
+        self._asking: Counter[Key] = Counter()
         self._handed: dict[Key, Growing] = {}
         self._done: OrderedDict[Key, Committed] = OrderedDict()
+
+    def arrive(self, key: Key) -> None:
+        """Somebody asks for this file, who will :meth:`leave`."""
+        self._asking[key] += 1
+
+    def leave(self, key: Key) -> Growing | None:
+        """Somebody asks no more; what was handed over, and nobody is there any more to take."""
+        self._asking[key] -= 1
+        if self._asking[key]:
+            return None
+        del self._asking[key]
+        return self.take(key)
+
+    def wanted(self, key: Key) -> bool:
+        """Whether anybody else asks for it than who asks this."""
+        return self._asking[key] > 1
 
     def take(self, key: Key) -> Growing | None:
         """What an earlier attempt has handed over; whoever takes it must commit or discard it, or hand it over."""

@@ -284,7 +284,7 @@ class Receiving:
 
     async def keep(self, extent: Extent) -> None:
         """Take over a range of an earlier version."""
-        crc = await self.disk.read(self.sink.copy_from_basis, extent)
+        crc = await self.disk.read(self.sink.copy_from_basis, extent, trio.from_thread.check_cancelled)
         self.resumed += extent.length
         self._report.reused(extent.length)
         self.assembly.add(extent.offset, extent.length, crc)

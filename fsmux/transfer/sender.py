@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from fsmux.files.passing import ChunkDigests
+    from fsmux.files.ranges import Poll
     from fsmux.files.source import Source
     from fsmux.mux.stream import Stream
     from fsmux.transfer.digests import DigestCache
@@ -172,6 +173,7 @@ class _Sender:
         self._report = sending.report
         self._wanted: deque[Extent] = deque()
         self._more = True  # to be wanted
+        self._kept: list[Extent] = []  # of what was named until now
         self._comparing = False  # ranges of an earlier version are to be named before anything is sent
         self._to_finish = 0
         self._held = 0
@@ -287,20 +289,27 @@ class _Sender:
 
     async def _keep(self, page: Haves) -> None:
         """Compare ranges of an earlier version that the receiver has, and tell it which to keep."""
-        kept = await self._sending.disk.read(self._matching, page.ranges)
-        self._wanted = deque(subtract(self._wanted, kept))
+        kept = await self._sending.disk.read(self._matching, page.ranges, trio.from_thread.check_cancelled)
+        if kept and self._kept and kept[0].offset < self._kept[-1].end:
+            raise ProtocolError("the receiver names ranges twice")
+        self._kept += kept
+        if len(self._kept) > 2 * MAX_CHUNKS:  # chunks, and pieces of some
+            raise ProtocolError("the receiver names more ranges than it can have")
         self._held += sum(extent.length for extent in kept)
         for message in pages(Keep(tuple(kept))):
             await self._stream.send(message)
         self._comparing = page.more
+        if not page.more:  # once, because there may be a million of either
+            kept, self._kept = self._kept, []
+            self._wanted = deque(await self._sending.disk.read(subtract, self._wanted, kept))
 
-    def _matching(self, ranges: Iterable[Have]) -> list[Extent]:
+    def _matching(self, ranges: Iterable[Have], poll: Poll) -> list[Extent]:
         source = self._sending.source
         return [
             Extent(have.offset, have.length)
             for have in ranges
             if have.offset + have.length <= self._map.size
-            and source.range_digest(have.offset, have.length) == have.digest
+            and source.range_digest(have.offset, have.length, poll) == have.digest
         ]
 
     # ---- sending ---------------------------------------------------------------------------------------------------

@@ -211,6 +211,18 @@ def test_what_is_in_several_sources_is_told_with_their_names(url: Url, there: Pa
     assert current == sent | linked | {"q/pipe", "p/link", "q/link", "link"}
 
 
+def test_delete_clears_the_way_for_nothing_while_a_source_is_missing(url: Url, there: Path, served: Path) -> None:
+    """What is in the way may be that source's."""
+    (there / "p").mkdir()
+    (there / "p/q").write_text("a file")
+    (served / "q").mkdir()
+    (served / "q/precious").write_text("of the source that is missing")
+    outcome = run("transfer", "--delete", f"{there}/p/", there / "q", url(""))
+    assert outcome.status == 3
+    assert visible(served) == {"q", "q/precious"}
+    assert "warning: nothing was removed at the destination, because 2 of the above failed" in outcome.err
+
+
 def test_delete_needs_a_directory(url: Url, there: Path, served: Path) -> None:
     (there / "file").write_text("x")
     (served / "other").write_text("x")

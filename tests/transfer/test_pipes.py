@@ -17,7 +17,7 @@ from fsmux.records import Attrs, Durability
 from fsmux.transfer.drain import Drain
 from fsmux.transfer.feed import Feed
 from fsmux.transfer.session import Report
-from fsmux.wire.messages import Close, Committed, Create, Get, Ok, Read, Write
+from fsmux.wire.messages import JOIN_SIZE, Close, Committed, Create, Get, Ok, Read, Store, Write
 
 from .kit import BIG, CHUNK, content, damaging_pair, facing
 
@@ -317,3 +317,21 @@ async def test_whoever_cannot_send_again_is_told_at_once(served: Path, tmp_path:
     async with facing("memory", served, tmp_path) as side:
         with pytest.raises(IntegrityError, match=r"damaged \(CRC-32"):
             await attempt(side, lambda stream: write(stream, b"some", 0, 1))
+
+
+def unfinished(served: Path) -> list[str]:
+    return [one.name for one in (served / ".fsmux").iterdir() if one.suffix != ".guard"]
+
+
+async def test_what_no_later_attempt_takes_over_is_thrown_away(side: Side, served: Path) -> None:
+    """The next attempt of the run asks for something else."""
+    run, opened = bytes(range(JOIN_SIZE)), side.client.connection.open_stream
+    async with opened(Create((b"f",), join=run, attempt=1)) as first:
+        await first.expect_message(Attrs)
+        assert unfinished(served)
+        async with opened(Store((), join=run, attempt=2), end=True) as second:
+            assert await second.receive() is None
+        with pytest.raises(StreamReset, match="a later attempt"):
+            await first.receive()
+    await side.client.stat("")
+    assert not unfinished(served)
