@@ -253,7 +253,7 @@ _ERRNO_TEXT: dict[int, str] = {
     errno.EXDEV: "the path leaves the served directory",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
-    errno.ENOSPC: "no space left on the device; what was received is kept, free some space and run it again",
+    errno.ENOSPC: "no space left on the device; free some and run it again",
 }
 
 

@@ -7,11 +7,13 @@ listeners, which are cancelled first when the server stops.  Nothing of it is st
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
 import stat
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,7 +21,7 @@ from msgspec import Struct
 
 from fsmux import events
 from fsmux.auth import ServerAuth, User, single_user
-from fsmux.errors import FsmuxError, UsageError
+from fsmux.errors import FsmuxError, RefusedError, UsageError
 from fsmux.files.root import Root
 from fsmux.greeting import hello, prove_to_client
 from fsmux.handlers import Context, StateKeeper, dispatch
@@ -31,11 +33,11 @@ from fsmux.transfer.desk import Desk
 from fsmux.transfer.digests import DigestCache
 from fsmux.transfer.disk import Disk, open_disk
 from fsmux.transfer.growths import Growths
-from fsmux.urls import Listen, parse_listen
+from fsmux.urls import Listen, check_listen, parse_listen
 from fsmux.wire.state import Role
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from fsmux.events import Observer
 
@@ -43,6 +45,16 @@ logger = logging.getLogger("fsmux.server")
 
 MAX_CONNECTIONS = 1024
 """Connections at once. More are closed as they come, well before descriptors run out."""
+
+MAX_STRANGERS = 256
+"""Connections at once that have not said who they are. With one more the oldest of them is closed, so that no crowd
+that says nothing keeps others out: whoever knows the token has said so within a round trip or two."""
+
+SHORT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+"""What the system says when it has no room for one more connection; it may have in a while."""
+
+SHORT_SECONDS = 0.1
+"""Seconds until it is asked again."""
 
 BACKLOG = 512
 """Connections that the kernel may hold before they are accepted."""
@@ -61,6 +73,7 @@ async def serve(
     token: str | None = None,
     users: Mapping[str, User] | None = None,
     write: bool = False,
+    plaintext: bool = False,
     durability: Durability = Durability.BATCH,
     observer: Observer = events.ignore,
     task_status: trio.TaskStatus[Listening] = trio.TASK_STATUS_IGNORED,
@@ -68,23 +81,27 @@ async def serve(
     """Serve the directory ``root`` until cancelled; ``task_status.started`` gets a :class:`Listening`.
 
     Whoever proves to know ``token`` is served, or whoever is in ``users``; with neither, everybody who can connect is.
-    Writing is refused unless ``write``.  Cancellation ends open transfers; what they received is kept for resuming.
+    Writing is refused unless ``write``, and listening beyond this machine unless ``plaintext``.  Cancellation ends open
+    transfers; what they received is kept for resuming.
 
     Raises:
-        UsageError: ``listen`` is no address, or it cannot be listened on.
+        UsageError: ``listen`` is no address, or it cannot or must not be listened on.
         NotFound, NotADirectory, AccessError: ``root`` is not a directory that can be opened.
     """
     if token is not None and users is not None:
         raise UsageError("give a server a token or users, not both")
+    if not isinstance(durability, Durability):
+        raise UsageError("durability: Durability.NONE, Durability.BATCH or Durability.FILE is expected")
     address = parse_listen(listen)
+    check_listen(address, plaintext=plaintext)
     if users is not None and not users:
         raise UsageError("a server with an empty set of users would let nobody in; leave users out to let everybody in")
     known = single_user(token) if token is not None else dict(users or {})
     server = _Server(ServerAuth(known), write, durability, observer)
     with contextlib.ExitStack() as roots:
-        server.root = roots.enter_context(_open_root(root))
+        server.root = roots.enter_context(Root.open(root))
         server.roots = {
-            user.root: roots.enter_context(_open_root(user.root)) for user in known.values() if user.root is not None
+            user.root: roots.enter_context(Root.open(user.root)) for user in known.values() if user.root is not None
         }
         async with open_disk() as disk, _listening(address) as listeners:
             server.disk = disk
@@ -109,28 +126,44 @@ class _Server:
         self._attempts = Attempts()
         self._growths = Growths()
         self._connections = 0
+        self._strangers: OrderedDict[trio.CancelScope, None] = OrderedDict()
 
     async def accept_from(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
-        await trio.serve_listeners(self._serve_connection, [listener], handler_nursery=connections)
+        short = False
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as exc:
+                if exc.errno not in SHORT_OF:
+                    raise
+                if not short:  # once, and not as often as somebody knocks
+                    self._observer(events.Warned("", f"nobody else can come in: {(exc.strerror or '').lower()}"))
+                short = True
+                await trio.sleep(SHORT_SECONDS)
+            else:
+                short = False
+                connections.start_soon(self._serve_connection, stream)
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
-        if self._connections >= MAX_CONNECTIONS:
-            await trio.aclose_forcefully(stream)
-            return
-        self._connections += 1
         transport = accepted(stream)
         peer, started, reason, user = transport.peer, time.monotonic(), "", ""
         self._observer(events.ConnectionOpened(peer))
+        self._connections += 1
         try:
+            if self._connections > MAX_CONNECTIONS:
+                await transport.aclose()
+                raise RefusedError(f"this server takes {MAX_CONNECTIONS} connections at once")
             mechanisms = self._auth.mechanisms
             greeting = hello(mechanisms, read_only=not self._write)
             handshake = self._authenticate if mechanisms else None
-            async with open_connection(transport, Role.SERVER, greeting, handshake) as connection:
-                user = connection.user.name if connection.user else ""
-                self._observer(events.Authenticated(peer, user))
-                await self._serve_streams(connection)
-                if connection.failure is not None and not connection.orderly:
-                    reason = str(connection.failure)
+            with self._stranger() as known:
+                async with open_connection(transport, Role.SERVER, greeting, handshake) as connection:
+                    known()
+                    user = connection.user.name if connection.user else ""
+                    self._observer(events.Authenticated(peer, user))
+                    await self._serve_streams(connection)
+                    if connection.failure is not None and not connection.orderly:
+                        reason = str(connection.failure)
         except FsmuxError as exc:
             reason = str(exc)
         except Exception as exc:  # a bug ends its own connection and not the server
@@ -139,6 +172,25 @@ class _Server:
         finally:
             self._connections -= 1
             self._observer(events.ConnectionClosed(peer, user, time.monotonic() - started, reason))
+
+    @contextlib.contextmanager
+    def _stranger(self) -> Iterator[Callable[[], None]]:
+        """A connection that has yet to say who it is: if there are many of them, the oldest has to go.
+
+        Raises:
+            RefusedError: this one had to.
+        """
+        with trio.CancelScope() as scope:
+            self._strangers[scope] = None
+            if len(self._strangers) > MAX_STRANGERS:
+                oldest, _ = self._strangers.popitem(last=False)
+                oldest.cancel()
+            try:
+                yield lambda: self._strangers.pop(scope, None)
+            finally:
+                self._strangers.pop(scope, None)
+        if scope.cancelled_caught:
+            raise RefusedError("it did not say who it is while others wanted to come in")
 
     async def _authenticate(self, connection: Connection) -> User:
         return await prove_to_client(connection, self._auth)
@@ -174,13 +226,6 @@ class _Server:
         finally:
             with trio.CancelScope(shield=True):  # one rmdir
                 await self.disk.meta(kept.release)
-
-
-def _open_root(path: str | os.PathLike[str]) -> Root:
-    try:
-        return Root.open(path)
-    except FsmuxError as exc:
-        raise type(exc)(f"{os.fspath(path)}: {str(exc).partition(': ')[2] or exc}") from exc
 
 
 @contextlib.asynccontextmanager

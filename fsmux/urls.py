@@ -160,6 +160,15 @@ def parse_remote(text: str) -> Remote:
     return Remote(TCP, user, host, port, path_parts=parts, trailing_slash=slash)
 
 
+def check_listen(address: Listen, *, plaintext: bool, option: str = "plaintext=True") -> None:
+    """Raise :class:`UsageError` if others could read along there and nobody has allowed it, as ``option`` does."""
+    if not address.is_loopback and not plaintext:
+        raise UsageError(
+            f"{address} can be reached from other machines and nothing would be encrypted; "
+            f"add {option} if you trust the network, or listen on 127.0.0.1 behind a tunnel"
+        )
+
+
 def parse_listen(text: str) -> Listen:
     """The address in ``HOST:PORT`` or ``unix:PATH``.  Raises :class:`UsageError`."""
     _check_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -30,6 +31,7 @@ from fsmux.errors import (
     VersionMismatch,
 )
 from fsmux.files.root import Root
+from fsmux.limits import MIB
 from fsmux.wire.frames import Cmd, Flags, Frame
 from fsmux.wire.messages import Hello, Ping, Pong, Stat, decode
 from tests.mux.kit import HELLO, RawPeer, as_bytes
@@ -401,8 +403,11 @@ async def test_a_full_disk(tmp_path: Path) -> None:
     assert names == "['fits']"
 
 
-async def test_a_client_that_reads_nothing_ends_its_own_connection_and_no_other(root: Path) -> None:
+async def test_a_client_that_reads_nothing_ends_its_own_connection_and_no_other(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Handlers that meet a connection which takes no more answers fail with it, and not the server."""
+    monkeypatch.setattr("fsmux.mux.outbox.MAX_QUEUED_CONTROL", 3 * MIB)
     async with running(root) as server, fsmux.connect(server.url) as client:
         peer = await server.raw()
         peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # type: ignore[attr-defined]
@@ -416,3 +421,54 @@ async def test_a_client_that_reads_nothing_ends_its_own_connection_and_no_other(
         (left,) = server.of(events.ConnectionClosed)
         assert left.reason == "the peer does not read what it is sent"
         await peer.stream.aclose()
+
+
+async def test_a_crowd_that_says_nothing_keeps_nobody_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsmux.server.MAX_STRANGERS", 5)
+    async with running(root, token="a-token-that-is-long-enough") as server:
+        silent = [await server.raw() for _ in range(20)]
+        async with fsmux.connect(server.url, token="a-token-that-is-long-enough") as client:
+            assert (await client.stat("file")).size == 7
+            while len(server.of(events.ConnectionClosed)) < 16:
+                await client.stat("file")
+        reasons = {one.reason for one in server.of(events.ConnectionClosed)[:16]}
+        assert reasons == {"it did not say who it is while others wanted to come in"}
+        for peer in silent:
+            await peer.stream.aclose()
+
+
+async def test_more_connections_than_it_takes_are_closed_and_told_of(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fsmux.server.MAX_CONNECTIONS", 1)
+    async with running(root) as server, fsmux.connect(server.url) as client:
+        with pytest.raises(FsmuxError):
+            async with fsmux.connect(server.url):
+                pass
+        (left,) = server.of(events.ConnectionClosed)
+        assert left.reason == "this server takes 1 connections at once"
+        assert (await client.stat("file")).size == 7
+
+
+async def test_a_server_that_has_no_descriptors_left_says_so_once_and_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, failures = trio.SocketListener.accept, [errno.EMFILE, errno.ENFILE, errno.ENOMEM]
+
+    async def short(listener: trio.SocketListener) -> trio.SocketStream:
+        if failures:
+            await trio.lowlevel.checkpoint()
+            raise OSError(number := failures.pop(0), os.strerror(number))
+        return await accept(listener)
+
+    monkeypatch.setattr(trio.SocketListener, "accept", short)
+    async with running(root) as server, fsmux.connect(server.url) as client:
+        assert (await client.stat("file")).size == 7
+        (warned,) = server.of(events.Warned)
+        assert warned.message == "nobody else can come in: too many open files"
+
+
+@pytest.mark.parametrize("options", [{"listen": "0.0.0.0:0"}, {"durability": "none"}])
+async def test_what_a_server_must_not_be_is_refused(root: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"add plaintext=True if you trust|Durability\.NONE"):
+        await fsmux.serve(root, **options)

@@ -19,7 +19,7 @@ from fsmux.cli.run import execute
 from fsmux.cli.wording import shell_line
 from fsmux.errors import UsageError, from_os_error
 from fsmux.records import Durability, printable
-from fsmux.urls import TCP, UNIX, Listen, Remote, parse_listen
+from fsmux.urls import TCP, UNIX, Listen, Remote, check_listen, parse_listen
 
 if TYPE_CHECKING:
     import typer
@@ -53,12 +53,7 @@ class Access(Struct, frozen=True):
 
 
 def run(ctx: typer.Context, options: ServeOptions) -> int:
-    address = parse_listen(options.listen)
-    if not address.is_loopback and not options.plaintext:
-        raise UsageError(
-            f"{address} can be reached from other machines and nothing would be encrypted; "
-            "add --plaintext if you trust the network, or listen on 127.0.0.1 behind a tunnel"
-        )
+    check_listen(parse_listen(options.listen), plaintext=options.plaintext, option="--plaintext")
     access = find_access(ctx, options)
     log = Log(sys.stderr, options.verbosity, json=options.log_format == "json")
 
@@ -69,8 +64,9 @@ def run(ctx: typer.Context, options: ServeOptions) -> int:
 
         async with trio.open_nursery() as nursery:
             server = partial(
-                serve, options.directory, listen=options.listen, token=access.token, users=access.users,
-                write=options.write, durability=Durability[options.durability.upper()], observer=log,
+                serve, options.directory, listen=options.listen, plaintext=options.plaintext, token=access.token,
+                users=access.users, write=options.write, durability=Durability[options.durability.upper()],
+                observer=log,
             )  # fmt: skip
             listening: Listening = await nursery.start(server)
             announce(listening.addresses, options, access, log)

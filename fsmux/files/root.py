@@ -47,13 +47,14 @@ class Root(Landing):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, sys: Syscalls = real) -> Root:
-        """``path`` is the operator's, so it may lead through anything; no error text repeats it."""
+        """``path`` is the operator's, so it may lead through anything."""
+        name = printable(str(path))
         try:
             fd = sys.open_root(path)
         except (OSError, ValueError) as error:
             if isinstance(error, ValueError):
-                raise UsageError("the directory has a name that cannot be one") from None
-            raise from_os_error(error, "the directory") from None
+                raise UsageError(f"{name} cannot be the name of a directory") from None
+            raise from_os_error(error, name) from None
         return cls(fd, sys)
 
     def __enter__(self) -> Root:

@@ -15,7 +15,7 @@ import trio
 from msgspec import structs
 from msgspec.structs import replace
 
-from fsmux.errors import FsmuxError, NotADirectory, NotFound, Unsupported, UsageError
+from fsmux.errors import FsmuxError, NotADirectory, NotFound, Unsupported, UsageError, from_os_error
 from fsmux.files import leftovers
 from fsmux.files.journal import journal_name
 from fsmux.files.names import RESERVED
@@ -210,7 +210,7 @@ class Placing:
             except FileNotFoundError:
                 return None, not await trio.Path(destination.path).is_symlink()
             except OSError as exc:
-                raise UsageError(f"{printable(destination.path)}: {(exc.strerror or '').lower()}") from exc
+                raise from_os_error(exc, printable(destination.path)) from exc
             is_directory = (await trio.Path(destination.path).is_dir()) if facts else False
             return Kind.DIRECTORY if is_directory else Kind.FILE, False
 
