@@ -322,6 +322,9 @@ class RemoteFile:
                 pieces.append(bytes(item))
                 have += item.length
                 stream.consumed(item)
+                if have > length:
+                    stream.reset(ErrorCode.PROTOCOL)
+                    raise ProtocolError(f"the server answers a READ of {length} bytes with more")
         if not isinstance(item, ReadDone) or item.length != have:
             raise ProtocolError("the server's answer to READ does not add up")
         found = crc32_of(pieces)

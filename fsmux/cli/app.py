@@ -213,9 +213,10 @@ def ls(
     """List a directory on a server."""
     from fsmux.cli import files
 
-    raise typer.Exit(
-        guard(lambda: files.ls(files.target(ctx, url, timeout, token_file, verbose), long, recursive, json), verbose)
-    )
+    def listed() -> int:
+        return files.ls(files.target(ctx, url, timeout, token_file, verbose), long, recursive, json)
+
+    raise typer.Exit(guard(listed, verbose, json=json))
 
 
 @app.command("stat")
@@ -230,7 +231,10 @@ def stat(
     """Show what stands under a name on a server."""
     from fsmux.cli import files
 
-    raise typer.Exit(guard(lambda: files.stat(files.target(ctx, url, timeout, token_file, verbose), json), verbose))
+    def described() -> int:
+        return files.stat(files.target(ctx, url, timeout, token_file, verbose), json)
+
+    raise typer.Exit(guard(described, verbose, json=json))
 
 
 @app.command("rm")

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from fsmux.cli.options import find_token
 from fsmux.cli.run import execute
-from fsmux.cli.wording import json_line
+from fsmux.cli.wording import error_object, json_line
 from fsmux.errors import ExitCode, FsmuxError, UsageError, from_code
 from fsmux.records import Attrs, Kind, printable
 from fsmux.units import format_bytes
@@ -43,14 +43,14 @@ class Target(Struct, frozen=True):
 
         return connect(self.remote, token=self.token, timeout=self.timeout)
 
-    def ask(self, request: Callable[[Client], Awaitable[int | None]]) -> int:
-        """Connect, make one request, and return the exit code."""
+    def ask(self, request: Callable[[Client], Awaitable[int | None]], *, json: bool = False) -> int:
+        """Connect, make one request, and return the exit code.  With ``json`` what fails is an object, too."""
 
         async def main() -> int:
             async with self.connect() as client:
                 return await request(client) or 0
 
-        return execute(main, self.verbosity)
+        return execute(main, self.verbosity, json=json)
 
 
 def target(ctx: typer.Context, url: str, timeout: float | None, token_file: str | None, verbosity: int) -> Target:
@@ -70,6 +70,8 @@ def ls(where: Target, long: bool, recursive: bool, json: bool) -> int:
                 error = from_code(entry.fault.code, f"{printable(entry.path)}: {printable(entry.fault.text)}")
                 failures.append(error)
                 print(f"fsmux: {error}", file=sys.stderr)
+                if json:
+                    print(json_line(error_object(error.code.name, _text(b"/".join(entry.path)), str(error), False)))
 
     async def main(client: Client) -> int:
         parts = where.remote.path_parts
@@ -91,7 +93,7 @@ def ls(where: Target, long: bool, recursive: bool, json: bool) -> int:
         codes = {error.exit_code for error in failures}
         return codes.pop() if len(codes) == 1 else ExitCode.SOME_FAILED if codes else ExitCode.OK
 
-    return where.ask(main)
+    return where.ask(main, json=json)
 
 
 def stat(where: Target, json: bool) -> int:
@@ -100,7 +102,7 @@ def stat(where: Target, json: bool) -> int:
         attrs = await client.stat(parts, follow=False)
         print(_json_entry(parts, attrs) if json else _description(parts, attrs))
 
-    return where.ask(main)
+    return where.ask(main, json=json)
 
 
 def rm(where: Target, recursive: bool) -> int:

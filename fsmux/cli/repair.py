@@ -32,10 +32,11 @@ def run(ctx: typer.Context, options: TransferOptions) -> int:
         or options.checksum
         or options.update
         or options.delete
+        or options.files_from
         or job.options.filters
     ):
         raise UsageError(
-            "--repair does not go with -n, --no-resume, -c, -u, --delete, --exclude and --include; "
+            "--repair does not go with -n, --no-resume, -c, -u, --delete, --files-from, --exclude and --include; "
             "fsmux verify shows what is wrong"
         )
     found: list[Check] = []

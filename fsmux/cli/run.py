@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fsmux.cli.wording import DEBUG, NORMAL
@@ -207,20 +208,32 @@ def load_trio() -> None:
 
 def settle() -> None:
     """Set the interpreter for what is to come: what has been imported stays, so no search for cycles shall look at it
-    again, and threads that work side by side take turns.
+    again, and threads that work side by side take turns.  And have as many descriptors as the process may: what limits
+    it before is meant for programs that cannot have more than 1,024.
     """
     if has_process():
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         gc.freeze()
         gc.set_threshold(GC_RUNNING)
         sys.setswitchinterval(SWITCH_SECONDS)
 
 
 def execute(
-    command: Callable[[], Awaitable[int]], verbosity: int, *, reporter: Reporter | None = None, resume: str = ""
+    command: Callable[[], Awaitable[int]],
+    verbosity: int,
+    *,
+    reporter: Reporter | None = None,
+    resume: str = "",
+    json: bool = False,
 ) -> int:
     """Run an async command in a Trio loop of its own and return the exit code.
 
-    ``reporter`` is ticked while it runs and closed at the end.  ``resume`` says how to go on after a signal.
+    ``reporter`` is ticked while it runs and closed at the end.  ``resume`` says how to go on after a signal.  ``json``
+    is that of :func:`report`.
     """
     load_trio()
     import trio
@@ -272,7 +285,7 @@ def execute(
     try:
         code = trio.run(main)
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
-        code = UNFINISHED if caught else report(error, verbosity, reporter)
+        code = UNFINISHED if caught else report(error, verbosity, reporter, json=json)
     ended = False
     if caught and code == UNFINISHED:  # and not a signal that came when all was done
         code = 128 + caught[0]

@@ -110,7 +110,14 @@ class Repair(Transfer):
             await self._note_time(item, directory)
         passing = ChunkDigests(options.chunk_size, expected=record)
         journey, there = item.account.journey(parts), item.source_prefix + parts
-        outcome = await target.fetch(there, here, name, journey, options, fresh=False, size=size, passing=passing)
+        given = None
+        if options.kept.owner or options.kept.xattrs:  # it keeps what it has
+            with suppress(NotFound):
+                stands = await target.stat(here)
+                given = Attrs(Kind.FILE, owner=stands.owner, xattrs=stands.xattrs)
+        outcome = await target.fetch(
+            there, here, name, journey, options, fresh=False, size=size, passing=passing, attrs=given
+        )
         poll = trio.from_thread.check_cancelled
         found = await self._attempt.client.disk.read(passing.record, target.root, here, outcome.crc32, poll)
         if found.digest != record.digest:

@@ -340,3 +340,11 @@ def test_output_that_finds_no_room_is_told_of_in_a_sentence(
     told = [line for line in done.stderr.splitlines() if line.startswith("fsmux")]
     assert told[0].startswith("fsmux: stdout: no space left"), done.stderr
     assert (len(told), done.returncode) == (1, ExitCode.SPACE)
+
+
+@pytest.mark.parametrize("command", ["ls", "stat"])
+def test_with_json_what_is_asked_for_and_not_there_is_an_object(url: Url, command: str) -> None:
+    outcome = run(command, "--json", url("nothing"))
+    assert outcome.status == ExitCode.SOURCE
+    (event,) = outcome.events
+    assert (event["event"], event["code"], event["message"]) == ("error", "NOT_FOUND", outcome.sentence)

@@ -379,6 +379,7 @@ def test_a_repair_outlives_its_connection(relay: Relay, served: Path, there: Pat
         (["--repair", "--manifest", "M", "HERE", "REMOTE"], "must be on this machine"),
         (["--repair", "--manifest", "M", "-n", "REMOTE", "HERE"], "does not go with"),
         (["--repair", "--manifest", "M", "--exclude", "x", "REMOTE", "HERE"], "does not go with"),
+        (["--repair", "--manifest", "M", "--files-from", "m", "REMOTE", "HERE"], "does not go with"),
         (["--repair", "--manifest", "nothing", "REMOTE", "HERE"], "nothing: no such file"),
         (["--repair", "--manifest", "M", "REMOTE", "nowhere"], "nowhere: no such file"),
     ],

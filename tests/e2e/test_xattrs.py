@@ -212,3 +212,14 @@ def test_root_keeps_what_only_root_may_see_and_never_what_is_the_kernels(url: Ur
     security = {name for found in xattrs(way.target, "security.").values() for name in found}
     assert "security.fsmux" not in security
     assert "security.there" in security
+
+
+def test_a_file_that_is_repaired_keeps_those_that_it_has(url: Url, served: Path, there: Path) -> None:
+    (served / "f").write_bytes(bytes(3_000_000))
+    good("transfer", "--manifest", there / "m", url("f"), there / "f")
+    os.setxattr(there / "f", "user.mine", b"1")
+    with open(there / "f", "r+b") as file:
+        file.write(b"rotten")
+    good("transfer", "--repair", "--xattrs", "--manifest", there / "m", url("f"), there / "f")
+    assert (there / "f").read_bytes() == bytes(3_000_000)
+    assert os.getxattr(there / "f", "user.mine") == b"1"
