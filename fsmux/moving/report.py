@@ -333,7 +333,7 @@ class Account:
 
     def name_of(self, parts: Parts) -> str:
         """What a person calls something of it; a tree as a whole has its place among names, which may be ``.``."""
-        return self.name if self._above is None else printable(self._above + parts)
+        return printable((self._above or ()) + parts) if parts or self._above is not None else self.name
 
     def _called(self, event: OfNames) -> OfNames:
         """The event with the directory as a person calls it."""
