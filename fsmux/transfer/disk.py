@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-poll = trio.from_thread.check_cancelled
-"""For long work in one of the threads: raises if whoever waits for it was cancelled."""
-
 WRITERS = 2
 """Threads that write at once per process side: one keeps the disk busy while the other one returns."""
 
@@ -64,6 +61,11 @@ class _Job(Struct, eq=False):
     started: bool = False
     crc: int = 0
     error: BaseException | None = None
+
+
+def poll() -> None:
+    """For long work in one of the threads: raises ``trio.Cancelled`` if whoever waits for it was cancelled."""
+    trio.from_thread.check_cancelled()
 
 
 class Disk:
