@@ -146,15 +146,17 @@ async def store(context: Context, stream: Stream, request: Store) -> None:
 async def _store(context: Context, stream: Stream, request: Store) -> None:
     durability = max(context.durability, request.durability)
     unpacker = Unpacker(context.root, request.path, durability, request.kept, verify=request.verify)
+    # A server that was killed may have left something.
+    unfinished = await context.disk.meta(leftovers.Superseding, context.root, request.path, context.owner)
 
     async def done(pack: Pack, failures: list[Failure]) -> None:
+        unfinished.stand(pack.groups, failures)
         failed = [Failed(one.group, one.entry, Fault(one.error.code, str(one.error)), one.stands) for one in failures]
         await stream.send(Packed(pack.number, tuple(failed), unpacker.durable))
 
-    await context.disk.meta(leftovers.sweep_top, context.root)  # a server that was killed may have left something
     await receive_packs(stream, unpacker, context.disk, check=_accept, done=done)
     stream.end()
-    await context.disk.meta(leftovers.sweep_top, context.root)  # of what was left of a file that came in a pack
+    await context.disk.meta(unfinished.sweep)
 
 
 def _accept(pack: Pack) -> Pack:

@@ -5,7 +5,8 @@ So what can be locked belongs to nobody who lives.  It is removed under its lock
 whoever begins anew meanwhile is either turned away or finds nothing.  What others lock goes last.
 
 An unfinished file is of use to a later session; the time of its last change tells how long it lies there.  If the very
-version that it was to become has come to stand another way since, it is of use no more.  Temporary files are of no use
+version that it was to become has come to stand another way since, it is of use no more, nor if another version has come
+in a pack to the same place for the same owner.  Temporary files are of no use
 to anybody but who made them: without a guard that somebody has locked they are removed at once.
 """
 
@@ -17,11 +18,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec import Struct
 
-from fsmux.columns import time_of
+from fsmux.columns import KIND_BITS, REGULAR, Act, time_of
 from fsmux.errors import Busy, FsmuxError
 from fsmux.files import lock, names, ranges, tree
 from fsmux.files.holes import Layout
-from fsmux.files.journal import MAX_HEADER, MAX_JOURNAL, Header, Log, parse
+from fsmux.files.journal import MAX_HEADER, MAX_JOURNAL, Header, Log, journal_name, parse
 from fsmux.files.lease import Lease
 from fsmux.files.names import RESERVED
 from fsmux.files.naming import named
@@ -31,12 +32,14 @@ from fsmux.records import Extent
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
+    from fsmux.columns import Group
     from fsmux.files.landing import Landing
     from fsmux.files.root import Root
     from fsmux.files.state import StateDir
     from fsmux.files.syscalls import Syscalls
+    from fsmux.files.terms import Failure
     from fsmux.records import Parts
 
 ABANDONED_SECONDS: Final = 14 * 86_400.0
@@ -102,22 +105,63 @@ def in_use(root: Root, leftover: Leftover) -> bool:
         return False
 
 
-def sweep_top(root: Root) -> None:
+class Superseding:
+    """What ``owner`` has unfinished at the top of ``root`` when packs begin to come below ``base``, and what of it is
+    of use no more when they have come.
+
+    Blocking to make, which sweeps, too; where nothing is unfinished it costs nothing after that.
+    """
+
+    def __init__(self, root: Root, base: Parts, owner: bytes) -> None:
+        sweep_top(root)
+        self._root = root
+        self._base = base
+        self._owner = owner
+        self._waiting: frozenset[bytes] = frozenset()
+        self._stand: set[bytes] = set()
+        with suppress(OSError, FsmuxError):
+            if _may_be_there(root):
+                with root.landing(()) as pin, pin.state.hold() as directory:
+                    self._waiting = frozenset(name for name in _names(root.sys, directory) if name.endswith(_JOURNAL))
+
+    def stand(self, groups: Sequence[Group], failures: Iterable[Failure]) -> None:
+        """What a pack had stands, but for what failed of it."""
+        if not self._waiting:
+            return
+        failed = {(failure.group, failure.entry) for failure in failures if not failure.stands}
+        for place, group in enumerate(groups):
+            if group.act is not Act.MAKE or group.itself:
+                continue
+            lost = {index for index, _ in group.lost}
+            for index, (name, mode) in enumerate(zip(group.names, group.modes, strict=True)):
+                if mode & KIND_BITS == REGULAR and index not in lost and (place, index) not in failed:
+                    self._stand.add(journal_name((*self._base, *group.directory, name), self._owner))
+
+    def sweep(self) -> None:
+        """Remove it, and what else is of use to nobody.  Blocking; never fails."""
+        sweep_top(self._root, self._stand & self._waiting)
+
+
+def sweep_top(root: Root, superseded: Container[bytes] = ()) -> None:
     """As :func:`sweep`, at the top of ``root``, which stays as it is if nothing is unfinished there."""
     with suppress(OSError, FsmuxError):
         if _may_be_there(root):
             with root.landing(()) as pin:
-                sweep(root, pin.state)
+                sweep(root, pin.state, superseded)
 
 
-def sweep(root: Landing, state: StateDir) -> None:
-    """Remove what is of use to nobody, and what was abandoned long ago.  Never fails: its callers have more to do."""
+def sweep(root: Landing, state: StateDir, superseded: Container[bytes] = ()) -> None:
+    """Remove what is of use to nobody, as are journals called ``superseded``, and what was abandoned long ago.
+
+    Never fails: its callers have more to do.
+    """
     sys = root.sys
     with suppress(OSError, FsmuxError):
         now_ns = sys.now_ns()
         for leftover in _found(sys, state, told=False):
             with suppress(OSError, FsmuxError):
-                if leftover.loose or leftover.age(now_ns) >= ABANDONED_SECONDS or _stands(root, state, leftover):
+                useless = leftover.loose or leftover.names[-1] in superseded
+                if useless or leftover.age(now_ns) >= ABANDONED_SECONDS or _stands(root, state, leftover):
                     _remove(sys, state, leftover)
 
 

@@ -24,6 +24,7 @@ from fsmux.files import leftovers
 from fsmux.moving.packs import Packs
 from fsmux.mux.service import all_of
 from fsmux.records import EVERYTHING, Durability, Kept, Parts
+from fsmux.sites import OWNER
 from fsmux.wire.frames import FINISH_FEATURE
 from fsmux.wire.messages import Ask, Fetch, Pack, Packed, Store
 from fsmux.wire.messages.groups import completed
@@ -151,6 +152,8 @@ class Download(Packs):
     With those goes what the server knows nothing of, as long as nothing was asked for.
     """
 
+    _unfinished: leftovers.Superseding
+
     def __init__(self, route: Route, report: Account, *, unasked: bool = False) -> None:
         super().__init__(route, report)
         self._asked: set[int] = set()  # packs that were asked for and have not come
@@ -241,9 +244,10 @@ class Download(Packs):
         else:
             unpacker = route.notes.unpacker(route.durability, route.kept, verify=route.verify)
         self._durable = unpacker.durable
+        self._unfinished = await route.disk.meta(leftovers.Superseding, route.root, route.here, OWNER)
         await write_packs(self._arrive, unpacker, route.disk, done=self._done)
         self._ended(answered=not self._under_way)
-        await route.disk.meta(leftovers.sweep_top, route.root)  # of what was left of a file that came in a pack
+        await route.disk.meta(self._unfinished.sweep)
 
     async def _arrive(self, put: Put) -> None:
         async def what_comes_by_itself() -> None:
@@ -293,6 +297,7 @@ class Download(Packs):
         return Pack(pack.number, tuple(found))
 
     async def _done(self, pack: Pack, failures: list[Failure]) -> None:
+        self._unfinished.stand(pack.groups, failures)
         failed: Errors = []
         for failure in failures:
             if failure.stands:

@@ -174,6 +174,25 @@ def test_without_retries_a_killed_server_is_a_network_error_and_the_next_command
     assert summary["bytes_resumed"] >= SIZE // 2 - BEHIND
 
 
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_what_was_left_of_a_version_goes_when_another_one_came_in_a_pack(
+    relay: Relay, served: Path, there: Path, direction: Direction
+) -> None:
+    source, target = (there / "src", served) if direction == "up" else (served / "src", there / "dst")
+    source.mkdir()
+    (source / "other").write_bytes(b"x")
+    (source / "file").write_bytes(os.urandom(20 * MIB))
+    url = Url(relay.address)
+    ends = (f"{source}/", url("")) if direction == "up" else (url("src/"), target)
+    words = ("transfer", "--chunk-size", "1MiB", *ends)
+    end(start_until(relay, direction, 9 * MIB, *words, into=target), relay, signal.SIGINT)
+    assert list((target / ".fsmux").glob("*.part"))
+    os.truncate(source / "file", 200_000)
+    good(*words)
+    wait_until_tidy(target)
+    assert (target / "file").read_bytes() == (source / "file").read_bytes()
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_keeps_the_state_and_says_how_to_go_on(
     relay: Relay, served: Path, source: Path, number: signal.Signals, status: int

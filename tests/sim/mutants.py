@@ -292,7 +292,7 @@ MUTANTS: Final = (
            "                try:\n                    sys.lock(fd)\n",
            "                try:\n                    None if if_possible else sys.lock(fd)\n"),
     Mutant("temporary files that nobody guards are kept", "files/leftovers.py",
-           "            if leftover.loose or leftover.age(", "            if leftover.age("),
+           "useless = leftover.loose or leftover.names", "useless = leftover.names"),
     # ---- the conversation
     Mutant("a chunk is right whatever its checksum", "transfer/assembly.py",
            "        return self.found == self.expected\n", "        return True\n"),
