@@ -190,6 +190,8 @@ def test_what_is_in_several_sources_is_told_with_their_names(url: Url, there: Pa
         (tops / name / "link").symlink_to("large")
     os.mkfifo(tops / "q/pipe")
     (goal / "q/large").mkdir(parents=True)  # in the way
+    for path in (*tops.glob("[pqr]"), goal / "q", goal):
+        os.utime(path, (5, 5))  # or it would depend on the second in which they were made what is to be set
     sources = [url("p"), url("q"), url("r/")] if down else [there / "p", there / "q", f"{there}/r/"]
     words = ("transfer", "--json", *sources, goal if down else url("new"))
     made = {("make directory", "d"), ("make link", "link")}
@@ -199,7 +201,6 @@ def test_what_is_in_several_sources_is_told_with_their_names(url: Url, there: Pa
     assert would.status == 3
     sent = {"p/twin", "q/twin", "twin", "p/large", "large"}
     linked = {"p/d/small", "q/d/small", "d/small"}
-    plans |= {("set attributes of", "q")} & told(would)  # if a second has begun since it was made
     assert told(would) == plans | {("send", path) for path in sent} | {("make hard link", path) for path in linked}
     (failed,) = (one["message"] for one in would.events if one["event"] == "error")
     assert failed == "a directory stands under this name; move it away first"
