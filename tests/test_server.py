@@ -407,10 +407,10 @@ async def test_a_client_that_reads_nothing_ends_its_own_connection_and_no_other(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Handlers that meet a connection which takes no more answers fail with it, and not the server."""
-    monkeypatch.setattr("fsmux.mux.outbox.MAX_QUEUED_CONTROL", 3 * MIB)
+    monkeypatch.setattr("fsmux.mux.outbox.MAX_QUEUED_CONTROL", MIB)
+    monkeypatch.setattr("fsmux.mux.outbox.REQUESTS_SPARE", MIB // 2)
     async with running(root) as server, fsmux.connect(server.url) as client:
         peer = await server.raw()
-        peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # type: ignore[attr-defined]
         await peer.send(HELLO)
         name, number = (b"x" * 250,) * 12, 1
         while not server.of(events.ConnectionClosed):

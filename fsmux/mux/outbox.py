@@ -17,7 +17,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIB
+from fsmux.limits import MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIB
 from fsmux.mux.queued import Batch, Item, SendQueue, cut, lease_of, let_go
 from fsmux.wire.credit import EagerBudget
 from fsmux.wire.frames import Cmd, FileSpan, Frame, encode
@@ -188,7 +188,7 @@ class Outbox:
     @property
     def takes_requests(self) -> bool:
         """Whether there is room for another one, beside what else there may be to say."""
-        return self._control_bytes <= MAX_QUEUED_CONTROL - MAX_CONTROL_PAYLOAD - REQUESTS_SPARE
+        return self._control_bytes <= MAX_QUEUED_CONTROL - REQUESTS_SPARE
 
     @property
     def held(self) -> bool:

@@ -84,11 +84,16 @@ def wait_until(
 ) -> None:
     """Look until something is so that nobody tells of: what is on a disk, or what another process has written.
 
-    That has to be before the command ends ``during`` which it is to happen.  ``told`` is what a failure shows.
+    That has to be before the command ends ``during`` which it is to happen; a failure ends it.  ``told`` is what a
+    failure shows.
     """
     limit = time.monotonic() + DEADLINE
     while not happened():
-        assert time.monotonic() < limit, told()
+        if time.monotonic() >= limit:
+            shown = told()
+            if during is not None:
+                during.stop()  # left behind it would be found by the next tests, and they be to blame
+            raise AssertionError(shown)
         if during is None:
             time.sleep(POLL_SECONDS)
         else:
