@@ -23,6 +23,7 @@ from fsmux.files.reading import Portion, Task, Wanted
 from fsmux.limits import CHUNK_SIZE
 from fsmux.plan.walk import PAGE, preorder
 from fsmux.records import Extent, Kind, printable
+from fsmux.transfer.disk import poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ async def read_all(
 ) -> None:  # fmt: skip
     """Read files, and have ``take`` told of each, in their order."""
     runs: list[Portion | FsmuxError] = []
-    work = partial(reading.read, root, from_device=from_device, poll=trio.from_thread.check_cancelled)
+    work = partial(reading.read, root, from_device=from_device, poll=poll)
 
     def took(task: Task, found: list[Portion | FsmuxError]) -> None:
         if task.stop is None:
@@ -280,8 +281,6 @@ async def sha256_tree(root: Root, line: Callable[[Parts, str], None], observer: 
                 line(one.parts, digest)
 
     wanted = (Wanted(parts, chunks_of(size, CHUNK_SIZE)) for parts, size in walk)
-    await in_order(
-        reading.tasks(wanted, cut=False), partial(reading.sha256, root, poll=trio.from_thread.check_cancelled), took
-    )
+    await in_order(reading.tasks(wanted, cut=False), partial(reading.sha256, root, poll=poll), took)
     observer(events.Planned(walk.files, walk.bytes, 0, 0))
     return failed + walk.tell_failed(observer)

@@ -12,12 +12,11 @@ from collections import deque
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-import trio
-
 from fsmux.columns import Packer
 from fsmux.files.listing import Listings
 from fsmux.limits import KIB, MAX_FILE_SIZE
 from fsmux.plan.walk import batches
+from fsmux.transfer.disk import poll
 from fsmux.wire.messages import Digest, Digests, Listed, Look
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ class LocalDigester:
         wanted: list[Group] = []
         while len(self._found) + sum(map(len, wanted)) < count:
             wanted.append(self._asked.popleft())
-        with closing(digests(self._root, self._base, wanted, trio.from_thread.check_cancelled)) as hops:
+        with closing(digests(self._root, self._base, wanted, poll)) as hops:
             while (batch := await self._disk.read(next, hops, None)) is not None:
                 self._found.extend(batch)
         return [self._found.popleft() for _ in range(count)]

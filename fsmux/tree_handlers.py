@@ -23,6 +23,7 @@ from fsmux.moving.pacing import Pace
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import unasked
 from fsmux.plan.walk import Ahead, batches, preorder
+from fsmux.transfer.disk import poll
 from fsmux.transfer.packs import PackSender, receive_packs, send_pack
 from fsmux.wire.frames import BRIEF_FEATURE
 from fsmux.wire.messages import Ask, Digest, Digests, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
@@ -108,8 +109,8 @@ async def digest(context: Context, stream: Stream, request: Digest) -> None:
     base = request.path
     message: object = request
 
-    def poll() -> None:
-        trio.from_thread.check_cancelled()
+    def wanted() -> None:
+        poll()
         if stream.error is not None:  # the client has gone, or wants no more
             raise stream.error
 
@@ -117,7 +118,7 @@ async def digest(context: Context, stream: Stream, request: Digest) -> None:
     while message is not None:
         if not isinstance(message, Digest):
             raise ProtocolError(f"a digest is not followed by {type(message).__name__}")
-        with closing(digests(context.root, base, message.groups, poll)) as found:
+        with closing(digests(context.root, base, message.groups, wanted)) as found:
             while (batch := await context.disk.read(next, found, None)) is not None:
                 await stream.send(Digests(tuple(batch)))
         message = await stream.receive()

@@ -13,8 +13,6 @@ import struct
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act, Group
 from fsmux.errors import FsmuxError, IntegrityError
 from fsmux.events import Warned
@@ -24,6 +22,7 @@ from fsmux.files.passing import ChunkDigests, NotingUnpacker, PackDigests
 from fsmux.files.reading import Wanted
 from fsmux.limits import SMALL_FILE
 from fsmux.records import printable
+from fsmux.transfer.disk import poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -137,7 +136,7 @@ class Ledger:
         """
         passing = self._passing.pop(path)
         try:
-            record = await disk.read(passing.record, root, here, crc32, trio.from_thread.check_cancelled)
+            record = await disk.read(passing.record, root, here, crc32, poll)
         except IntegrityError:
             raise
         except FsmuxError as error:
@@ -168,7 +167,7 @@ class Ledger:
                    observer: Observer) -> None:  # fmt: skip
         """Read files of these sizes below ``here``; their records are below ``base``."""
         wanted = [Wanted(here + parts, chunks_of(size, self.chunk_size)) for parts, size in files]
-        read = partial(reading.read, from_device=False, poll=trio.from_thread.check_cancelled)
+        read = partial(reading.read, from_device=False, poll=poll)
         for task in reading.tasks(wanted, cut=False):
             for one, found in zip(task.files, await disk.read(read, root, task), strict=True):
                 parts = base + one.parts[len(here) :]

@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-import trio
 from msgspec.structs import replace
 
 from fsmux.errors import FsmuxError, IntegrityError, NetworkError, NotADirectory, NotFound, SourceChanged
@@ -23,6 +22,7 @@ from fsmux.moving.transfer import Transfer
 from fsmux.mux.service import all_of
 from fsmux.records import Attrs, Kind, printable
 from fsmux.sites import LocalSite
+from fsmux.transfer.disk import poll
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -118,7 +118,6 @@ class Repair(Transfer):
         outcome = await target.fetch(
             there, here, name, journey, options, fresh=False, size=size, passing=passing, attrs=given
         )
-        poll = trio.from_thread.check_cancelled
         found = await self._attempt.client.disk.read(passing.record, target.root, here, outcome.crc32, poll)
         if found.digest != record.digest:
             raise IntegrityError(f"{shown}: it is still not what the manifest says; the source has the same damage")

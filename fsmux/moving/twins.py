@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from fsmux.errors import FsmuxError
 from fsmux.files.digestfile import chunks_of
 from fsmux.files.reading import Wanted, read_record
 from fsmux.limits import SMALL_FILE
 from fsmux.sites import LocalSite
+from fsmux.transfer.disk import poll
 
 if TYPE_CHECKING:
     from fsmux.moving.ledger import Ledger
@@ -42,7 +41,7 @@ async def find_twin(ledger: Ledger, disk: Disk, source: Site, parts: Parts, size
         found = ledger.of_version(size, facts.mtime_ns)
         if found in (None, listed) and isinstance(source, LocalSite):
             wanted = Wanted(parts, chunks_of(size, ledger.chunk_size))
-            record = await disk.read(read_record, source.root, wanted, trio.from_thread.check_cancelled)
+            record = await disk.read(read_record, source.root, wanted, poll)
             found = ledger.of_digest(size, record.digest)
     except FsmuxError:
         return ()

@@ -24,6 +24,7 @@ from fsmux.files.holes import zero_views, zeros_crc
 from fsmux.limits import INITIAL_WINDOW, MAX_ATTEMPTS
 from fsmux.mux.buffers import Data
 from fsmux.mux.service import all_of
+from fsmux.transfer.disk import poll
 from fsmux.transfer.session import Outcome, Report
 from fsmux.wire.messages import Again, Chunk, Committed, Finish, Offer, Span, Want
 
@@ -107,7 +108,7 @@ class Drain:
         """Write the next chunk, if it is right, or what of it was not written before; else what it came to."""
         extent = self.map.extent(self._index)
         found = await trio.to_thread.run_sync(
-            self._check_and_write, chunk, self.written - extent.offset, trio.from_thread.check_cancelled,
+            self._check_and_write, chunk, self.written - extent.offset, poll,
             limiter=self._limiter,
         )  # fmt: skip
         if found != chunk.expected:

@@ -22,6 +22,7 @@ from fsmux.files.chunks import combine
 from fsmux.limits import MAX_DATA_PAYLOAD, MAX_WINDOW
 from fsmux.mux.service import all_of
 from fsmux.records import Attrs
+from fsmux.transfer.disk import poll
 from fsmux.transfer.session import Outcome, Report
 from fsmux.wire.messages import Again, Close, Committed, Ok, Write
 
@@ -142,9 +143,7 @@ class Feed:
         buffer = await self._buffer()
         length = 0
         try:
-            length, crc = await trio.to_thread.run_sync(
-                self._read, buffer, trio.from_thread.check_cancelled, limiter=self._limiter
-            )
+            length, crc = await trio.to_thread.run_sync(self._read, buffer, poll, limiter=self._limiter)
         finally:
             if not length:
                 self._free.append(buffer)

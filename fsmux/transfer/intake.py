@@ -18,6 +18,7 @@ from fsmux.files.holes import zeros_crc
 from fsmux.limits import INITIAL_CREDIT
 from fsmux.mux.buffers import Data
 from fsmux.records import Extent
+from fsmux.transfer.disk import poll
 from fsmux.wire.messages import Again, Chunk, Finish, Have, Haves, Keep, Message, Span, Want, pages
 from fsmux.wire.messages.checks import MAX_HAVES
 
@@ -126,7 +127,7 @@ class Intake:
     async def compare(self) -> None:
         """Name the ranges of an earlier version that are here; the sender says which still hold."""
         receiving = self._receiving
-        basis = iter(receiving.sink.basis_digests(trio.from_thread.check_cancelled))
+        basis = iter(receiving.sink.basis_digests(poll))
         more = True
         while more:
             page = await receiving.disk.read(lambda: [Have(*known) for known in islice(basis, MAX_HAVES)])

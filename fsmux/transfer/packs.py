@@ -21,6 +21,7 @@ from fsmux.files.contents import Contents
 from fsmux.limits import PACK_BYTES
 from fsmux.mux.buffers import Data, anonymous
 from fsmux.mux.service import all_of
+from fsmux.transfer.disk import poll
 from fsmux.wire.messages import Pack
 
 if TYPE_CHECKING:
@@ -296,7 +297,6 @@ def _give_back(stream: Stream, items: Iterable[object]) -> None:
 
 async def _write(line: _Line, unpacker: Unpacker, disk: Disk) -> None:
     """Write what comes, and commit together what has come together."""
-    poll = trio.from_thread.check_cancelled
     while await line.filled():
         if not unpacker.commits_together:
             await disk.store(_stand, line, unpacker, poll)

@@ -24,6 +24,7 @@ from fsmux.events import ChunkHealed, FileStarted
 from fsmux.limits import MAX_ATTEMPTS
 from fsmux.records import Extent
 from fsmux.transfer.assembly import Assembly
+from fsmux.transfer.disk import poll
 from fsmux.transfer.intake import Intake
 from fsmux.transfer.ranges import MAX_PIECE, Pool, merged, piece_size, subtract, within
 from fsmux.transfer.session import STREAM_LOST, Outcome, Report
@@ -227,7 +228,7 @@ class Receiving:
                 return True
             if not self._complete:  # somebody else has looked meanwhile
                 return False
-            wrong = await self.disk.read(self.sink.read_back, trio.from_thread.check_cancelled)
+            wrong = await self.disk.read(self.sink.read_back, poll)
         for index, found in wrong.items():
             attempt = self.assembly.failed(index)
             if attempt >= MAX_ATTEMPTS:
@@ -284,7 +285,7 @@ class Receiving:
 
     async def keep(self, extent: Extent) -> None:
         """Take over a range of an earlier version."""
-        crc = await self.disk.read(self.sink.copy_from_basis, extent, trio.from_thread.check_cancelled)
+        crc = await self.disk.read(self.sink.copy_from_basis, extent, poll)
         self.resumed += extent.length
         self._report.reused(extent.length)
         self.assembly.add(extent.offset, extent.length, crc)

@@ -27,6 +27,7 @@ from fsmux.files.source import MOST_RUNS
 from fsmux.limits import INITIAL_WINDOW, MAX_ATTEMPTS, MAX_CHUNKS
 from fsmux.records import Extent
 from fsmux.transfer.digests import DigestMeter
+from fsmux.transfer.disk import poll
 from fsmux.transfer.ranges import subtract
 from fsmux.transfer.session import Outcome, Report
 from fsmux.transfer.sparse import Parcel
@@ -151,9 +152,7 @@ class Sending:
     async def crc(self, index: int) -> int:
         crc = self._crcs.get(index)
         if crc is None:
-            crc = await self.disk.read(
-                self.source.chunk_crc, index, self.map.chunk_size, trio.from_thread.check_cancelled
-            )
+            crc = await self.disk.read(self.source.chunk_crc, index, self.map.chunk_size, poll)
             self._crcs[index] = crc
         return crc
 
@@ -289,7 +288,7 @@ class _Sender:
 
     async def _keep(self, page: Haves) -> None:
         """Compare ranges of an earlier version that the receiver has, and tell it which to keep."""
-        kept = await self._sending.disk.read(self._matching, page.ranges, trio.from_thread.check_cancelled)
+        kept = await self._sending.disk.read(self._matching, page.ranges, poll)
         if kept and self._kept and kept[0].offset < self._kept[-1].end:
             raise ProtocolError("the receiver names ranges twice")
         self._kept += kept
