@@ -1,4 +1,4 @@
-"""Where the files of tests are, and which way they go."""
+"""Where the files of tests are, which way they go, and how patient property tests are."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import gc
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# How long an example takes says how busy the machine is. The rest is as it was chosen: where CI is set, the same
+# examples each time.
+settings.register_profile("patient", settings.get_profile(settings.get_current_profile_name()), deadline=None)
+settings.load_profile("patient")
 
 
 def pytest_collection_finish() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fsmux.columns import (
@@ -173,7 +173,6 @@ def test_what_finishes_directories_fits_into_the_message_too() -> None:
         assert len(encode(Pack(2**63, tuple(batch)))) <= INDEX_BYTES
 
 
-@settings(deadline=None)  # two thousand entries, and a text for each
 @given(st.integers(1, 40), st.integers(0, 2**62), st.text(max_size=500))
 def test_all_that_can_be_wrong_with_a_full_message_fits_too(width: int, size: int, text: str) -> None:
     """Every file of it is lost, or has failed; directories cannot be read."""

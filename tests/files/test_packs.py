@@ -188,7 +188,7 @@ def make_sparse(path: Path, content: bytes) -> None:
 
 
 @given(st.lists(layouts, max_size=4), st.sampled_from([Durability.NONE, Durability.BATCH]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_holes_stay_holes(tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], level: Durability) -> None:
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
     for number, content in enumerate(contents):
