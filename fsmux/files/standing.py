@@ -52,9 +52,12 @@ class Standing:
             self.discard(one)
             raise
 
-    def appear(self, stage: Stage) -> bool:
-        """Have a stage take its place; False if that cannot be, and what is in it stands one by one."""
-        if not stage.spoiled and stage.take_place():
+    def appear(self, stage: Stage, above: int | None) -> bool:
+        """Have a stage take its place in the directory that is open there.
+
+        False if there is none or that cannot be, and what is in it stands one by one.
+        """
+        if not stage.spoiled and above is not None and stage.take_place(above):
             return True
         for made in stage.made:
             try:

@@ -14,6 +14,7 @@ A file that gets a further name is synced before it like one that was written.
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fsmux.columns import DIRECTORY, KIND_BITS, Act, Group, itself
@@ -24,11 +25,11 @@ from fsmux.files.holding import Holding
 from fsmux.files.naming import named
 from fsmux.files.standing import Standing
 from fsmux.files.terms import Failure, Staged, Terms
-from fsmux.files.whole import POSSIBLE, Made, Stage, stage_for, worth_it
+from fsmux.files.whole import POSSIBLE, Made, Stage, places_in, stage_for, worth_it
 from fsmux.records import EVERYTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from fsmux.files.contents import Contents
     from fsmux.files.ranges import Poll
@@ -53,6 +54,10 @@ def _order(one: Staged) -> int:
 
 def _depth(one: Staged) -> int:
     return len(one.group.directory)
+
+
+def _parent(stage: Stage) -> Parts:
+    return stage.parts[:-1]
 
 
 def _stays_passable(finishing: Staged) -> bool:
@@ -158,8 +163,7 @@ class Unpacker:
         staged.sort(key=_order)
         self._standing.hold_linked(staged)
         bad = self._sync()
-        for stage in stages:
-            self._have_appear(stage, bad.get(stage.state))
+        self._have_appear(stages, bad)
         for one in staged:
             try:
                 with named(self._base + one.group.directory):
@@ -225,13 +229,16 @@ class Unpacker:
         self._finishing, self._within = {}, {}
         return stages, staged
 
-    def _have_appear(self, stage: Stage, lost: FsmuxError | None) -> None:
-        if lost is not None:
-            stage.discard()
-            self._fail_stage(stage, lost)
-        elif self._standing.appear(stage):
-            for parts in stage.empty(self._base):
-                self._note_empty(parts)
+    def _have_appear(self, stages: Sequence[Stage], bad: Mapping[StateDir | int, FsmuxError]) -> None:
+        for parent, together in groupby(stages, _parent):
+            with places_in(self._root, parent) as above:
+                for stage in together:
+                    if (lost := bad.get(stage.state)) is not None:
+                        stage.discard()
+                        self._fail_stage(stage, lost)
+                    elif self._standing.appear(stage, above):
+                        for parts in stage.empty(self._base):
+                            self._note_empty(parts)
 
     def _fail_stage(self, stage: Stage, error: FsmuxError) -> None:
         for one in (*stage.filled, *stage.finished):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import stat
 import sys
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fsmux.columns import Act
@@ -27,7 +27,7 @@ from fsmux.files.syscalls import OPEN_DIRECTORY
 from fsmux.limits import MAX_PATH_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fsmux.columns import Group
     from fsmux.files.holding import Holding
@@ -60,7 +60,7 @@ class Stage:
     It is one thread's to make directories in it, and anybody's to :meth:`open` them.
     """
 
-    def __init__(self, root: Root, state: StateDir, here: int, name: bytes, parts: Parts) -> None:
+    def __init__(self, root: Root, state: StateDir, here: int, name: bytes, parts: Parts, opened: int) -> None:
         self.state = state
         self.parts = parts
         self.filled: list[Staged] = []
@@ -73,10 +73,14 @@ class Stage:
         self._root = root
         self._here = here
         self._name = name
+        self._opened = opened  # on itself, for whoever opens it first; then -1
 
     def open(self, parts: Parts) -> int:
         """A descriptor of what is to be the directory ``parts``, which is this one or was made in it."""
         calls, below = self._root.sys, parts[len(self.parts) :]
+        if not below and self._opened >= 0:
+            opened, self._opened = self._opened, -1
+            return opened
         if len(self._name) + sum(map(len, below)) + len(below) <= MAX_PATH_BYTES:
             return open_beneath(calls, self._here, (self._name, *below), OPEN_DIRECTORY)
         top = calls.openat(self._here, self._name, OPEN_DIRECTORY)  # its own name may be longer than that of its place
@@ -90,17 +94,25 @@ class Stage:
         if self._root.make_directory(directory, made.parts, made.mode):
             self.made.append(made)
 
-    def take_place(self) -> bool:
-        """Have it stand; False if it cannot."""
+    def take_place(self, above: int) -> bool:
+        """Have it stand in the directory that is open there; False if it cannot."""
+        self.close()
         try:
-            with closing(self._root.directory(self.parts[:-1])) as lease, lease as above:
-                self._root.sys.rename(self._here, self._name, above, self.parts[-1])
-        except (OSError, FsmuxError):
+            self._root.sys.rename(self._here, self._name, above, self.parts[-1])
+        except OSError:
             return False
         return True
 
+    def close(self) -> None:
+        """Close what nobody has opened."""
+        opened, self._opened = self._opened, -1
+        if opened >= 0:
+            with suppress(OSError):
+                self._root.sys.close(opened)
+
     def discard(self) -> None:
         """Remove it, with what is in it."""
+        self.close()
         with suppress(OSError):
             tree.remove(self._root.sys, self._here, self._name)
 
@@ -118,34 +130,48 @@ def stage_for(root: Root, holding: Holding, parts: Parts) -> Stage | None:
     with root.landing_in(parts) as (directory, state):
         here, name = holding.hold(state), state.unique()
         made = _make_alike(root.sys, directory, here, name)
-    return Stage(root, state, here, name, parts) if made else None
+    return Stage(root, state, here, name, parts, made) if made is not None else None
 
 
-def _make_alike(calls: Syscalls, directory: int, here: int, name: bytes) -> bool:
-    """Make a directory ``name`` in ``here`` that nobody could tell from the empty ``directory``.
+@contextmanager
+def places_in(root: Root, parts: Parts) -> Iterator[int | None]:
+    """For a block, the directory ``parts``, in which stages take their places; None if there is none."""
+    try:
+        lease = root.directory(parts)
+    except (OSError, FsmuxError):
+        yield None
+        return
+    with closing(lease), lease as above:
+        yield above
+
+
+def _make_alike(calls: Syscalls, directory: int, here: int, name: bytes) -> int | None:
+    """Make a directory ``name`` in ``here`` that nobody could tell from the empty ``directory``; it is open.
 
     If there can be no such, for whatever reason, nothing has changed.
     """
     try:
         facts = calls.fstat(directory)
         if facts.st_mode & stat.S_ISGID or _inherits(calls, directory):
-            return False
+            return None
         calls.mkdir(here, name, stat.S_IMODE(facts.st_mode))
         flags = calls.flags(directory)
     except OSError:
-        return False
+        return None
     with suppress(OSError):
         fd = calls.openat(here, name, OPEN_DIRECTORY)
         try:
             made = calls.fstat(fd)
             alike = (made.st_mode, made.st_uid, made.st_gid) == (facts.st_mode, facts.st_uid, facts.st_gid)
             if alike and calls.flags(fd) == flags and not _inherits(calls, fd):
-                return True
+                fd, opened = -1, fd
+                return opened
         finally:
-            calls.close(fd)
+            if fd >= 0:
+                calls.close(fd)
     with suppress(OSError):
         calls.rmdir(here, name)
-    return False
+    return None
 
 
 def _inherits(calls: Syscalls, directory: int) -> bool:

@@ -22,7 +22,7 @@ from fsmux.files.root import Root
 from fsmux.files.source import Source
 from fsmux.files.syscalls import OPEN_CREATE
 from fsmux.files.unpacking import Unpacker
-from fsmux.files.whole import stage_for
+from fsmux.files.whole import places_in, stage_for
 from fsmux.moving.extras import removal
 from fsmux.mux.buffers import anonymous
 from fsmux.records import Attrs, Durability, Extent, Kind
@@ -420,7 +420,9 @@ def empty_directory_replaced() -> None:
                 inside = stage.open(place)
                 other.sys.close(other.sys.openat(inside, b"theirs", OPEN_CREATE))
                 other.sys.close(inside)
-                if not stage.take_place():
+                with places_in(other, place[:-1]) as above:
+                    taken = above is not None and stage.take_place(above)
+                if not taken:
                     raise Wrong("the place of an empty directory could not be taken")
                 holding.let_go()
                 holding.close_left()

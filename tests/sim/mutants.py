@@ -169,10 +169,9 @@ MUTANTS: Final = (
     Mutant("packs are renamed without having been synced", "files/unpacking.py",
            "        bad = self._sync()\n", "        bad: dict[StateDir | int, FsmuxError] = {}\n"),
     Mutant("packs are synced only after their renames", "files/unpacking.py",
-           "        bad = self._sync()\n        for stage in stages:\n"
-           "            self._have_appear(stage, bad.get(stage.state))\n        for one in staged:\n",
-           "        bad: dict[StateDir | int, FsmuxError] = {}\n        for stage in stages:\n"
-           "            self._have_appear(stage, bad.get(stage.state))\n        for one in staged:\n"
+           "        bad = self._sync()\n        self._have_appear(stages, bad)\n        for one in staged:\n",
+           "        bad: dict[StateDir | int, FsmuxError] = {}\n"
+           "        self._have_appear(stages, bad)\n        for one in staged:\n"
            "            bad = self._sync() if one is staged[-1] else bad\n"),
     Mutant("packs are not synced again after their renames", "files/unpacking.py",
            "        unsafe = self._sync()\n", "        unsafe: dict[StateDir | int, FsmuxError] = {}\n"),
@@ -261,8 +260,7 @@ MUTANTS: Final = (
     Mutant("a failed sync of what appears whole is not minded", "files/unpacking.py",
            "            if (lost := unsafe.get(stage.state)) is not None:\n", "            if False:\n"),
     Mutant("what could not be synced appears whole", "files/unpacking.py",
-           "        if lost is not None:\n            stage.discard()\n",
-           "        if False:\n            stage.discard()\n"),
+           "if (lost := bad.get(stage.state)) is not None:\n", "if (lost := None) is not None:\n"),
     Mutant("what was not to appear yet is left", "files/unpacking.py",
            "        for stage in stages:\n            stage.discard()\n",
            "        for stage in stages:\n            pass\n"),
