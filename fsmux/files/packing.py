@@ -51,13 +51,13 @@ def read_pack(root: Root, base: Parts, groups: Sequence[Group], take: Take) -> m
     one that is another now is ``as_asked`` no more.  Blocking.
     """
     made = [group for group in groups if group.act is Act.MAKE and not group.itself]
-    size = sum([sum(group.sizes) for group in made if REGULAR in group.kinds])
+    with_files = [group for group in made if REGULAR in group.kinds]
+    size = sum([sum(group.sizes) for group in with_files])
     contents = _Contents(take(min(size, MAX_PACK_BYTES) + 1))  # one file may have a byte more than was listed
     for group in made:
-        if REGULAR in group.kinds:
-            _read_group(root, base, group, contents)
-        else:
-            group.crcs = [0] * len(group)
+        group.crcs = [0] * len(group)
+    for group in with_files:
+        _read_group(root, base, group, contents)
     return contents.joined()
 
 
@@ -90,7 +90,6 @@ def _read_group(root: Root, base: Parts, group: Group, contents: _Contents) -> N
         names.check_in(where, group.names)
         lease = root.look_into(where)
     except FsmuxError as error:
-        group.crcs = [0] * len(group)
         group.lost = [(index, error) for index, mode in enumerate(group.modes) if mode & KIND_BITS == REGULAR]
         return
     sys, buffer, filled, room = root.sys, contents.view, contents.filled, contents.room
