@@ -1,13 +1,7 @@
 """From an unfinished file that is complete to a finished one.
 
 Theory: everything that must be durable is made so in one order: the part with all that it has beside its bytes, then
-the rename, then the directory that got the name, then the directories above it that were made for it.  For many small
-files each step is done for all of them before the next: that shares the journal commits of the file system, and no
-promise depends on a sync being made for one file alone.
-
-``syncfs`` may go first, as a hint that lets the syncs that follow find little to do.  It proves nothing by itself: an
-error is reported once per open file description, perhaps to another batch than the one it concerns.  What counts is
-the ``fsync`` of each part.
+the rename, then the directory that got the name, then the directories above it that were made for it.
 """
 
 from __future__ import annotations
@@ -16,7 +10,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError, from_os_error
+from fsmux.errors import Busy, IntegrityError, InternalError, StorageError
 from fsmux.files import ranges
 from fsmux.files.attributes import give, usual_mode
 from fsmux.files.journal import Type
@@ -24,11 +18,8 @@ from fsmux.files.naming import named
 from fsmux.records import Durability
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fsmux.files.ranges import Poll
     from fsmux.files.sink import Sink
-    from fsmux.records import Parts
 
 
 MOST_WRONG: Final = 64
@@ -65,90 +56,6 @@ def _stand(sink: Sink, sync: bool) -> None:
                 sink.end(keep=False)
     finally:
         sink.root.leave(directory)
-
-
-def commit_all(items: Sequence[tuple[Sink, int | None, int | None]]) -> list[bool | FsmuxError]:
-    """Many files of one root, given as (sink, mode, mtime_ns), together.
-
-    The result has for each what :func:`commit` would return, or the error it would raise; one that fails does not keep
-    the others.  Sinks that failed before their rename are as they were, the others have ended.
-    """
-    errors: dict[Sink, FsmuxError] = {}
-    for sink, mode, mtime_ns in items:
-        with _noting(errors, sink):
-            _prepare(sink, mode, mtime_ns)
-    good = [sink for sink, _, _ in items if sink not in errors]
-    synced = [sink for sink in good if sink.verify or sink.durability != Durability.NONE]
-    if len(synced) > 1:
-        for state in {sink.pin.state for sink in synced}:
-            state.hint_sync()
-    for sink in synced:
-        with _noting(errors, sink):
-            sink.sync_part(whole=True)
-            if sink.verify:
-                _prove(sink)
-    by_directory: dict[Parts, list[Sink]] = {}
-    for sink, _, _ in items:
-        if sink not in errors:
-            by_directory.setdefault(sink.parts[:-1], []).append(sink)
-    for group in by_directory.values():
-        _publish_group(errors, group)
-    return [errors.get(sink, sink.durability != Durability.NONE) for sink, _, _ in items]
-
-
-def _publish_group(errors: dict[Sink, FsmuxError], group: list[Sink], *, again: bool = False) -> None:
-    """Rename the files of one directory, then sync it once; again if another one has taken its place meanwhile."""
-    first = group[0]
-    published: list[Sink] = []
-    left: list[Sink] = []
-    try:
-        with named(first.parts):
-            directory = first.root.enter(first.parts)
-            try:
-                with directory.hold() as fd:
-                    for sink in group:
-                        with _noting(errors, sink):
-                            try:
-                                _publish(sink, fd)
-                            except FileNotFoundError:
-                                if again:
-                                    raise
-                                left.append(sink)
-                            else:
-                                published.append(sink)
-                    if any(sink.durability != Durability.NONE for sink in published):
-                        first.root.settle(first.parts[:-1], fd)
-            finally:
-                first.root.leave(directory)
-    except FsmuxError as error:
-        # Nothing was renamed, or all was and only their durability is not known.
-        for sink in group:
-            if sink not in left and (not published or sink.durability != Durability.NONE):
-                errors.setdefault(sink, error)
-    finally:
-        for sink in published:
-            sink.end(keep=False)
-    if left:
-        _publish_group(errors, left, again=True)
-
-
-class _noting:
-    """Keep the typed error of one file, and go on with the next."""
-
-    def __init__(self, errors: dict[Sink, FsmuxError], sink: Sink) -> None:
-        self._errors = errors
-        self._sink = sink
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, OSError):
-            error = from_os_error(error, self._sink.name)
-        if isinstance(error, FsmuxError):
-            self._errors[self._sink] = error
-            return True
-        return False
 
 
 def _prepare(sink: Sink, mode: int | None, mtime_ns: int | None) -> None:

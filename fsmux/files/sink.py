@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from zlib_ng import zlib_ng
 
 from fsmux.columns import time_of
-from fsmux.errors import Busy, FsmuxError, IntegrityError, InternalError, StorageError
+from fsmux.errors import Busy, FsmuxError, InternalError, StorageError
 from fsmux.files import commit, ranges
 from fsmux.files import resume as places
 from fsmux.files.basis import BEGUN_LEAST, Basis, pieces_of_final, pieces_of_part
@@ -181,15 +181,6 @@ class Sink:
         if journal is not None and journal.pending and self.place.header is None:
             with named(self.parts):
                 journal.flush()
-
-    def reread_crc(self, index: int, poll: Poll | None = None) -> int:
-        """CRC-32 of a chunk as it is in the part now."""
-        extent = self.manifest.map.extent(index)
-        try:
-            with named(self.parts), self.place.part.hold() as fd:
-                return ranges.crc32(self.sys, fd, extent.offset, extent.length, poll)
-        except ranges.ShortFile:
-            raise IntegrityError(f"{self.name}: its unfinished file was cut by somebody else") from None
 
     # ---- reusing -------------------------------------------------------------------------------------------------
 

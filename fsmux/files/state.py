@@ -154,11 +154,6 @@ class StateDir:
         with self.hold() as fd, suppress(FileNotFoundError):
             self._sys.unlink(fd, name)
 
-    def hint_sync(self) -> None:
-        """Have the file system write out all that it has, as a preparation that promises nothing."""
-        with suppress(OSError), self.hold() as fd:
-            self._sys.syncfs(fd)
-
     def close(self) -> None:
         """The root ends: the last pin that is left takes the descriptor with it."""
         with self._mutex:

@@ -174,9 +174,6 @@ class Syscalls:
         """Set the times of the name itself, which may be a symbolic link."""
         os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=directory, follow_symlinks=False)
 
-    def may_write(self, directory: int) -> bool:
-        return os.access(b".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True)
-
     def scandir(self, directory: int) -> Iterator[os.DirEntry[str]]:
         """The iterator of :func:`os.scandir`; its ``close()`` must be called."""
         return os.scandir(directory)

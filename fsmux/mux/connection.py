@@ -174,11 +174,6 @@ class Connection:
         """Streams whose work has not ended, whoever opened them."""
         return len(self._table)
 
-    async def wait_idle(self) -> None:
-        """Return once no stream is open."""
-        while len(self._table) and self.failure is None:
-            await self._table.changed.wait()
-
     # ---- handshake -------------------------------------------------------------------------------------------------
 
     async def send_auth(self, message: Auth) -> None:

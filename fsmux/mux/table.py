@@ -50,8 +50,6 @@ class StreamTable:
         self.rtt: float | None = None
         self.refusing = False
         """Whether this side said GOAWAY: the peer opens nothing any more."""
-        self.changed = trio.Event()
-        """Set when a stream was forgotten or all failed; a new one stands here then."""
         self.role = role
         self._max_streams = max_streams
         self._peer_max_streams = 0
@@ -114,7 +112,6 @@ class StreamTable:
         for stream in list(self._streams.values()):
             stream.fail(error)
         self._accept_in.close()
-        self.changed.set()
 
     def close(self) -> None:
         """Nothing arrives any more: no buffers are kept for it."""
@@ -169,8 +166,6 @@ class StreamTable:
             self.outbox.finish(stream.queue)
             if opened_by(stream.id) is not self.role:
                 self._peer_streams -= 1
-            self.changed.set()
-            self.changed = trio.Event()
 
     def _grant(self) -> None:
         for stream_id, limit in self._budget.pump():

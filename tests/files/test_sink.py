@@ -14,7 +14,6 @@ import xxhash
 from fsmux.errors import (
     BadName,
     Busy,
-    FsmuxError,
     IntegrityError,
     InternalError,
     IsADirectory,
@@ -25,7 +24,6 @@ from fsmux.errors import (
     StorageError,
 )
 from fsmux.files import resume
-from fsmux.files.commit import commit_all
 from fsmux.files.opening import open_sink
 from fsmux.files.root import Root
 from fsmux.files.sink import CHECKPOINT_BYTES, CHECKPOINT_SECONDS, Sink
@@ -168,7 +166,6 @@ def test_discard_leaves_nothing(root: Root, top: Path) -> None:
 def test_a_chunk_that_rotted_is_found_and_only_that_one_asked_for(root: Root, top: Path) -> None:
     sink = begin(root, durability=Durability.NONE)
     fill(sink, chunks=[0, 1, 2])
-    assert sink.reread_crc(1) == zlib.crc32(DATA[CHUNK : 2 * CHUNK])
     sink.suspend()
     part = next((top / ".fsmux").glob("*.part"))
     with part.open("r+b") as file:
@@ -649,28 +646,19 @@ class Rotten(Faulty):
         os.pwrite(fd, b"rot", CHUNK + 7)
 
 
-@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("durability", [Durability.BATCH, Durability.NONE])
-def test_what_the_disk_does_not_give_back_is_not_committed(top: Path, durability: Durability, together: bool) -> None:
-    def commit(sink: Sink) -> None:
-        if not together:
-            sink.commit()
-            return
-        (result,) = commit_all([(sink, None, None)])
-        if isinstance(result, FsmuxError):
-            raise result
-
+def test_what_the_disk_does_not_give_back_is_not_committed(top: Path, durability: Durability) -> None:
     with Root.open(top, sys=Rotten()) as root:
         sink = begin(root, verify=True, durability=durability)
         fill(sink)
         with pytest.raises(StorageError, match=r"other bytes than were written to it, in chunk 1;"):
-            commit(sink)
+            sink.commit()
         assert not (top / "file").exists()
         sink.suspend()
     with Root.open(top) as root:
         sink = begin(root, verify=True, durability=durability)
         assert fill(sink) == [1]
-        commit(sink)
+        sink.commit()
     assert (top / "file").read_bytes() == DATA
 
 
@@ -715,8 +703,7 @@ def test_a_file_that_grew_is_sent_only_its_growth(root: Root, top: Path) -> None
     assert reuse(sink, new) == len(old)
     rest = memoryview(new)[len(old) : 3 * CHUNK]
     sink.write((rest,), len(old))
-    assert sink.reread_crc(2) == zlib.crc32(new[2 * CHUNK : 3 * CHUNK])
-    sink.received(2, sink.reread_crc(2))
+    sink.received(2, zlib.crc32(new[2 * CHUNK : 3 * CHUNK]))
     assert fill(sink, new) == [3, 4, 5]
     sink.commit()
     assert (top / "file").read_bytes() == new
@@ -727,7 +714,7 @@ def test_a_small_file_that_grew(root: Root, top: Path) -> None:
     sink = begin(root, b"a first line\na second\n")
     assert reuse(sink, b"a first line\na second\n") == 13
     sink.write((memoryview(b"a second\n"),), 13)
-    sink.received(0, sink.reread_crc(0))
+    sink.received(0, zlib.crc32(b"a first line\na second\n"))
     sink.commit()
     assert (top / "file").read_bytes() == b"a first line\na second\n"
 
@@ -818,59 +805,3 @@ def test_the_existing_file_is_changed_while_it_is_reused(root: Root, top: Path) 
             sink.copy_from_basis(extent)
     sink.discard()
     assert os.listdir(top) == ["file"]
-
-
-# ---- many at once ------------------------------------------------------------------------------------------------
-
-
-def test_many_files_share_their_syncs(top: Path) -> None:
-    sys = Faulty()
-    with Root.open(top, sys=sys) as root:
-        sinks = [begin(root, b"%d" % n, (b"dir%d" % (n % 2), b"f%d" % n)) for n in range(10)]
-        for n, sink in enumerate(sinks):
-            fill(sink, b"%d" % n)
-        sys.calls.clear()
-        assert commit_all([(sink, 0o600, 7) for sink in sinks]) == [True] * 10
-        syncs = [name for name in sys.calls if name in ("syncfs", "fsync", "rename")]
-        assert syncs == ["syncfs", *["fsync"] * 10, *(["rename"] * 5 + ["fsync"] * 2) * 2]
-    for n in range(10):
-        path = top / f"dir{n % 2}" / f"f{n}"
-        assert path.read_bytes() == b"%d" % n
-        assert path.stat().st_mtime_ns == 7
-    assert sorted(os.listdir(top)) == ["dir0", "dir1"]
-
-
-def test_one_that_fails_does_not_keep_the_others(root: Root, top: Path) -> None:
-    sinks = [begin(root, b"%d" % n, (b"f%d" % n,)) for n in range(4)]
-    for n in (0, 1, 3):
-        fill(sinks[n], b"%d" % n)
-    (top / "f1").mkdir()
-    results = commit_all([(sink, None, None) for sink in sinks])
-    assert [type(result) for result in results] == [bool, IsADirectory, InternalError, bool]
-    for sink in sinks:
-        sink.suspend()
-    assert sorted(os.listdir(top)) == ["f0", "f1", "f3"]
-
-
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_every_call_of_a_common_commit_fails_once(tmp_path: Path, number: int) -> None:
-    count, failed = 0, "yet to begin"
-    while failed:
-        count += 1
-        top = tmp_path / str(count)
-        top.mkdir()
-        sys = Faulty(number=number)
-        with Root.open(top, sys=sys) as root:
-            sinks = [begin(root, b"%d" % n, (b"dir", b"f%d" % n)) for n in range(3)]
-            for n, sink in enumerate(sinks):
-                fill(sink, b"%d" % n)
-            sys.calls.clear()
-            sys.fail_at = count
-            for n, result in enumerate(commit_all([(sink, None, None) for sink in sinks])):
-                if result is True:
-                    assert (top / "dir" / f"f{n}").read_bytes() == b"%d" % n
-            for sink in sinks:
-                sink.suspend()
-        failed = sys.failed
-        if failed not in ("unlink", "rmdir"):
-            assert not (top / ".fsmux").exists(), failed

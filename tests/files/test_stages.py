@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
-from fsmux.files.commit import commit_all
 from fsmux.files.root import Root
 from fsmux.files.syscalls import Syscalls
 from fsmux.files.unpacking import Unpacker
@@ -253,8 +252,7 @@ def test_directories_are_made_in_what_has_taken_the_place(top: Path) -> None:
     assert stands(top / "d/e")
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_a_file_of_its_own_stands_in_what_has_taken_the_place(top: Path, together: bool) -> None:
+def test_a_file_of_its_own_stands_in_what_has_taken_the_place(top: Path) -> None:
     with Root.open(top) as theirs, closing(Unpacker(theirs, (), Durability.NONE)) as other:
         calls = Meddling("mkdir", other.commit)
         with Root.open(top, sys=calls) as root:
@@ -264,10 +262,7 @@ def test_a_file_of_its_own_stands_in_what_has_taken_the_place(top: Path, togethe
             with guards.start(root, (b"d", b"e", b"file"), guards.SMALL, Durability.NONE) as sink:
                 guards.fill(sink, guards.SMALL)
                 calls.armed = True
-                if together:
-                    assert commit_all([(sink, None, None)]) == [False]
-                else:
-                    assert sink.commit() is False
+                assert sink.commit() is False
     assert (top / "d/e/file").read_bytes() == guards.SMALL
     assert stands(top / "d")
 

@@ -193,7 +193,6 @@ async def test_the_end_of_the_connection_ends_every_wait(kind: str, tmp_path: Pa
             nursery.start_soon(expect_lost, stream.receive)
             nursery.start_soon(expect_lost, lambda: full.send_data(b"x"))
             nursery.start_soon(server.accept)
-            nursery.start_soon(client.wait_idle)
             await trio.testing.wait_all_tasks_blocked()
             await server.transport.aclose()
             while client.failure is None:
@@ -204,7 +203,6 @@ async def test_the_end_of_the_connection_ends_every_wait(kind: str, tmp_path: Pa
         with trio.fail_after(1), pytest.raises(ConnectionLost):
             await client.ping()
         assert await client.accept() is None
-        await client.wait_idle()
         stream.close()
         full.close(RuntimeError())
         assert client.open_streams == 0

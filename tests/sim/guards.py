@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
 from fsmux.errors import Busy, FsmuxError, IntegrityError
 from fsmux.files import leftovers, listing
-from fsmux.files.commit import commit_all
 from fsmux.files.contents import Contents
 from fsmux.files.holding import Holding
 from fsmux.files.journal import RECORD, Header, Journal, Type, parse
@@ -389,11 +388,6 @@ def empty_directory_replaced() -> None:
             fill(sink, SMALL)
             sink.commit()
 
-    def commit_as_a_group(root: Root) -> None:
-        with start(root, (*place, b"mine"), SMALL, Durability.BATCH) as sink:
-            fill(sink, SMALL)
-            commit_all([(sink, None, None)])
-
     def come_in_a_pack(root: Root) -> None:
         unpack(root, Ledger(), {(*place, b"mine"): SMALL}, Durability.BATCH)
 
@@ -401,7 +395,7 @@ def empty_directory_replaced() -> None:
         found = {(*place, b"mine"): SMALL, (*place, b"too"): SMALL, (*place, b"sub", b"deep"): SMALL}
         unpack(root, Ledger(), found, Durability.BATCH)
 
-    for act in (commit, commit_as_a_group, come_in_a_pack, come_whole):
+    for act in (commit, come_in_a_pack, come_whole):
         device = Device()
         device.linux = TELLING_LINUX
         calls = SimSyscalls(device)

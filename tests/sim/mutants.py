@@ -48,8 +48,6 @@ MUTANTS: Final = (
     # ---- the commit
     Mutant("no sync of the part before the rename", "files/commit.py",
            "        if sync or sink.verify:\n            sink.sync_part(whole=True)\n", ""),
-    Mutant("no sync of the parts of a group", "files/commit.py",
-           "            sink.sync_part(whole=True)\n            if sink.verify:\n", "            if sink.verify:\n"),
     Mutant("the part is synced after its rename", "files/commit.py",
            "        if sync or sink.verify:\n            sink.sync_part(whole=True)\n        if sink.verify:\n"
            "            _prove(sink)\n        try:\n            _stand(sink, sync)\n"
@@ -70,8 +68,6 @@ MUTANTS: Final = (
     Mutant("no sync of the directory after the rename", "files/commit.py",
            "                if sync:\n                    sink.root.settle(sink.parts[:-1], fd)\n",
            "                pass\n"),
-    Mutant("no sync of the directories of a group", "files/commit.py",
-           "                        first.root.settle(first.parts[:-1], fd)\n", "                        pass\n"),
     Mutant("no sync of the final directory itself", "files/landing.py",
            "        self.sys.fsync(fd)\n        if not parent:\n", "        if not parent:\n"),
     Mutant("no sync of the directories above", "files/landing.py", "                    self.sys.fsync(upper)\n",
@@ -269,8 +265,6 @@ MUTANTS: Final = (
            "        for last in (True,):\n            if left:\n"),
     Mutant("what lost its directory while it was committed is lost", "files/commit.py",
            "            if not sink.place.part_name:\n", "            if True:\n"),
-    Mutant("what lost its directory while a group was committed is lost", "files/commit.py",
-           "    if left:\n        _publish_group(errors, left, again=True)\n", ""),
     # ---- descriptors and leftovers
     Mutant("a descriptor is closed under its users", "files/lease.py", "            last = not self._users\n",
            "            last = True\n"),

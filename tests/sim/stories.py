@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import FsmuxError, StorageError
-from fsmux.files.commit import commit_all
 from fsmux.records import Durability, Extent
 from tests.sim.crash import CHUNK, Explorer, fill
 from tests.sim.device import BLOCK, FOLDER, QUIET_LINUX, TELLING_LINUX
@@ -98,8 +97,8 @@ def together(told: Teller) -> None:
         for sink, data in zip(sinks, versions, strict=True):
             fill(sink, data)
             told.ledger.committing(sink.parts, data, sink.durability)
-        for sink, result in zip(sinks, commit_all([(sink, None, None) for sink in sinks]), strict=True):
-            assert result is True
+        for sink in sinks:
+            assert sink.commit() is True
             told.ledger.committed(sink.parts, True)
 
 

@@ -18,7 +18,6 @@ from xxhash import xxh3_128_digest
 from fsmux.columns import KIND_BITS, REGULAR
 from fsmux.errors import FsmuxError, StorageError
 from fsmux.files import leftovers, listing
-from fsmux.files.commit import commit_all
 from fsmux.files.comparing import digests
 from fsmux.files.leftovers import ABANDONED_SECONDS
 from fsmux.files.packing import read_pack
@@ -111,13 +110,8 @@ def _together(told: Teller) -> None:
         for sink in sinks:
             fill(sink, versions[sink.parts])
             told.ledger.committing(sink.parts, versions[sink.parts], sink.durability)
-        results = commit_all([(sink, None, None) for sink in sinks])
-        for sink, result in zip(sinks, results, strict=True):
-            if not isinstance(result, FsmuxError):
-                told.ledger.committed(sink.parts, result)
-    for result in results:
-        if isinstance(result, FsmuxError):
-            raise result
+        for sink in sinks:
+            told.ledger.committed(sink.parts, sink.commit())
 
 
 def _send(told: Teller) -> None:

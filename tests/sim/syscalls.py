@@ -260,10 +260,6 @@ class SimSyscalls(Syscalls):
         self._enter("utime_link")
         self._set_time(self._entry(directory, name), mtime_ns)
 
-    def may_write(self, directory: int) -> bool:
-        self._enter("may_write")
-        return True
-
     def scandir(self, directory: int) -> Iterator[Any]:
         self._enter("scandir")
         return iter([_Entry(name, inode) for name, inode in sorted(self._directory(directory).entries.items())])
