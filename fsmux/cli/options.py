@@ -145,16 +145,22 @@ def verbosity(verbose: int, quiet: bool) -> int:
     return -1 if quiet else verbose
 
 
+def typed(ctx: typer.Context, name: str) -> bool:
+    """Whether an option, by its Python name, was given on the command line, and is not configured."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def find_token(ctx: typer.Context, token_file: str | None) -> str | None:
     """The token: from ``--token-file``, FSMUX_TOKEN, FSMUX_TOKEN_FILE or the configuration, in this order."""
     from fsmux.auth import check_token, read_token_file
 
-    source = ctx.get_parameter_source("token_file")
-    typed = source is not None and source.name == "COMMANDLINE"
-    if not typed and (token := os.environ.get("FSMUX_TOKEN")):
+    given = typed(ctx, "token_file")
+    if not given and (token := os.environ.get("FSMUX_TOKEN")):
         return check_token(token.strip(), "FSMUX_TOKEN")
     configured: str | None = (ctx.find_root().obj or {}).get("token")
-    if token_file and (typed or not configured or (source is not None and source.name == "ENVIRONMENT")):
+    source = ctx.get_parameter_source("token_file")
+    if token_file and (given or not configured or (source is not None and source.name == "ENVIRONMENT")):
         return read_token_file(token_file)
     return configured
 

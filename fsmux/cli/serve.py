@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fsmux.cli.log import Log
-from fsmux.cli.options import find_token
+from fsmux.cli.options import find_token, typed
 from fsmux.cli.run import execute
 from fsmux.cli.wording import shell_line
 from fsmux.errors import UsageError, from_os_error
@@ -79,12 +79,8 @@ def find_access(ctx: typer.Context, options: ServeOptions) -> Access:
     """Who may come in, from what was typed or else from what is configured.  Raises UsageError or AuthError."""
     from fsmux.auth import make_token, read_users_file
 
-    def typed(name: str) -> bool:
-        source = ctx.get_parameter_source(name)
-        return source is not None and source.name == "COMMANDLINE"
-
     values = {"token_file": options.token_file, "users": options.users, "no_auth": options.no_auth}
-    chosen = {name for name, value in values.items() if value and typed(name)}
+    chosen = {name for name, value in values.items() if value and typed(ctx, name)}
     if len(chosen) > 1:
         raise UsageError("choose one of --token-file, --users and --no-auth")
     if not chosen and not os.environ.get("FSMUX_TOKEN"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from fsmux.cli.options import chunk_size, filter_rules, find_token, parsed
+from fsmux.cli.options import chunk_size, filter_rules, find_token, parsed, typed
 from fsmux.cli.render import Reporter, choose_painter
 from fsmux.cli.run import execute, load_trio
 from fsmux.cli.tally import exit_code
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from fsmux.job import Job
     from fsmux.moving.ledger import Ledger
     from fsmux.plan.selection import Selection
+
+
+NOT_FOR_STDIO: Final = (
+    "checksum", "update", "exclude", "include", "files_from", "from0", "no_times", "no_perms", "owner", "xattrs",
+)  # fmt: skip
+"""Options, by their Python names, that say what is moved of a tree, or what is kept beside bytes."""
 
 
 class TransferOptions(Struct, frozen=True):
@@ -124,7 +130,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
         raise UsageError("a manifest has the times of files, which --no-times does not keep; leave one of them out")
     places = tuple(map(parse, options.paths))
     if any(isinstance(place, Stdio) for place in places):
-        _check_stdio(options, to_stdout=isinstance(places[-1], Stdio))
+        _check_stdio(ctx, options, to_stdout=isinstance(places[-1], Stdio))
     chunks = chunk_size(options.chunk_size)
     ledger = _ledger(options.manifest, chunks) if options.manifest and not (options.dry_run or options.repair) else None
     return Job(
@@ -155,7 +161,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
     )
 
 
-def _check_stdio(options: TransferOptions, *, to_stdout: bool) -> None:
+def _check_stdio(ctx: typer.Context, options: TransferOptions, *, to_stdout: bool) -> None:
     if (sys.__stdout__ if to_stdout else sys.__stdin__) is None:
         raise UsageError(f"{'stdout' if to_stdout else 'stdin'} is closed, so nothing can go through -")
     if to_stdout and options.verify == "disk":
@@ -166,8 +172,11 @@ def _check_stdio(options: TransferOptions, *, to_stdout: bool) -> None:
         raise UsageError(
             "what passes through - leaves nothing to keep a manifest of, or to repair: leave the option out"
         )
-    if options.checksum or options.update or options.delete or options.files_from:
-        raise UsageError("-c, -u, --delete and --files-from have no meaning for what passes through -: leave them out")
+    for name in NOT_FOR_STDIO:
+        # What is configured is a preference for other transfers, but nobody prefers names in a file.
+        if typed(ctx, name) or (name == "files_from" and options.files_from):
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} has no meaning for what passes through -: leave it out")
 
 
 def _selection(options: TransferOptions) -> Selection | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fsmux.errors import FsmuxError
+from fsmux.errors import FsmuxError, NetworkError
 from fsmux.files.digestfile import chunks_of
 from fsmux.files.reading import Wanted, read_record
 from fsmux.limits import SMALL_FILE
@@ -43,6 +43,8 @@ async def find_twin(ledger: Ledger, disk: Disk, source: Site, parts: Parts, size
             wanted = Wanted(parts, chunks_of(size, ledger.chunk_size))
             record = await disk.read(read_record, source.root, wanted, poll)
             found = ledger.of_digest(size, record.digest)
+    except NetworkError:
+        raise
     except FsmuxError:
         return ()
     return () if found in (None, listed) else found or ()

@@ -223,7 +223,7 @@ class Connection:
             self._table.dispatch(frame)
 
     def _on_connection_frame(self, frame: Frame) -> None:
-        message = decode(frame.cmd, _bytes(frame))
+        message = decode(frame.cmd, frame.said())
         match message:
             case Credit(grants=grants):
                 self._table.extend(grants)
@@ -386,8 +386,3 @@ async def open_connection(
     finally:
         connection._table.close()
         await transport.aclose()
-
-
-def _bytes(frame: Frame) -> bytes:
-    payload = frame.payload
-    return payload if isinstance(payload, bytes) else bytes(payload)  # type: ignore[arg-type]

@@ -229,7 +229,7 @@ class StreamTable:
         if stream is None or stream.left or stream.remote_ended or frame.flags:
             return False
         try:
-            span = decode(frame.cmd, _bytes(frame))
+            span = decode(frame.cmd, frame.said())
             assert isinstance(span, Span)
             if span.speaks:
                 return False  # of which the stream's owner is to hear
@@ -270,7 +270,7 @@ class StreamTable:
             stream = self._new_peer_stream(frame)
         data, self._placed = (self._placed, None) if frame.cmd == Cmd.DATA else (None, self._placed)
         if frame.cmd == Cmd.RESET and stream is not None and stream.error is None:  # its sender may have ended its half
-            fault = decode(frame.cmd, _bytes(frame))
+            fault = decode(frame.cmd, frame.said())
             assert isinstance(fault, Reset)
             stream.fail(from_code(fault.code, fault.text or "the peer cancelled the transfer"))
             return
@@ -292,7 +292,7 @@ class StreamTable:
             # A request or an answer beside what is received in bulk, and the next one would wait behind that.
             self._narrow_until = trio.current_time() + ASKED_SECONDS
         try:
-            message = decode(frame.cmd, _bytes(frame))
+            message = decode(frame.cmd, frame.said())
             if frame.cmd in CREDITED:
                 self._charge(stream, frame.length)
             elif isinstance(message, Span):
@@ -379,11 +379,6 @@ class StreamTable:
                 stream.reset(code, text)
 
         self.run_soon(reset)
-
-
-def _bytes(frame: Frame) -> bytes:
-    payload = frame.payload
-    return payload if isinstance(payload, bytes) else bytes(payload)  # type: ignore[arg-type]
 
 
 def _nothing() -> None:

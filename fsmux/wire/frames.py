@@ -205,6 +205,11 @@ class Frame(Struct):
         payload = self.payload
         return sum(map(len, payload)) if isinstance(payload, tuple) else len(payload)
 
+    def said(self) -> bytes:
+        """The payload of a control frame, in one piece."""
+        payload = self.payload
+        return payload if isinstance(payload, bytes) else bytes(payload)  # type: ignore[arg-type]
+
     @property
     def end(self) -> bool:
         """Whether this is the last frame of its sender on its stream."""

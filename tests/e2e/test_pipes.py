@@ -297,6 +297,31 @@ def test_a_directory_needs_a_name(url: Url, served: Path, place: str) -> None:
     assert visible(served) == {"directory"}
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("-c",), ("--update",), ("--exclude", "*.o"), ("--include", "a"), ("--files-from", "names"), ("--from0",),
+     ("--no-times",), ("--no-perms",), ("--owner",), ("--xattrs",), ("--delete",), ("--manifest", "sums")],
+)  # fmt: skip
+def test_what_has_no_meaning_for_a_pipe_is_refused(url: Url, served: Path, words: tuple[str, ...]) -> None:
+    (served / "file").write_bytes(b"content")
+    for ends in (("-", url("name")), (url("file"), "-")):
+        outcome = run("transfer", *words, *ends)
+        assert (outcome.status, outcome.out) == (2, "")
+        assert "-" in outcome.sentence
+    assert visible(served) == {"file"}
+
+
+def test_what_is_configured_for_other_transfers_does_not_stop_a_pipe(
+    url: Url, served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text('[transfer]\nchecksum = true\nexclude = ["f*"]\nowner = true\n')
+    monkeypatch.setenv("FSMUX_CONFIG", str(tmp_path / "config.toml"))
+    (served / "file").write_bytes(b"content")
+    assert draw("transfer", "-q", url("file"), "-")[0] == b"content"
+    assert feed(b"other", "transfer", "-q", "-", url("name")).status == 0
+    assert (served / "name").read_bytes() == b"other"
+
+
 def test_a_server_that_may_not_be_written_to_reads_nothing(served: Path) -> None:
     with fsmux_server(served, write=False) as server:
         for words in ((), ("-n",)):

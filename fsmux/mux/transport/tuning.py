@@ -46,7 +46,8 @@ class Tuning:
         self._looked = 0.0
         self._pace: int | None = None
         if self.tcp:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # some kernels say so if the peer has left already
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _prefer_congestion_control(sock)
             self._set_lowat(NOTSENT_LOWAT // 4)
 
@@ -55,7 +56,8 @@ class Tuning:
         lowat = min(certain, RCVLOWAT) if certain >= MIN_FRAME else 1
         if lowat != self._rcvlowat and self.tcp:
             self._rcvlowat = lowat
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lowat)
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lowat)
 
     def sending(self, frame_size: int) -> None:
         """Have it hold no more unsent than frames of this size need."""
