@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from fsmux.columns import Group
     from fsmux.job import Options
     from fsmux.lanes import Lanes
+    from fsmux.moving.account import Account
     from fsmux.moving.comparing import Comparer
     from fsmux.moving.ledger import TreeNotes
-    from fsmux.moving.report import Account, Report
+    from fsmux.moving.report import Report
     from fsmux.moving.singles import Batch
     from fsmux.mux.stream import Stream
     from fsmux.plan.filters import Filters

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from fsmux.files.root import Root
     from fsmux.files.terms import Failure
+    from fsmux.moving.account import Account
     from fsmux.moving.ledger import TreeNotes
     from fsmux.moving.pacing import Pace
     from fsmux.moving.packs import Errors
-    from fsmux.moving.report import Account
     from fsmux.mux.connection import Connection
     from fsmux.mux.stream import Stream
     from fsmux.transfer.disk import Disk

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from fsmux import events
 from fsmux.errors import FsmuxError, IntegrityError
+from fsmux.moving.account import NEWER, UP_TO_DATE
 from fsmux.moving.attempt import Item, raise_if_lost
 from fsmux.moving.carriers import carry_all
-from fsmux.moving.report import NEWER, UP_TO_DATE
 from fsmux.moving.singles import Batch, batched, has_place, pages
 from fsmux.plan.judging import (
     Facts,

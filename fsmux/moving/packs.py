@@ -21,8 +21,8 @@ from fsmux.limits import MAX_ATTEMPTS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 
+    from fsmux.moving.account import Account
     from fsmux.moving.carriers import Route, Watch
-    from fsmux.moving.report import Account
     from fsmux.records import Parts
 
     Errors = list[tuple[int, int, FsmuxError]]

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from fsmux.client import Client
     from fsmux.job import Options
-    from fsmux.moving.report import Account, Report
+    from fsmux.moving.account import Account
+    from fsmux.moving.report import Report
     from fsmux.transfer.session import Outcome
 
 NEW_MODE = 0o666

@@ -20,8 +20,8 @@ from fsmux.files import leftovers
 from fsmux.files.journal import journal_name
 from fsmux.files.names import RESERVED
 from fsmux.files.root import Root
+from fsmux.moving.account import name_of
 from fsmux.moving.attempt import Attempt, Item, raise_if_lost
-from fsmux.moving.report import name_of
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
 from fsmux.records import Attrs, Kind, Namespaces, Parts, printable
 from fsmux.sites import OWNER, LocalSite, RemoteSite, Site, local_site
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from contextlib import ExitStack
 
-    from fsmux.moving.report import Account
+    from fsmux.moving.account import Account
     from fsmux.mux.stream import Stream
 
 

@@ -13,8 +13,8 @@ from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, Act
 
 if TYPE_CHECKING:
     from fsmux.columns import Group
+    from fsmux.moving.account import Account
     from fsmux.moving.carriers import Watch
-    from fsmux.moving.report import Account
 
 
 class Rehearsal:

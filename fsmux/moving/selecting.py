@@ -20,7 +20,7 @@ from fsmux.records import printable
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
-    from fsmux.moving.report import Account
+    from fsmux.moving.account import Account
     from fsmux.moving.tree import Looker
     from fsmux.plan.filters import Filters
     from fsmux.plan.selection import Selection

@@ -14,7 +14,7 @@ from fsmux.columns import GROUP_ENTRIES, REGULAR, Group, sparse
 from fsmux.errors import FsmuxError, NotFound
 from fsmux.events import FilesDone
 from fsmux.limits import SMALL_FILE
-from fsmux.moving.report import Account
+from fsmux.moving.account import Account
 from fsmux.plan.plan import is_large
 from fsmux.records import Kind
 

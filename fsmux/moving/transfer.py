@@ -21,11 +21,11 @@ from msgspec.structs import replace
 
 from fsmux.errors import FsmuxError, Unsupported, UsageError
 from fsmux.lanes import open_lanes
+from fsmux.moving.account import UNKNOWN_XATTRS
 from fsmux.moving.attempt import Attempt, Item
 from fsmux.moving.carriers import Download
 from fsmux.moving.files import Files
 from fsmux.moving.placing import Placing
-from fsmux.moving.report import UNKNOWN_XATTRS
 from fsmux.plan.judging import Facts, Verdict, differs, in_the_way, judge
 from fsmux.plan.plan import Entered, Large
 from fsmux.records import EVERYTHING, Kind, Parts

@@ -25,9 +25,9 @@ from msgspec import Struct, field
 
 from fsmux.columns import Act, Group, itself
 from fsmux.limits import MEDIUM_FILE, SMALL_FILE
+from fsmux.moving.account import UNKNOWN_XATTRS
 from fsmux.moving.existing import Existing
 from fsmux.moving.finishing import Left
-from fsmux.moving.report import UNKNOWN_XATTRS
 from fsmux.moving.sharing import Sharing
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import Entered, Large, conflicts, plan
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from fsmux.moving.account import Account
     from fsmux.moving.carriers import Carrier
     from fsmux.moving.comparing import Comparer
     from fsmux.moving.extras import TreeExtras
     from fsmux.moving.ledger import TreeNotes
-    from fsmux.moving.report import Account
     from fsmux.plan.filters import Filters
     from fsmux.plan.plan import Claimed
     from fsmux.records import Kept, Parts

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fsmux.columns import Group
 from fsmux.errors import ConnectionLost
 from fsmux.limits import KIB, MEDIUM_FILE, MIB, PACK_BYTES, PACKS_AHEAD, SMALL_FILE
+from fsmux.moving.account import Account
 from fsmux.moving.pacing import (
     FAR_FILE,
     FILE_SECONDS,
@@ -25,7 +26,7 @@ from fsmux.moving.pacing import (
     Pace,
 )
 from fsmux.moving.packs import Packs
-from fsmux.moving.report import Account, Report
+from fsmux.moving.report import Report
 
 
 def carried(pace: Pace, rate: float, seconds: float, *, entries: int = 0, now: float = 0.0) -> float:

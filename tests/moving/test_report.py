@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from fsmux import events
 from fsmux.columns import Group
 from fsmux.errors import AccessError, StorageError
-from fsmux.moving.report import Account, Report
+from fsmux.moving.report import Report
 from fsmux.plan.plan import plan
 from fsmux.transfer.session import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fsmux.moving.account import Account
     from fsmux.records import Parts
 
 FILE = stat.S_IFREG | 0o644

@@ -9,7 +9,7 @@ import pytest
 
 from fsmux.errors import ProtocolError, UsageError
 from fsmux.events import FileFailed
-from fsmux.moving.report import Account
+from fsmux.moving.account import Account
 from fsmux.plan.selection import select
 from fsmux.wire.messages import Look, Walk
 
