@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import errno
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class ErrorCode(IntEnum):
@@ -255,6 +255,10 @@ _ERRNO_TEXT: dict[int, str] = {
     errno.EPERM: "permission denied",
     errno.ENOSPC: "no space left on the device; free some and run it again",
 }
+
+
+OUT_OF_RESOURCES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+"""What a call fails with if the process or the machine has no more descriptors or memory, whatever was asked for."""
 
 
 def from_code(code: int, text: str) -> FsmuxError:

@@ -7,7 +7,6 @@ listeners, which are cancelled first when the server stops.  Nothing of it is st
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -21,7 +20,7 @@ from msgspec import Struct
 
 from fsmux import events
 from fsmux.auth import ServerAuth, User, single_user
-from fsmux.errors import FsmuxError, RefusedError, UsageError
+from fsmux.errors import OUT_OF_RESOURCES, FsmuxError, RefusedError, UsageError
 from fsmux.files.root import Root
 from fsmux.greeting import hello, prove_to_client
 from fsmux.handlers import Context, StateKeeper, dispatch
@@ -50,11 +49,8 @@ MAX_STRANGERS = 256
 """Connections at once that have not said who they are. With one more the oldest of them is closed, so that no crowd
 that says nothing keeps others out: whoever knows the token has said so within a round trip or two."""
 
-SHORT_OF = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
-"""What the system says when it has no room for one more connection; it may have in a while."""
-
 SHORT_SECONDS = 0.1
-"""Seconds until it is asked again."""
+"""Seconds until the system is asked again that has no room for one more connection."""
 
 BACKLOG = 512
 """Connections that the kernel may hold before they are accepted."""
@@ -134,7 +130,7 @@ class _Server:
             try:
                 stream = await listener.accept()
             except OSError as exc:
-                if exc.errno not in SHORT_OF:
+                if exc.errno not in OUT_OF_RESOURCES:
                     raise
                 if not short:  # once, and not as often as somebody knocks
                     self._observer(events.Warned("", f"nobody else can come in: {(exc.strerror or '').lower()}"))

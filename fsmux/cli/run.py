@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fsmux.cli.wording import DEBUG, NORMAL
-from fsmux.errors import ExitCode, FsmuxError, from_os_error
+from fsmux.errors import OUT_OF_RESOURCES, ExitCode, FsmuxError, from_os_error
 from fsmux.importing import without_parts
 from fsmux.limits import GC_RUNNING, GC_STARTING, SWITCH_SECONDS
 from fsmux.records import printable
@@ -63,9 +63,6 @@ class Reporter(Protocol):
     def close(self) -> None:
         """The last words."""
 
-
-_SHORT_OF: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""What the system says when it gives no more to a process.  That may come up anywhere, an import included."""
 
 _CANNOT_TAKE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 """What a disk says.  Of files that are read and written it comes as a typed error, or with their name."""
@@ -148,7 +145,7 @@ def report(error: BaseException, verbosity: int, reporter: Reporter | None = Non
     if isinstance(leaf, OSError) and leaf.errno in _CANNOT_TAKE and leaf.filename is None:
         _give_up_stdout(reporter)
         leaf = from_os_error(leaf, "stdout")
-    if isinstance(leaf, OSError) and leaf.errno in _SHORT_OF:
+    if isinstance(leaf, OSError) and leaf.errno in OUT_OF_RESOURCES:  # which may come up anywhere, an import included
         leaf = from_os_error(leaf, "this process")
     if not isinstance(leaf, FsmuxError):
         hint = "" if verbosity >= DEBUG else "; run it again with -vv to see where"
