@@ -134,8 +134,13 @@ class Outbox:
                 self._activate(queue)
         self._wake()
 
-    def drop(self, queue: SendQueue) -> None:
-        """Forget what a stream has queued; nothing more of it is sent."""
+    def drop(self, queue: SendQueue, last: Frame | None = None) -> None:
+        """Forget what a stream has queued; nothing more of it is sent but ``last``, a control frame.
+
+        That is queued in the same step: others may take the stream's share of the early DATA at once, and the peer has
+        to hear before that it is free.
+        """
+        overflows = False
         with self._lock:
             queue.closed = True
             dropped = list(queue.items)
@@ -144,9 +149,13 @@ class Outbox:
             if queue.in_ring:
                 self._place(queue).remove(queue)
                 queue.in_ring = False
+            if last is not None:
+                overflows = self._add(self._messages, _whole(last))
         for item in dropped:
             let_go(item.payload)
         queue.on_room()
+        if last is not None:
+            self._added(overflows)
 
     def finish(self, queue: SendQueue) -> None:
         """The stream is over on both sides: its early DATA is accounted for."""
@@ -249,21 +258,31 @@ class Outbox:
                 self._pushed.notify()
         self._wake_writer()
 
-    # ---- inside the lock -------------------------------------------------------------------------------------------
-
     def _push(self, lane: deque[bytes], frame: bytes) -> None:
-        """Queue a frame; one without room is dropped with all that follow, and nobody who queues has to care."""
         with self._lock:
-            overflows = self._control_bytes + len(frame) > MAX_QUEUED_CONTROL and not self._overflowed
-            self._overflowed = self._overflowed or overflows
-            if not self._overflowed:
-                self._control_bytes += len(frame)
-                lane.append(frame)
-                if lane is self._messages:
-                    self._messages_pushed += 1
+            overflows = self._add(lane, frame)
+        self._added(overflows)
+
+    def _added(self, overflows: bool) -> None:
         if overflows:
             self._on_overflow()
         self._wake()
+
+    # ---- inside the lock -------------------------------------------------------------------------------------------
+
+    def _add(self, lane: deque[bytes], frame: bytes) -> bool:
+        """Queue a frame; whether it is the first one that has no room.
+
+        Such a one is dropped with all that follow, and nobody who queues has to care.
+        """
+        overflows = self._control_bytes + len(frame) > MAX_QUEUED_CONTROL and not self._overflowed
+        self._overflowed = self._overflowed or overflows
+        if not self._overflowed:
+            self._control_bytes += len(frame)
+            lane.append(frame)
+            if lane is self._messages:
+                self._messages_pushed += 1
+        return overflows
 
     def _take_control(self) -> bytes:
         frames: list[bytes] = []

@@ -167,10 +167,10 @@ class Stream:
     def reset(self, code: ErrorCode, text: str = "") -> None:
         """End the stream at once in both directions; the peer learns why. Not a checkpoint."""
         if self.error is None and not (self.local_ended and self.remote_ended):
-            self.fail(from_code(code, text) if text else StreamReset("the transfer was cancelled"))
-            # After fail(), which empties the queue: RESET keeps its place among messages, so that it can overtake
-            # neither what opened this stream nor what opens older ones.
-            self._table.outbox.message(self.queue, Frame(Cmd.RESET, self.id, encode(Reset(code, text))))
+            # RESET keeps its place among messages: it can overtake neither what opened this stream nor what opens
+            # older ones.
+            last = Frame(Cmd.RESET, self.id, encode(Reset(code, text)))
+            self.fail(from_code(code, text) if text else StreamReset("the transfer was cancelled"), last)
 
     async def _wait_room(self) -> None:
         await self._wait_until(lambda: self.queue.queued < SEND_BACKLOG, FEW_QUEUED)
@@ -317,15 +317,15 @@ class Stream:
         self._in.close()
         self._table.settle(self)
 
-    def fail(self, error: FsmuxError) -> None:
-        """End the stream in both directions with ``error``; what waits unread is dropped."""
+    def fail(self, error: FsmuxError, last: Frame | None = None) -> None:
+        """End the stream both ways with ``error``; what waits unread or unsent is dropped, but for ``last``."""
         if self.error is None:
             self.error = error
         self.local_ended = self.remote_ended = True
         self._discard_unread()
         self._in.close()
         self._wake()
-        self._table.outbox.drop(self.queue)
+        self._table.outbox.drop(self.queue, last)
         self._table.settle(self)
 
     def _discard_unread(self) -> None:

@@ -339,6 +339,19 @@ def test_a_dropped_queue_sends_nothing_more_and_holds_nothing() -> None:
     assert box._eager.used == 0
 
 
+def test_the_last_words_of_a_dropped_queue_go_before_what_takes_its_share() -> None:
+    woken: list[Outbox] = []
+    box = Outbox(100, lambda: woken.append(box), overflow)
+    one, other = queue(1), queue(3)
+    box.data(one, Cmd.DATA, memoryview(bytes(100)))
+    box.data(other, Cmd.DATA, memoryview(bytes(100)))
+    assert [frame.stream_id for frame in drain(box)] == [1]
+    del woken[:]
+    box.drop(one, Frame(Cmd.RESET, 1, b"why"))
+    assert woken
+    assert [(frame.cmd, frame.stream_id) for frame in drain(box)] == [(Cmd.RESET, 1), (Cmd.DATA, 3)]
+
+
 def test_control_frames_for_a_peer_that_does_not_read_are_bounded() -> None:
     told: list[str] = []
     box = Outbox(PLENTY, lambda: None, lambda: told.append("overflow"))
