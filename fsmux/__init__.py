@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from fsmux.errors import FsmuxError
     from fsmux.events import Summary
     from fsmux.job import Job, Options
-    from fsmux.records import Attrs, Durability, Kind
+    from fsmux.plan.filters import Filters, Rule
+    from fsmux.records import Attrs, Durability, Kept, Kind, Namespaces
     from fsmux.server import Listening, serve
     from fsmux.wire.messages import Entry
 
@@ -39,12 +40,16 @@ _HOMES = {
     "Client": "fsmux.client",
     "Durability": "fsmux.records",
     "Entry": "fsmux.wire.messages",
+    "Filters": "fsmux.plan.filters",
     "FsmuxError": "fsmux.errors",
     "Job": "fsmux.job",
+    "Kept": "fsmux.records",
     "Kind": "fsmux.records",
     "Listening": "fsmux.server",
+    "Namespaces": "fsmux.records",
     "Options": "fsmux.job",
     "RemoteFile": "fsmux.client",
+    "Rule": "fsmux.plan.filters",
     "Summary": "fsmux.events",
     "User": "fsmux.auth",
     "connect": "fsmux.client",
@@ -55,9 +60,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "Attrs", "Client", "Durability", "Entry", "FsmuxError", "Job", "Kind", "Listening", "Options", "RemoteFile",
-    "Summary", "User", "__version__", "connect", "errors", "events", "make_token", "read_token_file",
-    "read_users_file", "serve",
+    "Attrs", "Client", "Durability", "Entry", "Filters", "FsmuxError", "Job", "Kept", "Kind", "Listening",
+    "Namespaces", "Options", "RemoteFile", "Rule", "Summary", "User", "__version__", "connect", "errors", "events",
+    "make_token", "read_token_file", "read_users_file", "serve",
 ]  # fmt: skip
 
 
