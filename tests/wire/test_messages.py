@@ -91,6 +91,7 @@ def groups(draw: st.DrawFn, *, packed: bool = False, listed: bool = False, diges
     elif not listed and draw(st.booleans()):
         return itself(here, draw(times), 0o040000 | draw(modes), act, xattrs=draw(st.one_of(st.none(), xattrs)))
     found = draw(st.lists(names, max_size=6))
+    found = sorted(set(found)) if listed else found
     kind = [draw(st.sampled_from(kinds)) for _ in found]
     regular = [one == 0o100000 for one in kind]
     links = act is Act.MAKE and [one for one in kind if one == 0o120000]

@@ -143,6 +143,12 @@ REFUSED: list[tuple[Cmd, Any, str]] = [
             (Cmd.LISTED, pb.Listed, "groups", with_xattrs, "LISTED"),
         )
     ],
+    *[
+        (Cmd.LISTED, pb.Listed(groups=[
+            pb.Group(names=names, sizes=[0, 0], mtimes_ns=[0, 0], modes=[0o100644, 0o100644])
+        ]), "LISTED")
+        for names in (b"b/a", b"a/a")
+    ],
     (Cmd.LISTED, pb.Listed(groups=with_xattrs(pb.Xattrs())), "LISTED"),
     (Cmd.LISTED, pb.Listed(groups=with_xattrs(pb.Xattrs(index=1, unknown=True))), "LISTED"),
     (Cmd.LISTED, pb.Listed(groups=with_xattrs(*[pb.Xattrs(unknown=True)] * 2)), "LISTED"),

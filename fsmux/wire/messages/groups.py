@@ -7,6 +7,7 @@ of whole columns at once; a single name is looked at only to say which one was w
 
 from __future__ import annotations
 
+from operator import lt
 from typing import TYPE_CHECKING, Any, Final
 
 from fsmux.columns import DIRECTORY, GROUP_ENTRIES, KEY_SIZE, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Act, Group
@@ -32,6 +33,8 @@ def listed(raw: Collection[pb.Group]) -> tuple[Group, ...]:
     for group in groups:
         if group.itself or group.crcs or group.lost or group.holed or group.act is not Act.MAKE:
             raise ProtocolError("LISTED: a group says what is to be done")
+        if not all(map(lt, group.names, group.names[1:])):  # whoever reads them looks for names by halving
+            raise ProtocolError("LISTED: names are not in order")
     return groups
 
 
