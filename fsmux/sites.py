@@ -187,7 +187,7 @@ class LocalSite:
         return await self._disk.meta(root.stat, parts, follow, self.kept.owner, self.kept.xattrs)
 
     def _listing(self, root: Root, parts: Parts) -> Generator[Group, None, None]:
-        return listing.groups(root, parts, self.kept.owner, self.kept.xattrs)
+        return listing.groups(root, parts, self.kept.owner, self.kept.xattrs, told=True)
 
     @asynccontextmanager
     async def scan(self, parts: Parts) -> AsyncIterator[Batches]:

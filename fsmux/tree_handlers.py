@@ -42,7 +42,9 @@ KERNEL_HOLDS: Final = 2 * NOTSENT_LOWAT
 
 async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
     """A whole tree, directories before what is in them; with its small files if it is all to be made."""
-    found = preorder(lambda parts: listing.groups(context.root, parts, request.owners, request.xattrs), request.path)
+    found = preorder(
+        lambda parts: listing.groups(context.root, parts, request.owners, request.xattrs, told=True), request.path
+    )
     if request.pack_bytes:
         async with context.trees:
             await _send_packs(context, stream, request, found)

@@ -143,9 +143,17 @@ class Tally:
         )
 
 
-def exit_code(failures: set[str]) -> ExitCode:
-    """What to tell the shell about the files that failed: their common reason if they have one, else "some failed"."""
+_OF_ONE: Final = frozenset((ExitCode.ACCESS, ExitCode.SPACE))
+"""Reasons that say of a whole transfer what has to be changed; where others arrived, they are about a file or two."""
+
+
+def exit_code(failures: set[str], *, others: bool = False) -> ExitCode:
+    """What to tell the shell about the files that failed: their common reason if they have one, else "some failed".
+
+    ``others``: there were some that did not fail.
+    """
     codes = {from_code(ErrorCode[name], "").exit_code if name in ErrorCode.__members__ else None for name in failures}
     if not codes:
         return ExitCode.OK
-    return (codes.pop() or ExitCode.SOME_FAILED) if len(codes) == 1 else ExitCode.SOME_FAILED
+    common = codes.pop() if len(codes) == 1 else None
+    return ExitCode.SOME_FAILED if common is None or (others and common in _OF_ONE) else common

@@ -102,7 +102,8 @@ def move(ctx: typer.Context, options: TransferOptions, job: Job) -> int:
                 reporter(_keep(options.manifest, ledger))
         if not summary.failed:  # or what had failed stands after all, thanks to a later attempt
             return ExitCode.OK
-        return exit_code(reporter.tally.failures) or ExitCode.SOME_FAILED
+        others = summary.files + summary.skipped > 0
+        return exit_code(reporter.tally.failures, others=others) or ExitCode.SOME_FAILED
 
     return execute(main, options.verbosity, reporter=reporter, resume=_way_back(ctx, options, job))
 

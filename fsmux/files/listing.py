@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fsmux.columns import GROUP_ENTRIES, KIND_BITS, MODE_BITS, REGULAR, SYMLINK, Group, owner_of, sparse, times_of
-from fsmux.errors import FsmuxError, NotFound, from_os_error
+from fsmux.errors import BadName, FsmuxError, NotFound, from_os_error
 from fsmux.files import names
 from fsmux.files.attributes import read_xattrs_at
 from fsmux.files.naming import named
@@ -26,22 +26,28 @@ if TYPE_CHECKING:
     from fsmux.records import Parts
 
 
+_SHOWN: Final = 3
+"""Names that a sentence has room for."""
+
+
 def groups(
-    root: Root, parts: Parts, owners: bool = False, xattrs: Namespaces = Namespaces.NONE
+    root: Root, parts: Parts, owners: bool = False, xattrs: Namespaces = Namespaces.NONE, *, told: bool = False
 ) -> Generator[Group, None, None]:
     """The entries of a directory, without what is reserved, in groups of which all but the last have ``more`` set.
 
     Their ``directory`` is ``parts``; with ``owners`` they say whose the entries are, and they have the extended
-    attributes in the namespaces ``xattrs``.
+    attributes in the namespaces ``xattrs``.  With ``told`` a last one has an error if names are left out that are not
+    the reserved one, but could be taken for it.
     A generator that holds a descriptor: exhaust it or close it.
     """
     lease = root.look_into(parts)
     try:
         with named(parts), lease as fd:
-            found = _names(root.sys, fd)
+            found, left_out = _names(root.sys, fd)
+            error = _mistakable(left_out) if told and left_out else None
             for start in range(0, len(found) or 1, GROUP_ENTRIES):
                 page = found[start : start + GROUP_ENTRIES]
-                more = start + GROUP_ENTRIES < len(found)
+                more = start + GROUP_ENTRIES < len(found) or error is not None
                 group = _group(root, fd, parts, page, more=more, owners=owners)
                 if xattrs:
                     group.xattrs = sparse(
@@ -49,6 +55,8 @@ def groups(
                         for name, mode in zip(group.names, group.modes, strict=True)
                     )
                 yield group
+            if error is not None:
+                yield Group(parts, error=error)
     finally:
         lease.close()
 
@@ -84,7 +92,16 @@ class Listings:
                 yield Group(directory, error=error)
 
 
-def _names(sys: Syscalls, directory: int) -> list[bytes]:
+def _mistakable(found: list[bytes]) -> BadName:
+    shown = ", ".join(printable(name) for name in found[:_SHOWN])
+    rest = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return BadName(
+        f"{shown}{rest}: some file systems could take this for the reserved name {names.RESERVED.decode()}; rename it"
+    )
+
+
+def _names(sys: Syscalls, directory: int) -> tuple[list[bytes], list[bytes]]:
+    """The names that can be said, in order, and others that should be heard of."""
     entries = sys.scandir(directory)
     try:
         joined = os.fsencode("/".join([entry.name for entry in entries]))
@@ -93,10 +110,10 @@ def _names(sys: Syscalls, directory: int) -> list[bytes]:
         if close is not None:
             close()
     if not joined:
-        return []
-    found = names.visible(joined.split(b"/"), joined)
+        return [], []
+    found = joined.split(b"/")
     found.sort()
-    return found
+    return names.visible(found, joined), names.mistakable(found, joined)
 
 
 def _group(root: Root, fd: int, parts: Parts, found: list[bytes], *, more: bool, owners: bool) -> Group:

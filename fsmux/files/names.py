@@ -67,6 +67,13 @@ def visible(found: list[bytes], joined: bytes) -> list[bytes]:
     return [name for name in found if not is_reserved(name)]
 
 
+def mistakable(found: list[bytes], joined: bytes) -> list[bytes]:
+    """Those that are somebody's own and cannot be said all the same."""
+    if joined.isascii() and _CORE not in joined.lower():
+        return []
+    return [name for name in found if name != RESERVED and is_reserved(name)]
+
+
 def check_in(directory: Parts, found: list[bytes]) -> None:
     """What :func:`check` would say of each name in ``directory``, which was checked itself."""
     joined = b"/".join(found)

@@ -320,9 +320,29 @@ def test_a_file_that_may_not_be_read_fails_alone(url: Url, served: Path, there: 
     (tree / "locked").write_text("x")
     (tree / "locked").chmod(0)
     outcome = run("transfer", f"{tree}/", url("tree"))
-    assert outcome.status == 6
+    assert outcome.status == 3
     assert "locked" in outcome.sentence
     assert visible(served / "tree") == {"a"}
+    assert run("transfer", tree / "locked", url("locked")).status == 6
+
+
+def test_names_that_could_be_taken_for_the_reserved_one_are_told_of(url: Url, served: Path, there: Path) -> None:
+    names = ["fsmux~1", ".Fsmux", "fsmux:notes", "sub/.fsmux.", "sub/FSMUX~2/deep", "fsmux", "sub/fsmux.txt"]
+    for place in (there / "tree", served / "tree"):
+        for name in names:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text("precious")
+    for words, target in (
+        ((f"{there}/tree/", url("copy")), served / "copy"), ((url("tree"), f"{there}/got/"), there / "got/tree"),
+    ):  # fmt: skip
+        for options in ((), ("--delete",), ("-n",)):
+            outcome = run("transfer", *options, *words)
+            assert outcome.status == 3, outcome
+            lines = [line for line in outcome.err.splitlines() if "reserved name .fsmux; rename it" in line]
+            assert [line.partition(": ")[2].split(":")[0] for line in lines] == [".", "sub"]
+            assert all(word in lines[0] for word in (".Fsmux", "fsmux:notes", "fsmux~1"))
+            assert all(word in lines[1] for word in (".fsmux.", "FSMUX~2"))
+        assert visible(target) == {"fsmux", "sub", "sub/fsmux.txt"}
 
 
 @pytest.mark.parametrize("words", [("transfer", "--json"), ("transfer", "-n"), ("ls",)], ids=["json", "plan", "list"])
