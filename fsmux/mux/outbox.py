@@ -125,6 +125,12 @@ class Outbox:
             self._activate(queue)
         self._wake()
 
+    def hold_back(self) -> None:
+        """Take nothing under credit until there is an :attr:`allowance` anew, if any of it may be taken now."""
+        with self._lock:
+            if self.allowance is None:
+                self.allowance = 0
+
     def extend(self, queue: SendQueue, limit: int) -> None:
         """The peer granted ``queue`` credit up to the absolute offset ``limit``."""
         with self._lock:

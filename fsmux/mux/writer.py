@@ -41,6 +41,8 @@ class Writer:
     def limit(self, rate: int | None) -> None:
         """Send at most ``rate`` bytes under credit per second; None: as many as possible."""
         self._throttle.limit(rate, trio.current_time())
+        if rate is not None:
+            self._outbox.hold_back()  # a thread that sends without a limit is to come back
         self.wake()
 
     def stop(self) -> None:

@@ -14,9 +14,11 @@ from msgspec import Struct
 from fsmux.errors import ProtocolError, SourceChanged
 from fsmux.files.chunks import combine_all
 from fsmux.records import Extent
-from fsmux.transfer.ranges import subtract
+from fsmux.transfer.ranges import merged, subtract
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fsmux.files.chunks import ChunkMap
 
 MAX_RANGES = 2**20
@@ -99,6 +101,10 @@ class Assembly:
             return [extent]
         return subtract([extent], (Extent(offset, length) for offset, length, _ in sorted(partial.ranges)))
 
+    def begun(self) -> list[Extent]:
+        """All that was added of chunks that are not settled, in order."""
+        return merged(Extent(offset, length) for one in self._partial.values() for offset, length, _ in one.ranges)
+
     def orphaned(self, index: int) -> bool:
         """Whether all of a chunk was added and nobody has said what it must come to."""
         partial = self._partial.get(index)
@@ -114,16 +120,14 @@ class Assembly:
         """Chunks that have begun and are not settled."""
         return len(self._partial)
 
-    def split(self, extent: Extent) -> list[tuple[int, int]]:
+    def split(self, extent: Extent) -> Iterator[tuple[int, int]]:
         """``extent`` as (offset, length) pieces that lie within one chunk each."""
         size = self.map.chunk_size
-        pieces: list[tuple[int, int]] = []
         offset = extent.offset
         while offset < extent.end:
             end = min(extent.end, (offset // size + 1) * size)
-            pieces.append((offset, end - offset))
+            yield offset, end - offset
             offset = end
-        return pieces
 
     def _verdict(self, index: int, partial: _Partial) -> Verdict | None:
         length = self.map.length(index)

@@ -66,6 +66,8 @@ class Intake:
         self.received = 0
         self.brought = False
         """Whether anything of the file came on this stream, be it holes."""
+        self.vouches = False
+        """Whether nothing is committed before it has said that the source is still the same."""
         self.promised = 0
         """Bytes that were asked for and are still to come."""
         self.owed: deque[Extent] = deque()
@@ -186,11 +188,14 @@ class Intake:
             return
         if holes[-1].end > receiving.map.size:
             raise ProtocolError("a hole reaches beyond the file")
-        if any(receiving.holds(index) for hole in holes for index in receiving.map.chunks_of(hole)):
-            raise ProtocolError("a hole in a chunk that is here already")
+        for looked, index in enumerate((index for hole in holes for index in receiving.map.chunks_of(hole)), 1):
+            if receiving.holds(index):
+                raise ProtocolError("a hole in a chunk that is here already")
+            if looked % HOLES_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
         await receiving.disk.meta(receiving.sink.clear, holes)
         count = sum(hole.length for hole in holes)
-        self.brought = True
+        self.brought = self.vouches = True
         receiving.skipped(count)
         self._promise(-count)
         since_checkpoint = 0
@@ -243,7 +248,7 @@ class Intake:
         if count < self.promised:
             self._needs_credit = True
         self.received += count
-        self.brought = True
+        self.brought = self.vouches = True
         receiving.passed(count)
         for offset, length, crc in written:
             self._settle(receiving.assembly.add(offset, length, crc))

@@ -186,8 +186,7 @@ class Receiving:
             await intake.compare()
         if self.joint:
             self._pool = Pool()
-            for extent in missing:
-                self._pool.put(self._lacking(extent))
+            self._pool.put(subtract(self.sink.manifest.missing(), self.assembly.begun()))
 
     def _fail(self, error: BaseException) -> None:
         """The whole file fails, on all streams."""
@@ -246,7 +245,7 @@ class Receiving:
         return (
             self.sink.manifest.complete
             and any(intake.finished for intake in self._intakes)
-            and all(intake.finished or not intake.brought for intake in self._intakes)
+            and all(intake.finished or not intake.vouches for intake in self._intakes)
         )
 
     async def _commit(self) -> None:
@@ -358,29 +357,24 @@ class Receiving:
                 self._pool.put(left)
                 elsewhere = merged([*elsewhere, *left])
         self.deal()
-        if self._intakes and all(other.finished for other in self._intakes):
-            # What the lost stream brought may be newer than what the others have vouched for.
-            with suppress(FsmuxError):
-                self._intakes[0].ask(more=False)
+        if self._intakes and intake.brought and not intake.finished:
+            # What it brought may be newer than what the others have vouched for, or are just about to.
+            other = self._intakes[0]
+            other.vouches = True
+            if not other.open_ended:  # else it is going to be asked
+                with suppress(FsmuxError):
+                    other.ask(more=False)
 
     def _left_behind(self, part: Extent, elsewhere: list[Extent]) -> list[Extent]:
         """What of ``part``, within one chunk, has to be asked for again."""
         index = part.offset // self.map.chunk_size
         if self.holds(index):
             return []
-        lacking = subtract(self._lacking(part), elsewhere)
+        lacking = subtract(self.assembly.gaps(part), elsewhere)
         whole = self.map.extent(index)
         if not lacking and self.assembly.orphaned(index) and not within(whole, elsewhere):
             self.assembly.drop(index)  # all of it is here, but its checksum would have come on the stream that is lost
             return [whole]
-        return lacking
-
-    def _lacking(self, extent: Extent) -> list[Extent]:
-        """What of ``extent`` has not been received."""
-        lacking: list[Extent] = []
-        for offset, length in self.assembly.split(extent):
-            if not self.holds(offset // self.map.chunk_size):
-                lacking += self.assembly.gaps(Extent(offset, length))
         return lacking
 
 

@@ -339,6 +339,21 @@ def test_a_dropped_queue_sends_nothing_more_and_holds_nothing() -> None:
     assert box._eager.used == 0
 
 
+def test_a_rate_that_is_set_while_data_flows_holds_from_the_next_frame_on() -> None:
+    box, one = outbox(), queue(1)
+    box.extend(one, PLENTY)
+    box.data(one, Cmd.DATA, memoryview(bytes(10 * MIB)))
+    assert box.next() is not None
+    box.hold_back()
+    assert box.held
+    assert box.next() is None
+    box.allowance = 1000
+    (frame,) = drain(box)
+    assert frame.length == 1000
+    box.hold_back()  # changes nothing where there is an allowance
+    assert box.allowance == 0
+
+
 def test_the_last_words_of_a_dropped_queue_go_before_what_takes_its_share() -> None:
     woken: list[Outbox] = []
     box = Outbox(100, lambda: woken.append(box), overflow)

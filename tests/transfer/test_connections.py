@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
+from zlib_ng.zlib_ng import crc32
 
 from fsmux.errors import ConnectionLost, FsmuxError, PeerShutdown
 from fsmux.events import ChunkHealed, FileFailed, FileProgress, FileStarted, Planned, Retrying, Warned
 from fsmux.files.root import Root
 from fsmux.files.source import Source
-from fsmux.limits import MIB
+from fsmux.limits import KIB, MIB
+from fsmux.records import Extent, Identity
 from fsmux.transfer import disk
 from fsmux.transfer.sender import Sending
 from fsmux.transfer.session import Report
-from fsmux.wire.messages import Finish, Offer, Put, Want
+from fsmux.wire.messages import Chunk, Committed, Finish, Offer, Put, Span, Want
 
 from . import kit
 from .kit import Move, Side, content, damaging_pair, facing, state_of
@@ -432,3 +436,61 @@ async def test_one_stream_finishes_for_nothing(side: Side, sending: Sending) -> 
             await stream.send(Finish(3))
         with pytest.raises(FsmuxError, match="finished before"):
             await to_the_end(stream)
+
+
+async def bring(stream: Stream, sent: bytes, chunk: int) -> None:
+    """Send what is wanted, until that is all."""
+    more = True
+    while more:
+        want = await stream.expect_message(Want)
+        for offset, length in want.missing:
+            await stream.send(Span(offset, length))
+            await stream.send_data(sent[offset : offset + length])
+            for index in range(offset // chunk, (offset + length) // chunk):
+                await stream.send(Chunk(index, crc32(sent[index * chunk : (index + 1) * chunk])))
+        more = want.more
+
+
+async def test_a_finish_from_before_a_loss_vouches_for_nothing(side: Side) -> None:
+    """It may have been said before the source changed, and what the lost stream brought may be newer."""
+    chunk, count = 64 * KIB, 128
+    sent = content(chunk * count)
+    request, offer = Put((b"file",), join=JOIN, streams=2), Offer(Identity(len(sent), 1, b"tag"), 0o644, chunk)
+    streams = [side.client.connection.open_stream(request) for _ in range(2)]
+    async with trio.open_nursery() as nursery:
+        for stream in streams:
+            await stream.send(offer)
+            nursery.start_soon(bring, stream, sent, chunk)
+    first, second = streams
+    while [part.read_bytes() for part in (side.served / ".fsmux").glob("*.part")] != [sent]:
+        await side.client.connection.ping()
+    await trio.testing.wait_all_tasks_blocked()  # the checksum of the last chunk is known, too
+    second.close(ConnectionError())
+    want = await first.expect_message(Want)
+    assert not want.missing
+    assert not want.more
+    await first.send(Finish(count))
+    await side.client.connection.ping()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not (side.served / "file").exists()
+    await first.send(Finish(count))
+    assert isinstance(await first.receive(), Committed)
+    assert (side.served / "file").read_bytes() == sent
+    first.close()
+
+
+async def test_a_file_of_a_million_chunks_does_not_stop_everybody(side: Side) -> None:
+    """Nor does it take memory: it is a hole, says its sender."""
+    chunk, count = 64 * KIB, 2**20
+    offer = Offer(Identity(chunk * count, 1, b"tag"), 0o644, chunk, holes=chunk * count)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with side.client.connection.open_stream(Put((b"file",), join=JOIN, streams=2)) as stream:
+        await stream.send(offer)
+        await stream.expect_message(Want)
+        assert await side.client.connection.ping() < 1.5  # 3 s were too many
+        await stream.send(Span(holes=(Extent(0, chunk * count // 4),)))
+        slowest = max([await side.client.connection.ping() for _ in range(20)])
+        assert slowest < 1.5, slowest
+        stream.close(ConnectionError())
+    await side.quiet()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
