@@ -183,10 +183,10 @@ def lose(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the disk fail when the directory is listed."""
     groups = listing.groups
 
-    def fails(root: Root, parts: Parts, *rest: Any) -> Iterator[Group]:
+    def fails(root: Root, parts: Parts, *rest: Any, **options: Any) -> Iterator[Group]:
         if parts and root.stat(parts).mode == 0o711:
             raise from_os_error(OSError(errno.EIO, "unreadable"), "d")
-        return groups(root, parts, *rest)
+        return groups(root, parts, *rest, **options)
 
     directory.chmod(0o711)
     monkeypatch.setattr(listing, "groups", fails)

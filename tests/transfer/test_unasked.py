@@ -122,8 +122,8 @@ async def test_what_cannot_be_read_fails_alone(down: Tree, heard: Heard, monkeyp
     source = make(down.source / "file")
     real = tree_handlers.listing.groups
 
-    def refuse(root: Any, parts: Any, *args: Any) -> Iterator[Group]:
-        for group in real(root, parts, *args):
+    def refuse(root: Any, parts: Any, *args: Any, **options: Any) -> Iterator[Group]:
+        for group in real(root, parts, *args, **options):
             group.more = True
             yield group
             if parts[-1:] == (b"er",):
