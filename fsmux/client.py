@@ -198,7 +198,13 @@ class Client:
     async def open(
         self, path: str | Parts, *, write: bool = False, create: bool = False, truncate: bool = False
     ) -> AsyncIterator[RemoteFile]:
-        """Random access to a file, for the block. Writes go to the file itself, in place."""
+        """Random access to a file, for the block. Writes go to the file itself, in place.
+
+        ``create`` makes it if it is missing, and ``truncate`` empties it first; each of them implies ``write``.
+
+        Raises:
+            NotFound, AccessError, ...: what the server answers with, on opening it or in a call later.
+        """
         async with self.connection.open_stream(Open(parts_of(path), write, create, truncate)) as stream:
             attrs = await stream.expect_message(Attrs)
             file = RemoteFile(stream, attrs.size)

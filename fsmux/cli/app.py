@@ -241,7 +241,8 @@ def stat(
 def rm(
     ctx: typer.Context,
     url: Url,
-    recursive: Annotated[bool, option("--recursive", "-r", help="A directory with all that is in it.")] = False,
+    # Not option(): what is set for listings must not make this remove trees.
+    whole: Annotated[bool, typer.Option("--recursive", "-r", help="A directory with all that is in it.")] = False,
     timeout: Timeout = None,
     token_file: TokenFile = None,
     verbose: Verbose = 0,
@@ -249,7 +250,7 @@ def rm(
     """Remove a file, or a directory, on a server."""
     from fsmux.cli import files
 
-    raise typer.Exit(guard(lambda: files.rm(files.target(ctx, url, timeout, token_file, verbose), recursive), verbose))
+    raise typer.Exit(guard(lambda: files.rm(files.target(ctx, url, timeout, token_file, verbose), whole), verbose))
 
 
 @app.command("mkdir")
@@ -404,7 +405,7 @@ def option_kinds() -> dict[str, dict[str, Kind]]:
     """What the options of each command take, by their Python names."""
     command: Any = typer.main.get_command(app)
     return {
-        name: {param.name: kind_of(param) for param in sub.params if param.param_type_name == "option"}
+        name: {param.name: kind_of(param) for param in sub.params if param.param_type_name == "option" and param.envvar}
         for name, sub in command.commands.items()
         if name != "token"
     }

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 RANDOM_BYTES = 256 * 2**20
 STREAMS = 64
+MARK = ".fsmux-demo"
+"""A file that says whose a directory is."""
+
 START_SECONDS = 30.0
 POLL_SECONDS = 0.001
 _COMMAND = (sys.executable, "-m", "fsmux")
@@ -43,11 +46,26 @@ def run(work_dir: Path | None) -> int:
     """Run it in ``work_dir``, or in a new temporary directory, and return the exit code. What it made stays there."""
     place = Path(tempfile.mkdtemp(prefix="fsmux-demo-")) if work_dir is None else work_dir.absolute()
     try:
+        _claim(place)
         _demonstrate(place)
     except DemoFailed as failure:
         print(f"fsmux demo: {failure}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"fsmux demo: what it made is in {place}; to tidy up: rm -r {shlex.quote(str(place))}", file=sys.stderr)
+        raise
     return 0
+
+
+def _claim(place: Path) -> None:
+    """Make it our own, so that nothing of anybody else's is removed in it, nor with it."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / MARK).exists() and any(place.iterdir()):
+            raise DemoFailed(f"{place} has something else in it; name a directory that is empty or not there yet")
+        (place / MARK).touch()
+    except OSError as error:
+        raise DemoFailed(f"{place}: {(error.strerror or 'it cannot be used').lower()}") from None
 
 
 def _demonstrate(place: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -85,6 +86,21 @@ def reading(path: str) -> Iterator[Reader]:
         yield Reader(file, name)
 
 
+def check_replaceable(path: str) -> bool:
+    """Whether there is a manifest of that name. Raises :class:`UsageError` if it is something else's."""
+    name = printable(path)
+    try:
+        facts = os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise from_os_error(error, name) from None
+    if not stat.S_ISREG(facts.st_mode):
+        raise UsageError(f"{name}: it is not a regular file; name another one for the manifest")
+    with reading(path):
+        return True
+
+
 def begin(path: str, chunk_size: int) -> Ledger:
     """What a transfer is to keep in the manifest ``path``, which begins with what that says already.
 
@@ -93,7 +109,7 @@ def begin(path: str, chunk_size: int) -> Ledger:
     from fsmux.moving.ledger import Ledger
 
     _without_name(os.path.realpath(path)).close()
-    if not os.path.lexists(path):
+    if not check_replaceable(path):
         return Ledger(chunk_size)
     with reading(path) as reader:
         if reader.chunk_size != chunk_size:

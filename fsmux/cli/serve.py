@@ -145,6 +145,10 @@ def _write_port_file(path: str, address: str) -> None:
     One of an earlier run stands until then: if this server cannot listen, that one may be what is listening.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device is written to
+            with open(path, "w") as there:
+                there.write(f"{address}\n")
+            return
         fd, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".")
         try:
             with open(fd, "w") as file:

@@ -98,7 +98,7 @@ def move(ctx: typer.Context, options: TransferOptions, job: Job) -> int:
             summary = await run_job(job, reporter)
             done = True
         finally:
-            if options.manifest and ledger is not None and (done or ledger.changed):
+            if options.manifest and ledger is not None and not options.dry_run and (done or ledger.changed):
                 reporter(_keep(options.manifest, ledger))
         if not summary.failed:  # or what had failed stands after all, thanks to a later attempt
             return ExitCode.OK
@@ -133,7 +133,7 @@ def make_job(ctx: typer.Context, options: TransferOptions) -> Job:
     if any(isinstance(place, Stdio) for place in places):
         _check_stdio(ctx, options, to_stdout=isinstance(places[-1], Stdio))
     chunks = chunk_size(options.chunk_size)
-    ledger = _ledger(options.manifest, chunks) if options.manifest and not (options.dry_run or options.repair) else None
+    ledger = _ledger(options.manifest, chunks) if options.manifest and not options.repair else None
     return Job(
         sources=places[:-1],
         destination=places[-1],

@@ -181,6 +181,7 @@ async def create(options: VerifyOptions, shown: Shown) -> int:
     assert options.create is not None
     top, beneath = manifests.tree_of(options.path)
     place = options.create
+    manifests.check_replaceable(place)
     with Root.open(top) as root, manifests.replacing(place) as file:
         writer = Writer(file, CHUNK_SIZE)
         aside = manifests.inside(place, top)

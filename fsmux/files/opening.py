@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fsmux.errors import BadName, Busy, IsADirectory, NotRegular
 from fsmux.files import names
@@ -83,6 +83,10 @@ def open_sink(
     return Sink(root, parts, place, pin, mode, durability, clock, kept=kept, attrs=attrs, final=final, verify=verify)
 
 
+_REPLACEABLE: Final = frozenset((stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK))
+"""What a file may take the name of. A device is mostly meant to be written to, and whoever can make one is root."""
+
+
 def land_file(root: Root, parts: Parts) -> tuple[os.stat_result | None, Pin]:
     """What has the name now, and a pin for the directory where its successor is put together.
 
@@ -93,12 +97,12 @@ def land_file(root: Root, parts: Parts) -> tuple[os.stat_result | None, Pin]:
         raise IsADirectory(f"{printable(parts)}: is a directory")
     with named(parts):
         facts, pin = root.land(parts)
-    if facts is None or stat.S_ISREG(facts.st_mode) or stat.S_ISLNK(facts.st_mode):
+    if facts is None or stat.S_IFMT(facts.st_mode) in _REPLACEABLE:
         return facts, pin
     pin.release()
     if stat.S_ISDIR(facts.st_mode):
         raise IsADirectory(f"{printable(parts)}: is a directory")
-    raise NotRegular(f"{printable(parts)}: is not a regular file and will not be replaced")
+    raise NotRegular(f"{printable(parts)}: is a device and will not be replaced")
 
 
 def may_resume(root: Root, parts: Parts, owner: bytes = b"") -> bool:

@@ -20,7 +20,7 @@ from benchmarks.processes import FSMUX, environment
 from fsmux._version import __version__
 from fsmux.errors import ExitCode
 
-from .kit import DEADLINE, Url, good, make_tree, run, wait_until
+from .kit import DEADLINE, Url, good, make_tree, run, start, visible, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -323,3 +323,33 @@ def test_what_was_asked_for_has_to_be_written(url: Url, served: Path, tmp_path: 
         ):
             done = subprocess.run([*FSMUX, *words], stdout=out, env={**os.environ, **environment()}, timeout=DEADLINE)
             assert done.returncode == ExitCode.SPACE, words
+
+
+def test_a_demonstration_removes_nothing_that_is_not_its_own(tmp_path: Path) -> None:
+    (tmp_path / "mine/served").mkdir(parents=True)
+    (tmp_path / "mine/served/file").write_text("precious")
+    outcome = run("demo", tmp_path / "mine")
+    assert outcome.status == 1
+    assert "something else" in outcome.err
+    assert (tmp_path / "mine/served/file").read_text() == "precious"
+    assert visible(tmp_path / "mine") == {"served", "served/file"}
+
+
+def test_what_is_set_for_listings_does_not_remove_trees(url: Url, served: Path, tmp_path: Path) -> None:
+    (served / "tree").mkdir()
+    (served / "tree/file").write_text("precious")
+    (tmp_path / "config.toml").write_text("recursive = true\n")
+    for env in ({"FSMUX_RECURSIVE": "1"}, {"FSMUX_CONFIG": str(tmp_path / "config.toml")}):
+        assert "tree/file" in run("ls", url(), env=env).out
+        assert run("rm", url("tree"), env=env).status != 0
+    assert (served / "tree/file").read_text() == "precious"
+    assert run("rm", "-r", url("tree")).status == 0
+
+
+def test_a_port_file_that_is_a_pipe_is_written_to(served: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "port")
+    server = start("serve", served, "--listen", "127.0.0.1:0", "--port-file", tmp_path / "port")
+    with (tmp_path / "port").open() as file:
+        assert file.read().startswith("127.0.0.1:")
+    server.stop()
+    assert (tmp_path / "port").is_fifo()

@@ -392,3 +392,17 @@ def test_a_repair_that_cannot_be_says_why(
     outcome = run("transfer", *(places.get(word, word) for word in words))
     assert outcome.status in (ExitCode.USAGE, ExitCode.SOURCE)
     assert sentence in outcome.sentence
+
+
+def test_what_is_no_manifest_is_not_replaced_by_one(tmp_path: Path, there: Path) -> None:
+    (there / "file").write_text("content")
+    (tmp_path / "precious").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("precious", "pipe"):
+        outcome = run("verify", "--create", tmp_path / name, there)
+        assert outcome.status == 2, outcome
+        assert "manifest" in outcome.sentence
+    assert (tmp_path / "precious").read_text() == "mine"
+    for _ in range(2):
+        good("verify", "--create", tmp_path / "sums", there)
+    good("verify", there, "--manifest", tmp_path / "sums")

@@ -168,3 +168,32 @@ def test_bars_are_drawn_when_asked_for(relay: Relay, there: Path) -> None:
     outcome = finish(client)
     assert outcome.status == 0
     assert "1 file, 16.0 MiB: sent 16.0 MiB" in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("size", [3, 300_000, 5_000_000])
+def test_a_pipe_at_the_destination_is_replaced_whatever_the_size(
+    url: Url, served: Path, there: Path, size: int
+) -> None:
+    (there / "tree").mkdir()
+    (there / "tree/file").write_bytes(os.urandom(size))
+    (served / "tree").mkdir()
+    os.mkfifo(served / "tree/file")
+    dry = good("transfer", "-n", "--json", f"{there}/tree/", url("tree"))
+    assert ("send", "file") in [(one["action"], one["path"]) for one in dry.events if one["event"] == "would_do"]
+    assert good("transfer", "--json", f"{there}/tree/", url("tree")).summary["files"] == 1
+    assert (served / "tree/file").read_bytes() == (there / "tree/file").read_bytes()
+
+
+@pytest.mark.parametrize("words", [(), ("-j", "3"), ("--manifest", "sums")])
+def test_a_dry_run_says_of_times_what_the_run_does(
+    url: Url, served: Path, there: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    words = tuple(str(tmp_path / word) if word == "sums" else word for word in words)
+    for place in (there / "tree", served / "tree"):
+        place.mkdir()
+        (place / "file").write_bytes(b"same" * 125_000)
+    os.utime(there / "tree/file", ns=(1, 10**18))
+    dry = good("transfer", "-n", "--json", *words, f"{there}/tree/", url("tree"))
+    done = good("transfer", "--json", *words, f"{there}/tree/", url("tree"))
+    assert dry.summary["files"] == done.summary["files"]
+    assert not (tmp_path / "sums").exists() or words[:1] == ("--manifest",)

@@ -357,17 +357,38 @@ def test_small_files_of_the_same_name_do_not_meet(root: Root, top: Path) -> None
 
 def test_what_a_file_does_not_replace(root: Root, top: Path) -> None:
     (top / "dir").mkdir()
-    os.mkfifo(top / "fifo")
     (top / "plain").touch()
     (top / "link").symlink_to("dir")
     for parts, error in (
-        ((b"dir",), IsADirectory), ((), IsADirectory), ((b"fifo",), NotRegular), ((b"plain", b"x"), NotADirectory),
+        ((b"dir",), IsADirectory), ((), IsADirectory), ((b"plain", b"x"), NotADirectory),
         ((b"link", b"x"), (BadName, NotADirectory)), ((b".fsmux", b"x"), BadName), ((b"a", b"..", b"x"), BadName),
     ):  # fmt: skip
         for data in (DATA, b"small"):
             with pytest.raises(error):
                 begin(root, data, parts)
-    assert sorted(os.listdir(top)) == ["dir", "fifo", "link", "plain"]
+    assert sorted(os.listdir(top)) == ["dir", "link", "plain"]
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK])
+def test_what_nobody_can_keep_a_file_in_is_replaced(root: Root, top: Path, kind: int) -> None:
+    for data in (DATA, b"small", b""):
+        os.mknod(top / "name", kind | 0o600)
+        sink = begin(root, data, (b"name",))
+        assert sink.basis is None
+        fill(sink, data)
+        sink.commit()
+        assert (top / "name").read_bytes() == data
+        (top / "name").unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+def test_a_device_is_not_replaced(root: Root, top: Path) -> None:
+    try:
+        os.mknod(top / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    except OSError:
+        pytest.skip("may not make devices here")
+    with pytest.raises(NotRegular, match="is a device"):
+        begin(root, DATA, (b"null",))
 
 
 def test_a_link_under_the_final_name_is_replaced_and_not_followed(root: Root, top: Path, tmp_path: Path) -> None:
