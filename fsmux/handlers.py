@@ -8,16 +8,14 @@ way only and never takes the connection with it.  What is unknown fails as UNSUP
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import trio
-from msgspec import Struct, field
 
-from fsmux.errors import AccessError, ErrorCode, FsmuxError, IntegrityError, ProtocolError, Unsupported
-from fsmux.events import Observer, RequestFailed
+from fsmux.errors import ErrorCode, FsmuxError, IntegrityError, ProtocolError, Unsupported
+from fsmux.events import RequestFailed
 from fsmux.files.handle import Handle
 from fsmux.files.opening import open_sink
 from fsmux.files.source import Source
@@ -25,7 +23,7 @@ from fsmux.limits import CHUNK_SIZE, MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
 from fsmux.plan.walk import Listed, walk
 from fsmux.range_handlers import create, take_data
-from fsmux.records import Attrs, Durability, Kind, printable
+from fsmux.records import Attrs, Kind, printable
 from fsmux.transfer.disk import poll
 from fsmux.transfer.receiver import Receiving
 from fsmux.transfer.sender import send_file
@@ -65,78 +63,16 @@ from fsmux.wire.messages import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
+    from fsmux.context import Context
     from fsmux.files.root import Root
     from fsmux.files.sink import Sink
     from fsmux.mux.stream import Stream
     from fsmux.records import Parts
-    from fsmux.transfer.attempts import Attempts
-    from fsmux.transfer.desk import Desk
-    from fsmux.transfer.digests import DigestCache
-    from fsmux.transfer.disk import Disk
-    from fsmux.transfer.growths import Growths
 
 logger = logging.getLogger("fsmux.server")
 
 MAX_READ = 1 << 30
 """Bytes of one READ. More is asked for in several, so that CLOSE does not wait behind an endless one."""
-
-
-class StateKeeper:
-    """Keeps the root's directory of unfinished files from the first upload of a connection to its end.
-
-    Without it, each of a thousand small files would make that directory and remove it again.
-    """
-
-    def __init__(self, root: Root) -> None:
-        self._root = root
-        self._stack = ExitStack()
-        self._once = threading.Lock()
-        self._kept = False
-
-    def keep(self) -> None:
-        """Blocking, from any thread."""
-        with self._once:
-            if not self._kept:
-                self._stack.enter_context(self._root.keep_state())
-                self._kept = True
-
-    def release(self) -> None:
-        """Blocking; removes the directory if it is empty and nobody else keeps it."""
-        self._stack.close()
-
-
-TREES_AT_ONCE: Final = 8
-"""Trees that come by themselves at once over one connection; others wait. Each holds two packs until they are read."""
-
-
-class Context(Struct, frozen=True):
-    """What handlers of one connection work with."""
-
-    root: Root
-    disk: Disk
-    digests: DigestCache
-    owner: bytes
-    refusal: str | None
-    """Why nothing may be written; None if it may."""
-    durability: Durability
-    peer: str
-    observer: Observer
-    kept: StateKeeper
-    desk: Desk
-    attempts: Attempts
-    growths: Growths
-    trees: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(TREES_AT_ONCE))
-
-    def check_write(self) -> None:
-        if self.refusal is not None:
-            raise AccessError(f"the server does not allow writing here{self.refusal}")
-
-    async def for_run(self, request: Put | Store | Create, work: Callable[[], Awaitable[None]]) -> None:
-        """Do the work of a request in the place of what earlier attempts of its run have left under way."""
-        if request.join:
-            await self.attempts.take_part((self.owner, request.join), request.attempt, work)
-        else:
-            await work()
 
 
 async def dispatch(stream: Stream, context: Context) -> None:
@@ -180,11 +116,12 @@ async def _stat(context: Context, stream: Stream, request: Stat) -> None:
 
 
 async def _list(context: Context, stream: Stream, request: List) -> None:
-    with closing(_listing(context.root, request.path, request.recursive)) as listing:
-        while (page := await context.disk.meta(next, listing, None)) is not None:
-            entries = tuple(_entry(listed) for listed in page)
-            for message in pages(Entries(entries)):
-                await stream.send(message)
+    async with context.listings:
+        with closing(_listing(context.root, request.path, request.recursive)) as listing:
+            while (page := await context.disk.meta(next, listing, None)) is not None:
+                entries = tuple(_entry(listed) for listed in page)
+                for message in pages(Entries(entries)):
+                    await stream.send(message)
     await stream.send(Ok(), end=True)
 
 
@@ -240,10 +177,13 @@ async def _open(context: Context, stream: Stream, request: Open) -> None:
     writing = request.write or request.create or request.truncate
     if writing:
         context.check_write()
-    handle = await context.disk.meta(
-        Handle.open, context.root, request.path, write=writing, create=request.create, truncate=request.truncate
-    )
-    with handle:
+    with ExitStack() as stack:
+        stack.enter_context(context.handle())
+        handle = stack.enter_context(
+            await context.disk.meta(
+                Handle.open, context.root, request.path, write=writing, create=request.create, truncate=request.truncate
+            )
+        )
         size = await context.disk.meta(handle.size)
         await stream.send(Attrs(Kind.FILE, size))
         while True:
@@ -297,8 +237,9 @@ async def _write(context: Context, stream: Stream, handle: Handle, request: Writ
 
 
 async def _get(context: Context, stream: Stream, request: Get) -> None:
-    source = await context.disk.meta(Source.open, context.root, request.path)
-    with source:
+    with ExitStack() as stack:
+        stack.enter_context(context.handle())
+        source = stack.enter_context(await context.disk.meta(Source.open, context.root, request.path))
         await send_file(
             stream,
             source,

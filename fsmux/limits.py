@@ -146,6 +146,10 @@ be streams, with long names, are 8 MiB."""
 MESSAGE_COST: Final = 256
 """Bytes that a message counts as there beside its own: what the objects take that it becomes."""
 
+MAX_QUEUED_PAYLOAD: Final = 32 * MIB
+"""Bytes of packs and listings that one connection holds until they can be sent: four of the largest packs and more.
+Beyond it a stream has one of them."""
+
 MAX_QUEUED_CONTROL: Final = 16 * MIB
 """Bytes of control frames waiting for a peer that does not read. Beyond it the connection ends. Requests on as many
 streams as there may be, with long names, find room, as they do at the peer (``MAX_UNREAD``)."""

@@ -17,13 +17,12 @@ from fsmux.files.growing import Growing
 from fsmux.limits import MAX_ATTEMPTS, MAX_DATA_PAYLOAD
 from fsmux.mux.buffers import Data
 from fsmux.records import Attrs, Kind, printable
-from fsmux.transfer.growths import LINGER_SECONDS
 from fsmux.wire.messages import Again, Close, Committed, Create, Ok, Write
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from fsmux.handlers import Context
+    from fsmux.context import Context
     from fsmux.mux.stream import Stream
     from fsmux.transfer.growths import Key
 
@@ -83,7 +82,7 @@ async def _create(context: Context, stream: Stream, request: Create, key: Key) -
             await stream.send(done, end=True)
     except NetworkError:
         if request.join and not growing.committed:
-            await trio.sleep(LINGER_SECONDS)
+            await growths.linger()
         raise
     finally:
         latest = context.attempts.latest((context.owner, request.join))

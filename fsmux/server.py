@@ -20,10 +20,11 @@ from msgspec import Struct
 
 from fsmux import events
 from fsmux.auth import ServerAuth, User, single_user
+from fsmux.context import Context, StateKeeper
 from fsmux.errors import OUT_OF_RESOURCES, FsmuxError, RefusedError, UsageError
 from fsmux.files.root import Root
 from fsmux.greeting import hello, prove_to_client
-from fsmux.handlers import Context, StateKeeper, dispatch
+from fsmux.handlers import dispatch
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.transport import accepted
 from fsmux.records import Durability

@@ -31,8 +31,8 @@ from fsmux.wire.messages import Ask, Digest, Digests, Failed, Fault, Fetch, List
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from fsmux.context import Context
     from fsmux.files.terms import Failure
-    from fsmux.handlers import Context
     from fsmux.mux.stream import Stream
 
 
@@ -45,11 +45,11 @@ async def walk_tree(context: Context, stream: Stream, request: Walk) -> None:
     found = preorder(
         lambda parts: listing.groups(context.root, parts, request.owners, request.xattrs, told=True), request.path
     )
-    if request.pack_bytes:
-        async with context.trees:
+    async with context.trees:
+        if request.pack_bytes:
             await _send_packs(context, stream, request, found)
-    else:
-        await _send_groups(context, stream, found)
+        else:
+            await _send_groups(context, stream, found)
     await stream.send(Ok(), end=True)
 
 
@@ -93,7 +93,8 @@ async def look(context: Context, stream: Stream, request: Look) -> None:
     while message is not None:
         if not isinstance(message, Look):
             raise ProtocolError(f"a look is not followed by {type(message).__name__}")
-        await _send_groups(context, stream, listings.of(message.directories))
+        async with context.looks:  # for one answer: nobody waits for another conversation to end
+            await _send_groups(context, stream, listings.of(message.directories))
         message = await stream.receive()
     stream.end()
 
@@ -121,7 +122,11 @@ async def digest(context: Context, stream: Stream, request: Digest) -> None:
         if not isinstance(message, Digest):
             raise ProtocolError(f"a digest is not followed by {type(message).__name__}")
         with closing(digests(context.root, base, message.groups, wanted)) as found:
-            while (batch := await context.disk.read(next, found, None)) is not None:
+            while True:
+                async with context.digesting:
+                    batch = await context.disk.read(next, found, None)
+                if batch is None:
+                    break
                 await stream.send(Digests(tuple(batch)))
         message = await stream.receive()
     stream.end()
@@ -136,7 +141,8 @@ async def fetch(context: Context, stream: Stream, request: Fetch) -> None:
             raise ProtocolError(f"a pack cannot be asked for by {type(ask).__name__}")
         for group in ask.groups:
             group.as_asked = brief
-        await send_pack(sender, context.disk, context.root, request.path, ask.number, ask.groups, read_pack)
+        async with context.packs:
+            await send_pack(sender, context.disk, context.root, request.path, ask.number, ask.groups, read_pack)
     stream.end()
 
 

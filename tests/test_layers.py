@@ -19,7 +19,9 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("wire", "files", "plan"), 3),
     "mux": 4,
     "transfer": 5,
-    **dict.fromkeys(("server", "client", "handlers", "tree_handlers", "range_handlers", "auth", "greeting"), 6),
+    **dict.fromkeys(
+        ("server", "client", "handlers", "context", "tree_handlers", "range_handlers", "auth", "greeting"), 6
+    ),
     **dict.fromkeys(("lanes", "questions", "sites", "moving", "job", "checking"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
@@ -36,8 +38,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "click": ("cli",),
     "trio": (
-        "mux", "transfer", "server", "client", "handlers", "range_handlers", "tree_handlers", "lanes", "questions",
-        "moving", "job", "checking", "cli",
+        "mux", "transfer", "server", "client", "handlers", "context", "range_handlers", "tree_handlers", "lanes",
+        "questions", "moving", "job", "checking", "cli",
     ),
     "socket": ("mux/transport", "server.py", "cli/serve.py", "cli/measure/rawloop.py"),
     "select": ("mux/transport", "files/syscalls.py", "cli/measure/processes.py"),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import shutil
 import socket
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 import fsmux
 from fsmux import events
@@ -27,13 +29,14 @@ from fsmux.errors import (
     InternalError,
     NotADirectory,
     NotFound,
+    RefusedError,
     UsageError,
     VersionMismatch,
 )
 from fsmux.files.root import Root
 from fsmux.limits import MIB
 from fsmux.wire.frames import Cmd, Flags, Frame
-from fsmux.wire.messages import Hello, Ping, Pong, Stat, decode
+from fsmux.wire.messages import Hello, List, Ping, Pong, Stat, decode
 from tests.mux.kit import HELLO, RawPeer, as_bytes
 
 if TYPE_CHECKING:
@@ -472,3 +475,30 @@ async def test_a_server_that_has_no_descriptors_left_says_so_once_and_goes_on(
 async def test_what_a_server_must_not_be_is_refused(root: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"add plaintext=True if you trust|Durability\.NONE"):
         await fsmux.serve(root, **options)
+
+
+async def test_one_connection_leaves_descriptors_to_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fsmux.context._most_handles", lambda: 3)
+    async with running(root) as server, AsyncExitStack() as stack:
+        client = await stack.enter_async_context(fsmux.connect(server.url))
+        handles = [await stack.enter_async_context(client.open("file")) for _ in range(3)]
+        with pytest.raises(RefusedError, match="3 files open"):
+            async with client.open("file"):
+                pass
+        async with fsmux.connect(server.url) as another, another.open("file") as file:
+            assert await file.pread(3, 0) == await handles[0].pread(3, 0)
+
+
+async def test_answers_that_nobody_takes_are_few(root: Path) -> None:
+    """A client that grants no credit has the server hold a bounded part of what it asks for."""
+    for number in range(1000):
+        (root / f"{number:0200}").touch()
+    async with running(root) as server, fsmux.connect(server.url) as client:
+        peer = await server.raw()
+        await peer.send(replace(HELLO, initial_credit=0, eager_credit=0))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        await peer.send(*(as_bytes(List(()), number, Flags.END_STREAM) for number in range(1, 2000, 2)))
+        for _ in range(20):
+            assert (await client.stat("file")).size == 7
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 * 1024
+        await peer.stream.aclose()

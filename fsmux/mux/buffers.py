@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING
 
-from fsmux.limits import MIB
+from fsmux.limits import EAGER_CREDIT, MIB, RECEIVE_BUDGET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,11 @@ because a fresh ``bytearray`` of this size costs 256 page faults each time."""
 
 KEEP = 16
 """Free slabs kept for reuse (16 MiB): what a transfer at full speed has in flight between socket and disk."""
+
+
+MOST = (RECEIVE_BUDGET + EAGER_CREDIT) // SLAB + KEEP
+"""Slabs at most. Credit lets no more be in use, unless somebody has little in each of many wait: then what comes gets
+memory of its own."""
 
 
 def anonymous(size: int) -> memoryview:
@@ -86,6 +91,10 @@ class BufferPool:
         while rest:
             slab = self._current
             if slab is None or slab.used == SLAB:
+                if not self._free and self.allocated >= MOST:
+                    self._current = None
+                    views.append(memoryview(bytearray(rest)))
+                    break
                 slab = self._current = self._take()
             size = min(rest, SLAB - slab.used)
             views.append(slab.view[slab.used : slab.used + size])

@@ -17,8 +17,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fsmux.limits import MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIB
-from fsmux.mux.queued import Batch, Item, SendQueue, cut, lease_of, let_go
+from fsmux.limits import MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MAX_QUEUED_PAYLOAD, MIB
+from fsmux.mux.queued import Batch, Item, SendQueue, cut, in_memory, lease_of, let_go
 from fsmux.wire.credit import EagerBudget
 from fsmux.wire.frames import Cmd, FileSpan, Frame, encode
 from fsmux.wire.messages import Credit
@@ -65,6 +65,7 @@ class Outbox:
         self._messages_pushed = 0
         self._messages_taken = 0
         self._control_bytes = 0
+        self._held_bytes = 0  # of payloads that are in memory
         self._new: deque[SendQueue] = deque()  # those whose first turn it is
         self._ring: deque[SendQueue] = deque()  # the others
 
@@ -121,6 +122,8 @@ class Outbox:
                 return
             if isinstance(payload, FileSpan):
                 lease_of(payload).__enter__()  # until it was sent or dropped, whatever its owner does meanwhile
+            else:
+                self._held_bytes += len(payload)
             queue.items.append(Item(cmd, payload, flags, len(payload)))
             self._activate(queue)
         self._wake()
@@ -151,6 +154,7 @@ class Outbox:
             queue.closed = True
             dropped = list(queue.items)
             queue.items.clear()
+            self._held_bytes -= sum(map(in_memory, dropped))
             self._leave_eager(queue)
             if queue.in_ring:
                 self._place(queue).remove(queue)
@@ -201,6 +205,11 @@ class Outbox:
         return self._messages_pushed
 
     @property
+    def crowded(self) -> bool:
+        """Whether so much waits in memory that a stream which has something queued should add nothing."""
+        return self._held_bytes > MAX_QUEUED_PAYLOAD
+
+    @property
     def takes_requests(self) -> bool:
         """Whether there is room for another one, beside what else there may be to say."""
         return self._control_bytes <= MAX_QUEUED_CONTROL - REQUESTS_SPARE
@@ -240,6 +249,7 @@ class Outbox:
                 fd = lease_of(item.payload).share() if isinstance(item.payload, FileSpan) else -1
                 if item.done >= item.length:
                     queue.items.popleft()
+                    self._held_bytes -= in_memory(item)
                     let_go(item.payload)
                 if not queue.items or queue.deficit <= 0:
                     self._place(queue).popleft()

@@ -88,6 +88,11 @@ def lease_of(span: FileSpan) -> Lease:
     return lease
 
 
+def in_memory(item: Item) -> int:
+    """Bytes that a payload of it holds until it was sent."""
+    return item.length if isinstance(item.payload, memoryview) else 0
+
+
 def let_go(payload: object) -> None:
     """Whoever held a payload, if that is a span, needs its file no more."""
     if isinstance(payload, FileSpan):

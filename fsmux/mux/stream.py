@@ -173,7 +173,12 @@ class Stream:
             self.fail(from_code(code, text) if text else StreamReset("the transfer was cancelled"), last)
 
     async def _wait_room(self) -> None:
-        await self._wait_until(lambda: self.queue.queued < SEND_BACKLOG, FEW_QUEUED)
+        await self._wait_until(self._has_room, FEW_QUEUED)
+
+    def _has_room(self) -> bool:
+        # One that has nothing queued never waits for others: they may wait for credit for ever.
+        queued = self.queue.queued
+        return not queued or (queued < SEND_BACKLOG and not self._table.outbox.crowded)
 
     async def _wait_until(self, ready: Callable[[], bool], enough: int) -> None:
         self._enough = enough

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import trio
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 LINGER_SECONDS: Final = 180.0
 """Seconds that a file is kept for a client that may come back: it tries for two or three minutes."""
+
+MAX_LINGERING: Final = 64
+"""Files that are kept so at once, each with a connection that has ended; of further ones nothing is kept."""
 
 MAX_REMEMBERED: Final = 1024
 """Files of which it is remembered that they were committed: what comes late, comes within a minute or so."""
@@ -33,6 +38,7 @@ class Growths:
         self._asking: Counter[Key] = Counter()
         self._handed: dict[Key, Growing] = {}
         self._done: OrderedDict[Key, Committed] = OrderedDict()
+        self._lingering = 0
 
     def arrive(self, key: Key) -> None:
         """Somebody asks for this file, who will :meth:`leave`."""
@@ -45,6 +51,16 @@ class Growths:
             return None
         del self._asking[key]
         return self.take(key)
+
+    async def linger(self) -> None:
+        """Keep a file for who may come for it, if not too many are kept already."""
+        if self._lingering >= MAX_LINGERING:
+            return
+        self._lingering += 1
+        try:
+            await trio.sleep(LINGER_SECONDS)
+        finally:
+            self._lingering -= 1
 
     def wanted(self, key: Key) -> bool:
         """Whether anybody else asks for it than who asks this."""

@@ -24,7 +24,7 @@ from fsmux.events import ChunkHealed, FileStarted
 from fsmux.files.chunks import ChunkMap, effective_chunk_size, sparse_chunk_size
 from fsmux.files.holes import zeros_crc
 from fsmux.files.source import MOST_RUNS
-from fsmux.limits import INITIAL_WINDOW, MAX_ATTEMPTS, MAX_CHUNKS
+from fsmux.limits import INITIAL_WINDOW, KIB, MAX_ATTEMPTS, MAX_CHUNKS
 from fsmux.records import Extent
 from fsmux.transfer.digests import DigestMeter
 from fsmux.transfer.disk import poll
@@ -44,6 +44,12 @@ if TYPE_CHECKING:
     from fsmux.transfer.digests import DigestCache
     from fsmux.transfer.disk import Disk
 
+
+LEAST_RANGE: Final = 4 * KIB
+"""Bytes of the shortest ranges that a receiver tells apart, so that a file has no more of them than it is long."""
+
+MORE_RANGES: Final = 1024
+"""Ranges that may be wanted beside these: what a small file is asked for again."""
 
 KNOWN_TOGETHER: Final = 4
 """Chunks whose checksums are known that are queued as one payload, so that the sending task is not woken for each."""
@@ -278,7 +284,7 @@ class _Sender:
         if missing and missing[-1].end > self._map.size:
             raise ProtocolError("the peer wants more than the file has")
         self._wanted.extend(missing)
-        if len(self._wanted) > MAX_CHUNKS:
+        if len(self._wanted) > min(MAX_CHUNKS, self._map.count + self._map.size // LEAST_RANGE + MORE_RANGES):
             raise ProtocolError("the peer wants more ranges than a file has chunks")
         self._comparing = self._comparing or want.have
         self._held = max(self._held, want.held)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MIB, MIN_FRAME
+from fsmux.limits import MAX_CONTROL_PAYLOAD, MAX_DATA_PAYLOAD, MAX_QUEUED_CONTROL, MAX_QUEUED_PAYLOAD, MIB, MIN_FRAME
 from fsmux.mux.outbox import Outbox
 from fsmux.mux.queued import SendQueue
 from fsmux.records import Attrs, Kind
@@ -352,6 +352,23 @@ def test_a_rate_that_is_set_while_data_flows_holds_from_the_next_frame_on() -> N
     assert frame.length == 1000
     box.hold_back()  # changes nothing where there is an allowance
     assert box.allowance == 0
+
+
+def test_what_waits_in_memory_is_counted_until_it_is_sent_or_dropped() -> None:
+    box, one, other, lease = outbox(), queue(1), queue(3), Held()
+    box.data(one, Cmd.DATA, memoryview(bytes(MAX_QUEUED_PAYLOAD)))
+    box.data(one, Cmd.DATA, FileSpan(lease, 0, MAX_QUEUED_PAYLOAD))
+    assert not box.crowded
+    box.data(other, Cmd.DATA, memoryview(bytes(10)))
+    assert box.crowded
+    box.drop(other)
+    assert not box.crowded
+    box.data(other, Cmd.DATA, memoryview(bytes(10)))
+    box.extend(one, PLENTY)
+    box.extend(other, PLENTY)
+    drain(box)
+    assert box._held_bytes == 0
+    assert lease.users == 0
 
 
 def test_the_last_words_of_a_dropped_queue_go_before_what_takes_its_share() -> None:

@@ -16,6 +16,7 @@ from fsmux.limits import MAX_DATA_PAYLOAD
 from fsmux.records import Attrs, Durability
 from fsmux.transfer.drain import Drain
 from fsmux.transfer.feed import Feed
+from fsmux.transfer.growths import LINGER_SECONDS, MAX_LINGERING, Growths
 from fsmux.transfer.session import Report
 from fsmux.wire.messages import JOIN_SIZE, Close, Committed, Create, Get, Ok, Read, Store, Write
 
@@ -24,6 +25,8 @@ from .kit import BIG, CHUNK, content, damaging_pair, facing
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
+
+    from trio.testing import MockClock
 
     from fsmux.mux.stream import Stream
     from fsmux.transfer.session import Outcome
@@ -335,3 +338,19 @@ async def test_what_no_later_attempt_takes_over_is_thrown_away(side: Side, serve
             await first.receive()
     await side.client.stat("")
     assert not unfinished(served)
+
+
+async def test_few_files_are_kept_for_clients_that_are_gone(autojump_clock: MockClock) -> None:
+    growths, ended = Growths(), []
+
+    async def linger() -> None:
+        await growths.linger()
+        ended.append(trio.current_time())
+
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(MAX_LINGERING + 5):
+            nursery.start_soon(linger)
+    assert sorted(ended) == [start] * 5 + [start + LINGER_SECONDS] * MAX_LINGERING
+    await growths.linger()
+    assert trio.current_time() == start + 2 * LINGER_SECONDS
