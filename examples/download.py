@@ -9,8 +9,10 @@ import fsmux
 
 
 def show(event: fsmux.events.Event) -> None:
-    if isinstance(event, fsmux.events.FileDone):
-        print(f"{event.path}: {event.bytes} bytes, {event.bytes_resumed} of them were here already")
+    if isinstance(event, fsmux.events.FilesDone):  # small files come together
+        print(*event.each(), sep="\n")
+    elif isinstance(event, fsmux.events.FileDone | fsmux.events.FileFailed):
+        print(event)
 
 
 async def main(url: str, path: str, destination: str) -> None:

@@ -16,7 +16,7 @@ async def main(url: str, *sources: str) -> None:
 
 async def upload(client: fsmux.Client, source: str) -> None:
     summary = await client.upload(source, "/", chunk_size=1024 * 1024)
-    print(f"{source}: {summary.files} files, {summary.bytes_sent} bytes sent")
+    print(f"{source}: {summary.files} files, {summary.bytes_sent} bytes sent, {summary.failed} failed")
 
 
 trio.run(main, *sys.argv[1:])

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from fsmux import events, job
 from fsmux.auth import ClientAuth
-from fsmux.errors import ConnectFailed, ErrorCode, IntegrityError, ProtocolError
+from fsmux.errors import ConnectFailed, ErrorCode, IntegrityError, ProtocolError, UsageError
 from fsmux.files.chunks import crc32_of
 from fsmux.greeting import hello, prove_to_server
 from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_DATA_PAYLOAD, MIB
@@ -23,7 +23,7 @@ from fsmux.mux.buffers import Data
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.service import serving
 from fsmux.mux.transport import dial_tcp, dial_unix
-from fsmux.records import Attrs, Durability, Parts
+from fsmux.records import Attrs, Durability, Parts, printable
 from fsmux.transfer.digests import DigestCache
 from fsmux.transfer.disk import Disk, open_disk
 from fsmux.urls import Remote, parse_remote
@@ -81,6 +81,8 @@ async def connect(
             server of this version, or the token is not right.
     """
     remote = parse_remote(url) if isinstance(url, str) else url
+    if isinstance(url, str) and remote.path_parts:
+        raise UsageError(f"{printable(url)}: a connection is to a server; say the path where something is done with it")
     async with open_disk() as disk, _dial(remote, token, timeout) as connection:
         yield Client(connection, remote, disk, lambda: _dial(remote, token, timeout))
 

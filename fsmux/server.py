@@ -19,7 +19,7 @@ import trio
 from msgspec import Struct
 
 from fsmux import events
-from fsmux.auth import ServerAuth, User, single_user
+from fsmux.auth import ServerAuth, User, check_token, single_user
 from fsmux.context import Context, StateKeeper
 from fsmux.errors import OUT_OF_RESOURCES, FsmuxError, RefusedError, UsageError
 from fsmux.files.root import Root
@@ -87,6 +87,8 @@ async def serve(
     """
     if token is not None and users is not None:
         raise UsageError("give a server a token or users, not both")
+    if token is not None:
+        check_token(token, "token")
     if not isinstance(durability, Durability):
         raise UsageError("durability: Durability.NONE, Durability.BATCH or Durability.FILE is expected")
     address = parse_listen(listen)

@@ -477,6 +477,21 @@ async def test_what_a_server_must_not_be_is_refused(root: Path, options: dict[st
         await fsmux.serve(root, **options)
 
 
+@pytest.mark.parametrize("token", ["", "short", "with space in the midst of it"])
+async def test_a_token_that_is_none_or_could_be_guessed_protects_nothing(root: Path, token: str) -> None:
+    with pytest.raises(AuthError, match="token"):
+        await fsmux.serve(root, listen="127.0.0.1:0", token=token)
+
+
+async def test_a_path_in_the_url_of_a_connection_is_not_ignored(root: Path) -> None:
+    async with running(root) as server:
+        with pytest.raises(UsageError, match="a connection is to a server"):
+            async with fsmux.connect(f"{server.url}/file"):
+                pass
+        async with fsmux.connect(f"{server.url}/") as client:
+            assert (await client.stat("file")).size == 7
+
+
 async def test_one_connection_leaves_descriptors_to_others(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsmux.context._most_handles", lambda: 3)
     async with running(root) as server, AsyncExitStack() as stack:

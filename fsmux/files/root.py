@@ -196,14 +196,23 @@ class Root(Landing):
             names.check(parts)
             _refuse_root(parts)
         with named(source), self._top as top, self._step(top, source[:-1]) as here:
-            self.sys.stat(here, source[-1])  # so that an error from here on is about the target
+            found = self.sys.stat(here, source[-1])  # so that an error from here on is about the target
             with named(target), self._step(top, target[:-1]) as there:
                 act = self.sys.rename if replace else partial(tree.rename_new, self.sys)
                 self.change(there, self.change, here, act, here, source[-1], there, target[-1])
+                if found.st_nlink > 1 and source != target and stat.S_ISREG(found.st_mode):
+                    self._remove_twin(here, source[-1], there, target[-1])
             with self._mutex:
                 self._settled.clear()
             for parts in (target, source):
                 self._settle_by_name(durability, top, parts[:-1])
+
+    def _remove_twin(self, here: int, name: bytes, there: int, other: bytes) -> None:
+        """Remove a name that rename(2) has left because the other one is a name of the same file."""
+        with suppress(FileNotFoundError):
+            left, stands = self.sys.stat(here, name), self.sys.stat(there, other)
+            if (left.st_dev, left.st_ino) == (stands.st_dev, stands.st_ino):
+                self.change(here, self.sys.unlink, here, name)
 
     def remove(
         self, parts: Parts, recursive: bool = False, durability: Durability = Durability.NONE, poll: Poll | None = None

@@ -178,6 +178,18 @@ def test_mkdir(either_root: Root, top: Path) -> None:
         either_root.mkdir(())
 
 
+def test_renaming_to_another_name_of_the_same_file_leaves_one(either_root: Root, top: Path) -> None:
+    (top / "one").write_text("1")
+    (top / "two").hardlink_to(top / "one")
+    (top / "three").hardlink_to(top / "one")
+    either_root.rename((b"one",), (b"one",), replace=True)
+    either_root.rename((b"one",), (b"two",), replace=True)
+    assert sorted(os.listdir(top)) == ["three", "two"]
+    assert (top / "two").samefile(top / "three")
+    either_root.rename((b"three",), (b"four",))
+    assert sorted(os.listdir(top)) == ["four", "two"]
+
+
 def test_rename(either_root: Root, top: Path) -> None:
     (top / "one").write_text("1")
     (top / "two").write_text("2")
