@@ -18,7 +18,7 @@ from fsmux.auth import ClientAuth
 from fsmux.errors import ConnectFailed, ErrorCode, IntegrityError, ProtocolError, UsageError
 from fsmux.files.chunks import crc32_of
 from fsmux.greeting import hello, prove_to_server
-from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_DATA_PAYLOAD, MIB
+from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_DATA_PAYLOAD, MAX_FILE_SIZE, MIB
 from fsmux.mux.buffers import Data
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.service import serving
@@ -80,6 +80,12 @@ async def connect(
         UsageError, ConnectFailed, VersionMismatch, AuthError: the URL is none, nobody answers, it is not an fsmux
             server of this version, or the token is not right.
     """
+    if not isinstance(url, str | Remote):
+        raise UsageError(f"the URL of a server is expected, and not {printable(repr(url))[:100]}")
+    if token is not None and not isinstance(token, str):
+        raise UsageError("a token is a text")
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"timeout: seconds above zero are expected, and not {timeout}")
     remote = parse_remote(url) if isinstance(url, str) else url
     if isinstance(url, str) and remote.path_parts:
         raise UsageError(f"{printable(url)}: a connection is to a server; say the path where something is done with it")
@@ -225,8 +231,17 @@ class Client:
     ) -> Summary:
         """Copy a file or a whole directory from the server, resuming what an earlier attempt left.
 
-        ``options`` are fields of :class:`fsmux.job.Options`.  Single files that fail are reported to ``observer`` and
-        counted in the summary's ``failed``; they do not stop the others.  ``docs/`` means what is in ``docs``.
+        ``options`` are fields of :class:`fsmux.job.Options`.  ``docs/`` means what is in ``docs``.  Single files that
+        fail are reported to ``observer`` and counted in the summary's ``failed``; they do not stop the others, and if
+        the only file fails, that is so as well.  ``observer`` hears of small files of a tree by the dozen
+        (:class:`fsmux.events.FilesDone` and the like, of which ``each()`` has single events).
+
+        It is one attempt.  Cancelled or cut off, it keeps what has arrived, and the same call goes on from there.
+
+        Raises:
+            UsageError: an option or a path that cannot be.
+            NotFound, AccessError, ...: a tree cannot be had, or not be made.
+            ConnectionLost, PeerShutdown: the connection ended.
         """
         return await job.download(self, self._place(path), destination, job.Options(**options), observer)
 
@@ -249,6 +264,8 @@ class Client:
         if rate is None:
             yield
             return
+        if not 0 < rate <= MAX_FILE_SIZE:
+            raise UsageError(f"rate: 1 to {MAX_FILE_SIZE} bytes per second are expected, and not {rate}")
         self.connection.limit_receiving(rate)
         self.connection.limit_sending(rate)
         try:
@@ -342,7 +359,10 @@ class RemoteFile:
 
 
 def parts_of(path: str | Parts) -> Parts:
-    """A path as components; leading and double slashes and ``.`` vanish."""
-    if isinstance(path, tuple):
+    """A path as components; leading and double slashes and ``.`` vanish. Raises :class:`UsageError`."""
+    if isinstance(path, tuple) and all(isinstance(part, bytes) for part in path):
         return path
+    if not isinstance(path, str):
+        shown = printable(repr(path))[:100]
+        raise UsageError(f"a path at the server is a text, or a tuple of bytes by component, and not {shown}")
     return tuple(part for part in path.encode("utf-8", "surrogateescape").split(b"/") if part not in (b"", b"."))

@@ -256,7 +256,7 @@ async def _once(
 
 
 def _local(path: str | os.PathLike[str]) -> Local:
-    text = os.fspath(path)
+    text = os.fsdecode(path)
     if not text:
         raise UsageError(NAMELESS)
     return Local(text.rstrip("/") or "/", text.endswith("/"))

@@ -11,6 +11,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,7 +42,6 @@ from tests.mux.kit import HELLO, RawPeer, as_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from fsmux.events import Event
 
@@ -517,3 +517,27 @@ async def test_answers_that_nobody_takes_are_few(root: Path) -> None:
             assert (await client.stat("file")).size == 7
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 * 1024
         await peer.stream.aclose()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"url": None}, {"url": b"fsmux://127.0.0.1"}, {"token": b"bytes"}, {"timeout": -1}, {"timeout": float("nan")}],
+)
+async def test_what_connect_cannot_take_is_said_in_a_sentence(given: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        async with fsmux.connect(**{"url": "fsmux://127.0.0.1:1", **given}):
+            pass
+
+
+async def test_what_a_client_cannot_take_is_said_in_a_sentence(root: Path, tmp_path: Path) -> None:
+    async with running(root) as server, fsmux.connect(server.url) as client:
+        for path in (None, b"file", Path("file"), ["file"], ("file",)):
+            with pytest.raises(UsageError, match="a path at the server"):
+                await client.stat(path)
+            with pytest.raises(UsageError, match="a path at the server"):
+                await client.download(path, tmp_path / "there")
+        for rate in (0, -5):
+            with pytest.raises(UsageError, match="rate"), client.limited(rate):
+                pass
+        summary = await client.download("file", os.fsencode(tmp_path / "there"))
+        assert (summary.files, (tmp_path / "there").read_bytes()) == (1, b"content")
