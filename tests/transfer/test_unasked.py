@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-from fsmux import handlers, tree_handlers
+from fsmux import context, handlers, tree_handlers
 from fsmux.errors import FsmuxError
 from fsmux.events import FileDone, FileFailed, FilesDone, FileSkipped, FilesLinked, Planned, Retrying, Scanning
 from fsmux.job import Options
@@ -285,19 +285,19 @@ async def test_trees_wait_for_one_another_where_they_are_many(side: Side) -> Non
     for number in range(400):
         (side.served / f"{number}").write_bytes(bytes(100_000))
     walk = Walk((), pack_bytes=PACK_BYTES, medium=MEDIUM_FILE)
-    streams = [side.client.connection.open_stream(walk, end=True) for _ in range(3 * handlers.TREES_AT_ONCE)]
+    streams = [side.client.connection.open_stream(walk, end=True) for _ in range(3 * context.TREES_AT_ONCE)]
 
     def begun() -> int:
         return sum(stream.receive_credit.received > 0 for stream in streams)
 
-    while begun() < handlers.TREES_AT_ONCE or not side.idle_threads():
+    while begun() < context.TREES_AT_ONCE or not side.idle_threads():
         await side.client.connection.ping()
     for _ in range(20):
         await side.client.connection.ping()
-    assert begun() == handlers.TREES_AT_ONCE
-    for stream in streams[: 2 * handlers.TREES_AT_ONCE]:
+    assert begun() == context.TREES_AT_ONCE
+    for stream in streams[: 2 * context.TREES_AT_ONCE]:
         stream.close()
-    for stream in streams[2 * handlers.TREES_AT_ONCE :]:
+    for stream in streams[2 * context.TREES_AT_ONCE :]:
         assert isinstance(await stream.receive(), Pack)
         stream.close()
 
