@@ -28,7 +28,7 @@ KEEP = 16
 
 
 MOST = (RECEIVE_BUDGET + EAGER_CREDIT) // SLAB + KEEP
-"""Slabs at most. Credit lets no more be in use, unless somebody has little in each of many wait: then what comes gets
+"""Slabs at most. Credit lets no more be full; where a little in each of many has to wait, what comes beyond them gets
 memory of its own."""
 
 
