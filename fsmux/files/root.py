@@ -211,7 +211,12 @@ class Root(Landing):
         """Remove a name that rename(2) has left because the other one is a name of the same file."""
         with suppress(FileNotFoundError):
             left, stands = self.sys.stat(here, name), self.sys.stat(there, other)
-            if (left.st_dev, left.st_ino) == (stands.st_dev, stands.st_ino):
+            if (left.st_dev, left.st_ino) != (stands.st_dev, stands.st_ino):
+                return
+            fd = self.sys.openat(here, b".", OPEN_DIRECTORY)
+            with closing(Lease(fd, self.sys)), closing(tree.entries(self.sys, fd)) as entries:
+                listed = any(found == name for found, _ in entries)
+            if listed:  # and it is not the other name, which a file system that ignores case has found for it
                 self.change(here, self.sys.unlink, here, name)
 
     def remove(
