@@ -21,7 +21,6 @@ import trio
 
 from fsmux import limits
 from fsmux.errors import (
-    ConnectFailed,
     ConnectionLost,
     FsmuxError,
     InternalError,
@@ -365,7 +364,6 @@ async def open_connection(
     Raises:
         ConnectionLost, ProtocolError, VersionMismatch, AuthError: the greeting or the handshake failed, or took longer
             than ``HANDSHAKE_SECONDS``, or than patience.
-        ConnectFailed: it took so long on the client's side, for which nobody has answered then.
     """
     connection = Connection(transport, role, hello, handshake, first, patience)
     greeting = min(limits.HANDSHAKE_SECONDS, patience)
@@ -376,8 +374,7 @@ async def open_connection(
                     with trio.fail_after(greeting):
                         await connection._greet()
                 except trio.TooSlowError:
-                    text = f"the peer did not greet within {greeting:g} s"
-                    raise (ConnectFailed if role is Role.CLIENT else ConnectionLost)(text) from None
+                    raise ConnectionLost(f"the peer did not greet within {greeting:g} s") from None
                 except FsmuxError as exc:
                     connection._fail(exc)
                     raise
