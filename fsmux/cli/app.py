@@ -242,7 +242,7 @@ def rm(
     ctx: typer.Context,
     url: Url,
     # Not option(): what is set for listings must not make this remove trees.
-    whole: Annotated[bool, typer.Option("--recursive", "-r", help="A directory with all that is in it.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="A directory with all that is in it.")] = False,
     timeout: Timeout = None,
     token_file: TokenFile = None,
     verbose: Verbose = 0,
@@ -250,7 +250,7 @@ def rm(
     """Remove a file, or a directory, on a server."""
     from fsmux.cli import files
 
-    raise typer.Exit(guard(lambda: files.rm(files.target(ctx, url, timeout, token_file, verbose), whole), verbose))
+    raise typer.Exit(guard(lambda: files.rm(files.target(ctx, url, timeout, token_file, verbose), recursive), verbose))
 
 
 @app.command("mkdir")

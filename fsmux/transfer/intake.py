@@ -64,10 +64,9 @@ class Intake:
         self.stream = stream
         self.scope = trio.CancelScope()
         self.received = 0
-        self.brought = False
-        """Whether anything of the file came on this stream, be it holes."""
         self.vouches = False
-        """Whether nothing is committed before it has said that the source is still the same."""
+        """Whether nothing is committed before it has said that the source is still the same: something of the file came
+        on it, be it holes, or on one that was lost and in whose place it was asked."""
         self.promised = 0
         """Bytes that were asked for and are still to come."""
         self.owed: deque[Extent] = deque()
@@ -195,7 +194,7 @@ class Intake:
                 await trio.lowlevel.checkpoint()
         await receiving.disk.meta(receiving.sink.clear, holes)
         count = sum(hole.length for hole in holes)
-        self.brought = self.vouches = True
+        self.vouches = True
         receiving.skipped(count)
         self._promise(-count)
         since_checkpoint = 0
@@ -248,7 +247,7 @@ class Intake:
         if count < self.promised:
             self._needs_credit = True
         self.received += count
-        self.brought = self.vouches = True
+        self.vouches = True
         receiving.passed(count)
         for offset, length, crc in written:
             self._settle(receiving.assembly.add(offset, length, crc))

@@ -357,7 +357,7 @@ class Receiving:
                 self._pool.put(left)
                 elsewhere = merged([*elsewhere, *left])
         self.deal()
-        if self._intakes and intake.brought and not intake.finished:
+        if self._intakes and intake.vouches and not intake.finished:
             # What it brought may be newer than what the others have vouched for, or are just about to.
             other = self._intakes[0]
             other.vouches = True
