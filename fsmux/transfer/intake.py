@@ -124,6 +124,9 @@ class Intake:
             self.owed.append(self._receiving.map.extent(index))
         self._promise(self._receiving.map.length(index))
         self.stream.send_nowait(Again(index, found))
+        if not self.open_ended:  # what was said of the source is about what was read before
+            self.stream.send_nowait(Want((), more=False))
+            self._unfinished += 1
 
     async def compare(self) -> None:
         """Name the ranges of an earlier version that are here; the sender says which still hold."""

@@ -18,7 +18,7 @@ from fsmux.mux import reader
 from fsmux.mux.buffers import Data
 from fsmux.mux.pour import POUR_MIN, POUR_ON
 from fsmux.wire.frames import Cmd, Flags, Frame
-from fsmux.wire.messages import Chunk, Get, Ok, Put, Span, Stat
+from fsmux.wire.messages import Chunk, Get, Ok, Pong, Put, Span, Stat
 from fsmux.wire.state import Role
 
 from .kit import DEADLINE, RawPeer, as_bytes, connected, facing_raw, span_of
@@ -244,6 +244,38 @@ async def test_cancelled_inside_a_payload() -> None:
         await half_a_payload(stream, peer)
         nursery.cancel_scope.cancel()
     assert time.monotonic() - began < DEADLINE / 4
+
+
+async def test_cancelled_while_small_frames_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that waits for the next frame stays for as long as there is one, but not when nobody wants it."""
+    monkeypatch.setattr(reader, "IDLE_MS", 1000)
+    canvas, leaving = Canvas(), trio.Event()
+    pong = as_bytes(Pong(1))
+
+    async def chatter(peer: RawPeer, stream: Stream) -> None:
+        await peer.until(Cmd.CREDIT)
+        await peer.send(Span(0, POUR_MIN), on=stream.id)
+        await peer.stream.send_all(as_bytes(Frame(Cmd.DATA, stream.id, bytes(POUR_MIN))))
+        ends = time.monotonic() + DEADLINE / 2
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while time.monotonic() < ends:
+                await peer.stream.send_all(pong)
+                await trio.sleep(0.001)
+                if canvas.poured:
+                    leaving.set()
+
+    async with trio.open_nursery() as outer:
+        async with (
+            facing_raw("tcp", Role.CLIENT) as (client, peer),
+            trio.open_nursery() as nursery,
+            client.open_stream(Get((b"x",))) as stream,
+        ):
+            outer.start_soon(chatter, peer, stream)
+            nursery.start_soon(canvas.take, stream, SIZE)
+            await leaving.wait()
+            began = time.monotonic()
+            nursery.cancel_scope.cancel()
+        assert time.monotonic() - began < DEADLINE / 4
 
 
 @pytest.mark.parametrize("count", [3000, 12_000])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trio.testing
 from zlib_ng.zlib_ng import crc32
 
 from fsmux.errors import FsmuxError, ProtocolError, SourceChanged
@@ -100,6 +101,25 @@ ORDERS: dict[str, list[Step]] = {
 @pytest.mark.parametrize("order", ORDERS)
 async def test_orders_that_are_allowed(side: Side, order: str) -> None:
     assert isinstance(await put(side, ORDERS[order]), Committed)
+    assert (side.served / "file").read_bytes() == WANTED
+
+
+async def test_what_is_sent_once_more_is_vouched_for_anew(side: Side) -> None:
+    """The source may have changed since the FINISH that came before it."""
+    async with side.client.connection.open_stream(Put((b"file",))) as stream:
+        await play(stream, [Offer(IDENTITY, 0o644, CHUNK)])
+        await stream.expect_message(Want)
+        await play(stream, [Span(0, CHUNK), bytes(CHUNK), Span(CHUNK, 2 * CHUNK + 5), WANTED[CHUNK:]])
+        await play(stream, [*map(chunk, range(4)), Finish(4)])
+        assert (await stream.expect_message(Again)).index == 0
+        want = await stream.expect_message(Want)
+        assert (want.missing, want.more) == ((), False)
+        await play(stream, [Span(0, CHUNK), PIECES[0], chunk(0)])
+        await side.client.connection.ping()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not (side.served / "file").exists()
+        await stream.send(Finish(4))
+        assert isinstance(await stream.receive(), Committed)
     assert (side.served / "file").read_bytes() == WANTED
 
 
