@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from msgspec.structs import replace
@@ -53,10 +53,16 @@ if TYPE_CHECKING:
 
     from fsmux.events import Observer, Summary
     from fsmux.mux.stream import Stream
+    from fsmux.mux.transport import Transport
 
 MOMENT = 0.001
 """Seconds in which a server on this machine has answered a call. One that is further away leaves the time to import
 what the greeting needs: as much as a round trip, and at most 20 ms."""
+
+ASKED_AT_ONCE: Final = 1024
+"""Requests of one client that are on their way at once; others wait for their turn. A server takes 16,384, and what all
+else of the connection has to say finds room beside so many. At 100 ms it is 10,000 answers a second, which is more than
+one client can take."""
 
 READ_PIECE = 16 * MIB
 """Bytes of one READ. Its answer is held in memory and checked as a whole before it is handed out."""
@@ -105,6 +111,7 @@ async def _dial(
         await prove_to_server(connection, auth)
 
     limit = CONNECT_SECONDS if timeout is None else timeout
+    transport: Transport | None = None
     try:
         with trio.fail_after(limit):
             async with serving(trio.CancelScope(), partial(_get_ready, auth)):
@@ -112,8 +119,12 @@ async def _dial(
                     transport = await dial_unix(remote.socket_path)
                 else:
                     transport = await dial_tcp(remote.host, remote.port)
-    except trio.TooSlowError:
-        raise ConnectFailed(f"{remote.server}: no answer within {limit:g} s") from None
+    except BaseException as exc:
+        if transport is not None:  # the time was over, or nobody wanted it any more, just when it was there
+            await transport.aclose()
+        if isinstance(exc, trio.TooSlowError):
+            raise ConnectFailed(f"{remote.server}: no answer within {limit:g} s") from None
+        raise
     patience = DEAD_SECONDS if timeout is None else timeout
     opening = open_connection(transport, Role.CLIENT, hello(), authenticate, first=auth.first(), patience=patience)
     async with opening as connection:
@@ -145,6 +156,7 @@ class Client:
         self.remote = remote
         self.disk = disk
         self.digests = DigestCache()
+        self._asking = trio.CapacityLimiter(ASKED_AT_ONCE)
 
     async def stat(self, path: str | Parts = (), *, follow: bool = True) -> Attrs:
         """Kind, size, time and mode of what stands at ``path``; of the link itself unless ``follow``."""
@@ -275,7 +287,7 @@ class Client:
             self.connection.limit_sending(None)
 
     async def _ask(self, request: Any, answer: type[Any]) -> Any:
-        async with self.connection.open_stream(request, end=True) as stream:
+        async with self._asking, self.connection.open_stream(request, end=True) as stream:
             return await stream.expect_message(answer)
 
 

@@ -25,7 +25,7 @@ from fsmux.errors import (
     UsageError,
 )
 from fsmux.job import Options
-from fsmux.limits import MAX_CHUNK_SIZE, MAX_FILES_AT_ONCE, MAX_LANES, MIN_CHUNK_SIZE
+from fsmux.limits import MAX_CHUNK_SIZE, MAX_FILES_AT_ONCE, MAX_LANES, MAX_STREAMS, MIN_CHUNK_SIZE
 from fsmux.plan.filters import Filters
 from fsmux.plan.selection import select
 from fsmux.records import Attrs, Durability, Kept, Kind
@@ -49,6 +49,21 @@ async def side(request: pytest.FixtureRequest, served: Path, there: Path) -> Asy
 @pytest.fixture
 def client(side: Side) -> Client:
     return side.client
+
+
+async def test_more_questions_at_once_than_there_may_be_streams(served: Path, there: Path) -> None:
+    """They wait for their turn, in whatever number of tasks they are asked."""
+    (served / "file").write_bytes(b"12345")
+    sizes: list[int] = []
+    async with facing("tcp", served, there) as side:
+
+        async def ask() -> None:
+            sizes.append((await side.client.stat("file")).size)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(MAX_STREAMS + 1):
+                nursery.start_soon(ask)
+    assert sizes == [5] * (MAX_STREAMS + 1)
 
 
 @pytest.mark.parametrize(
