@@ -18,7 +18,7 @@ from fsmux.auth import ClientAuth
 from fsmux.errors import ConnectFailed, ErrorCode, IntegrityError, ProtocolError, UsageError
 from fsmux.files.chunks import crc32_of
 from fsmux.greeting import hello, prove_to_server
-from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_DATA_PAYLOAD, MAX_FILE_SIZE, MIB
+from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_DATA_PAYLOAD, MAX_FILE_SIZE, MIB, MIN_WINDOW
 from fsmux.mux.buffers import Data
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.service import serving
@@ -63,6 +63,15 @@ ASKED_AT_ONCE: Final = 1024
 """Requests of one client that are on their way at once; others wait for their turn. A server takes 16,384, and what all
 else of the connection has to say finds room beside so many. At 100 ms it is 10,000 answers a second, which is more than
 one client can take."""
+
+LISTED_AHEAD: Final = MIN_WINDOW
+"""Bytes of a listing that come before anybody reads them. One that is read slowly keeps so much, not a whole window,
+from everything else; at 100 ms it is 10 MB/s of names."""
+
+TREES_AT_ONCE: Final = 4
+"""Trees that one client moves at once; others wait for their turn, single files do not. Each has three streams of which
+nobody knows how much is still to come: their credit, a window each, has to leave some of ``RECEIVE_BUDGET`` to the
+files that such a tree waits for. With 50 trees of a few MiB at once nothing was left, and none of them ended."""
 
 READ_PIECE = 16 * MIB
 """Bytes of one READ. Its answer is held in memory and checked as a whole before it is handed out."""
@@ -156,6 +165,7 @@ class Client:
         self.remote = remote
         self.disk = disk
         self.digests = DigestCache()
+        self.trees = trio.CapacityLimiter(TREES_AT_ONCE)
         self._asking = trio.CapacityLimiter(ASKED_AT_ONCE)
 
     async def stat(self, path: str | Parts = (), *, follow: bool = True) -> Attrs:
@@ -177,10 +187,9 @@ class Client:
         self, path: str | Parts = (), *, recursive: bool = False
     ) -> AsyncIterator[AsyncIterator[tuple[Entry, ...]]]:
         """The same, as pages of entries, the way they come."""
-        async with self.connection.open_stream(List(parts_of(path), recursive), end=True) as stream:
-            stream.expect(None)
-            async with aclosing(_pages(stream)) as found:
-                yield found
+        opening = self.connection.open_stream(List(parts_of(path), recursive), end=True)
+        async with opening as stream, aclosing(_pages(stream)) as found:
+            yield found
 
     async def mkdir(self, path: str | Parts, *, parents: bool = False, mode: int = 0o777) -> None:
         """Make a directory; with ``parents`` those above it too, and one that exists is fine."""
@@ -292,7 +301,9 @@ class Client:
 
 
 async def _pages(stream: Stream) -> AsyncGenerator[tuple[Entry, ...], None]:
+    stream.expect(LISTED_AHEAD)
     while not isinstance(page := await stream.expect_message(Entries, Ok), Ok):
+        stream.expect(LISTED_AHEAD)
         yield page.entries
 
 

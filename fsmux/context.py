@@ -56,7 +56,8 @@ class StateKeeper:
 
 
 TREES_AT_ONCE: Final = 8
-"""Trees that come by themselves at once over one connection; others wait. Each holds two packs until they are read."""
+"""Trees that are sent by themselves at once over one connection, and as many that are stored; others wait. Each of the
+former holds two packs until they are read, each of the latter credit for more of them for as long as it lasts."""
 
 LISTINGS_AT_ONCE: Final = 64
 """Listings that are read and sent at once over one connection; others wait. Each holds a page of up to 300 KB."""
@@ -92,6 +93,7 @@ class Context(Struct, frozen=True):
     growths: Growths
     handles: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(_most_handles()))
     trees: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(TREES_AT_ONCE))
+    stores: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(TREES_AT_ONCE))
     listings: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(LISTINGS_AT_ONCE))
     looks: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(LISTINGS_AT_ONCE))
     packs: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(PACKS_AT_ONCE))

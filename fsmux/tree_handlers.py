@@ -18,7 +18,7 @@ from fsmux.files import leftovers, listing
 from fsmux.files.comparing import digests
 from fsmux.files.packing import read_pack
 from fsmux.files.unpacking import Unpacker
-from fsmux.limits import MAX_FILE_SIZE, MEDIUM_FILE, NOTSENT_LOWAT, PACK_BYTES
+from fsmux.limits import MAX_FILE_SIZE, MEDIUM_FILE, MIN_WINDOW, NOTSENT_LOWAT, PACK_BYTES
 from fsmux.moving.pacing import Pace
 from fsmux.mux.service import all_of
 from fsmux.plan.plan import unasked
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from fsmux.files.terms import Failure
     from fsmux.mux.stream import Stream
 
+
+ASKED_AHEAD: Final = MIN_WINDOW
+"""Bytes of questions for packs that a client may have on their way. Credit is given for so many and no more, as long as
+they are not asked: a conversation that waits keeps nothing from those that bring files."""
 
 KERNEL_HOLDS: Final = 2 * NOTSENT_LOWAT
 """Bytes of a tree that are sent before it is looked at how fast they go: the kernel takes them at once."""
@@ -89,7 +93,7 @@ async def look(context: Context, stream: Stream, request: Look) -> None:
     """Directories that are asked for, one after the other."""
     listings = listing.Listings(context.root, request.path, request.owners, request.xattrs)
     message: object = request
-    stream.expect(None)
+    stream.expect(0)  # what is asked takes no credit
     while message is not None:
         if not isinstance(message, Look):
             raise ProtocolError(f"a look is not followed by {type(message).__name__}")
@@ -117,7 +121,7 @@ async def digest(context: Context, stream: Stream, request: Digest) -> None:
         if stream.error is not None:  # the client has gone, or wants no more
             raise stream.error
 
-    stream.expect(None)
+    stream.expect(0)  # what is asked takes no credit
     while message is not None:
         if not isinstance(message, Digest):
             raise ProtocolError(f"a digest is not followed by {type(message).__name__}")
@@ -134,9 +138,10 @@ async def digest(context: Context, stream: Stream, request: Digest) -> None:
 
 async def fetch(context: Context, stream: Stream, request: Fetch) -> None:
     """Pack what the client asks for, until it asks for nothing more."""
-    stream.expect(None)
     brief, sender = BRIEF_FEATURE in stream.peer_features, PackSender(stream)
+    stream.expect(ASKED_AHEAD)
     while (ask := await stream.receive()) is not None:
+        stream.expect(ASKED_AHEAD)
         if not isinstance(ask, Ask):
             raise ProtocolError(f"a pack cannot be asked for by {type(ask).__name__}")
         for group in ask.groups:
@@ -163,7 +168,8 @@ async def _store(context: Context, stream: Stream, request: Store) -> None:
         failed = [Failed(one.group, one.entry, Fault(one.error.code, str(one.error)), one.stands) for one in failures]
         await stream.send(Packed(pack.number, tuple(failed), unpacker.durable))
 
-    await receive_packs(stream, unpacker, context.disk, check=_accept, done=done)
+    async with context.stores:
+        await receive_packs(stream, unpacker, context.disk, check=_accept, done=done)
     stream.end()
     await context.disk.meta(unfinished.sweep)
 

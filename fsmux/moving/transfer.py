@@ -173,6 +173,7 @@ class Transfer:
             return await self._attempt.guarded(item, parts, partial(self._files.send, item, parts, large))
 
         async with (
+            self._attempt.client.trees,
             item.target.looking(item.target_prefix, nothing=made) as looker,
             self._attempt.comparing(item, made) as comparing,
         ):

@@ -14,6 +14,7 @@ import trio
 from zlib_ng.zlib_ng import crc32
 
 from fsmux import handlers, limits, tree_handlers
+from fsmux.client import TREES_AT_ONCE
 from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, StreamReset, Unsupported
 from fsmux.events import FileDone, FileFailed, FilesDone, FilesSkipped, Planned, Scanning, WouldDo
@@ -615,3 +616,20 @@ async def test_a_directory_that_was_never_listed_is_not_entered(side: Side, monk
 def test_the_limits_leave_room_for_what_grows() -> None:
     assert limits.PACK_BYTES + limits.MEDIUM_FILE < limits.MAX_PACK_BYTES
     assert limits.PACK_BYTES < limits.INITIAL_WINDOW
+
+
+@pytest.mark.parametrize("at_once", [TREES_AT_ONCE, 100], ids=["by the client", "by the server"])
+async def test_more_trees_at_once_than_there_is_credit_for(served: Path, there: Path, at_once: int) -> None:
+    """Each keeps some while it waits for its large file: all ended waiting, with nothing left for any of these."""
+    source = there / "source"
+    source.mkdir()
+    for number in range(60):
+        (source / f"{number}").write_bytes(content(5000, number))
+    (source / "large").write_bytes(content(MEDIUM_FILE + 5, 99))
+    async with facing("tcp", served, there) as side:
+        side.client.trees = trio.CapacityLimiter(at_once)
+        async with trio.open_nursery() as nursery:
+            for number in range(60):
+                nursery.start_soon(side.client.upload, f"{source}/", f"copy{number}")
+    for number in range(60):
+        assert inventory(served / f"copy{number}") == inventory(source)
