@@ -26,12 +26,13 @@ from fsmux._version import __version__
 if TYPE_CHECKING:
     from fsmux import errors, events
     from fsmux.auth import User, make_token, read_token_file, read_users_file
-    from fsmux.client import Client, RemoteFile, connect
+    from fsmux.client import Client, connect
     from fsmux.errors import FsmuxError
     from fsmux.events import Summary
     from fsmux.job import Job, Options
     from fsmux.plan.filters import Filters, Rule
     from fsmux.records import Attrs, Durability, Kept, Kind, Namespaces
+    from fsmux.remote_file import RemoteFile
     from fsmux.server import Listening, serve
     from fsmux.wire.messages import Entry
 
@@ -48,7 +49,7 @@ _HOMES = {
     "Listening": "fsmux.server",
     "Namespaces": "fsmux.records",
     "Options": "fsmux.job",
-    "RemoteFile": "fsmux.client",
+    "RemoteFile": "fsmux.remote_file",
     "Rule": "fsmux.plan.filters",
     "Summary": "fsmux.events",
     "User": "fsmux.auth",

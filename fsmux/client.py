@@ -15,11 +15,9 @@ from msgspec.structs import replace
 
 from fsmux import events, job
 from fsmux.auth import ClientAuth
-from fsmux.errors import ConnectFailed, ErrorCode, IntegrityError, ProtocolError, UsageError
-from fsmux.files.chunks import crc32_of
+from fsmux.errors import ConnectFailed, UsageError
 from fsmux.greeting import hello, prove_to_server
-from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_DATA_PAYLOAD, MAX_FILE_SIZE, MIB, MIN_WINDOW
-from fsmux.mux.buffers import Data
+from fsmux.limits import CONNECT_SECONDS, DEAD_SECONDS, MAX_FILE_SIZE, MIN_WINDOW
 from fsmux.mux.connection import Connection, open_connection
 from fsmux.mux.service import serving
 from fsmux.mux.transport import dial_tcp, dial_unix
@@ -35,14 +33,11 @@ from fsmux.wire.messages import (
     Mkdir,
     Ok,
     Open,
-    Read,
-    ReadDone,
     Remove,
     Rename,
     SetAttrs,
     Stat,
     Symlink,
-    Write,
 )
 from fsmux.wire.state import Role
 
@@ -54,6 +49,7 @@ if TYPE_CHECKING:
     from fsmux.events import Observer, Summary
     from fsmux.mux.stream import Stream
     from fsmux.mux.transport import Transport
+    from fsmux.remote_file import RemoteFile
 
 MOMENT = 0.001
 """Seconds in which a server on this machine has answered a call. One that is further away leaves the time to import
@@ -73,8 +69,8 @@ TREES_AT_ONCE: Final = 4
 nobody knows how much is still to come: their credit, a window each, has to leave some of ``RECEIVE_BUDGET`` to the
 files that such a tree waits for. With 50 trees of a few MiB at once nothing was left, and none of them ended."""
 
-READ_PIECE = 16 * MIB
-"""Bytes of one READ. Its answer is held in memory and checked as a whole before it is handed out."""
+FILLED_KNOWN: Final = 4096
+"""Directories of this machine that a client remembers to have filled, some hundred bytes each."""
 
 
 @asynccontextmanager
@@ -166,7 +162,19 @@ class Client:
         self.disk = disk
         self.digests = DigestCache()
         self.trees = trio.CapacityLimiter(TREES_AT_ONCE)
+        self._filled: set[str] = set()
         self._asking = trio.CapacityLimiter(ASKED_AT_ONCE)
+
+    def first_into(self, directory: str) -> bool:
+        """Whether nothing has come into a directory of this machine yet: then what others left there may be in the way.
+
+        Of thousands of files that come at once each would look at what is unfinished of all others: 3,000 took minutes.
+        """
+        if len(self._filled) >= FILLED_KNOWN:
+            self._filled.clear()
+        first = directory not in self._filled
+        self._filled.add(directory)
+        return first
 
     async def stat(self, path: str | Parts = (), *, follow: bool = True) -> Attrs:
         """Kind, size, time and mode of what stands at ``path``; of the link itself unless ``follow``."""
@@ -234,6 +242,8 @@ class Client:
         Raises:
             NotFound, AccessError, ...: what the server answers with, on opening it or in a call later.
         """
+        from fsmux.remote_file import RemoteFile  # which most who connect have no use for
+
         async with self.connection.open_stream(Open(parts_of(path), write, create, truncate)) as stream:
             attrs = await stream.expect_message(Attrs)
             file = RemoteFile(stream, attrs.size)
@@ -311,74 +321,6 @@ async def _entries(pages: AsyncIterator[tuple[Entry, ...]]) -> AsyncGenerator[En
     async for page in pages:
         for entry in page:
             yield entry
-
-
-class RemoteFile:
-    """An open file on the server. One task at a time may use it; open it twice for two."""
-
-    def __init__(self, stream: Stream, size: int) -> None:
-        self.size = size
-        self._stream = stream
-
-    async def pread(self, length: int, offset: int) -> bytes:
-        """``length`` bytes from ``offset``; fewer only where the file ends. Checked by CRC-32."""
-        parts: list[bytes] = []
-        while length > 0:
-            piece = await self._read(min(length, READ_PIECE), offset)
-            parts.append(piece)
-            if len(piece) < min(length, READ_PIECE):
-                break
-            length -= len(piece)
-            offset += len(piece)
-        return b"".join(parts)
-
-    async def pwrite(self, data: bytes | bytearray | memoryview, offset: int) -> int:
-        """Write all of ``data`` at ``offset`` and return how many bytes that were."""
-        view = memoryview(data).cast("B")
-        for start in range(0, len(view), MAX_DATA_PAYLOAD):
-            piece = bytes(view[start : start + MAX_DATA_PAYLOAD])
-            with self._whole_or_reset():
-                await self._stream.send(Write(offset + start, len(piece), crc32_of([piece])))
-                await self._stream.send_data(piece)
-                await self._stream.expect_message(Ok)
-        return len(view)
-
-    async def close(self, *, sync: bool = False) -> None:
-        """End the handle; with ``sync`` what was written is on stable storage first."""
-        with self._whole_or_reset():
-            await self._stream.send(Close(sync))
-            await self._stream.expect_message(Ok)
-        self._stream.end()
-
-    @contextmanager
-    def _whole_or_reset(self) -> Iterator[None]:
-        """A request that is cancelled ends the handle: the rest of its answer would be taken for the next one's."""
-        try:
-            yield
-        except trio.Cancelled:
-            self._stream.reset(ErrorCode.CANCELLED)
-            raise
-
-    async def _read(self, length: int, offset: int) -> bytes:
-        stream = self._stream
-        pieces: list[bytes] = []
-        have = 0
-        with self._whole_or_reset():
-            stream.expect(length)
-            await stream.send(Read(offset, length))
-            while isinstance(item := await stream.receive(), Data):
-                pieces.append(bytes(item))
-                have += item.length
-                stream.consumed(item)
-                if have > length:
-                    stream.reset(ErrorCode.PROTOCOL)
-                    raise ProtocolError(f"the server answers a READ of {length} bytes with more")
-        if not isinstance(item, ReadDone) or item.length != have:
-            raise ProtocolError("the server's answer to READ does not add up")
-        found = crc32_of(pieces)
-        if found != item.crc32:
-            raise IntegrityError(f"the range at {offset} arrived damaged ({found:08x}, expected {item.crc32:08x})")
-        return b"".join(pieces)
 
 
 def parts_of(path: str | Parts) -> Parts:

@@ -19,10 +19,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("wire", "files", "plan"), 3),
     "mux": 4,
     "transfer": 5,
-    **dict.fromkeys(
-        ("server", "client", "handlers", "context", "tree_handlers", "range_handlers", "auth", "greeting"), 6
-    ),
-    **dict.fromkeys(("lanes", "questions", "sites", "moving", "job", "checking"), 6),
+    **dict.fromkeys(("server", "handlers", "context", "tree_handlers", "range_handlers", "auth", "greeting"), 6),
+    **dict.fromkeys(("client", "remote_file", "lanes", "questions", "sites", "moving", "job", "checking"), 6),
     **dict.fromkeys(("cli", "__main__"), 7),
 }
 """By the first name below the package."""
@@ -38,8 +36,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "rich": ("cli",),
     "click": ("cli",),
     "trio": (
-        "mux", "transfer", "server", "client", "handlers", "context", "range_handlers", "tree_handlers", "lanes",
-        "questions", "moving", "job", "checking", "cli",
+        "mux", "transfer", "server", "client", "handlers", "context", "range_handlers", "tree_handlers", "remote_file",
+        "lanes", "questions", "moving", "job", "checking", "cli",
     ),
     "socket": ("mux/transport", "server.py", "cli/serve.py", "cli/measure/rawloop.py"),
     "select": ("mux/transport", "files/syscalls.py", "cli/measure/processes.py"),

@@ -241,7 +241,7 @@ class Placing:
         elif not await trio.Path(path).is_dir():
             return LocalSite(self._attempt.client, self._attempt.lanes, None), name
         site = await local_site(self._attempt.client, self._attempt.lanes, path, open_roots)
-        if not self._attempt.options.dry_run:
+        if not self._attempt.options.dry_run and self._attempt.client.first_into(path):
             await self._attempt.client.disk.meta(leftovers.sweep_top, site.root)
         return self._asking(site), name
 
