@@ -168,7 +168,8 @@ class Client:
     def first_into(self, directory: str) -> bool:
         """Whether nothing has come into a directory of this machine yet: then what others left there may be in the way.
 
-        Of thousands of files that come at once each would look at what is unfinished of all others: 3,000 took minutes.
+        Of thousands of files that come at once each would look at what is unfinished of all others: half of 3,000 were
+        there after a minute, and all after 14 s with this.
         """
         if len(self._filled) >= FILLED_KNOWN:
             self._filled.clear()
