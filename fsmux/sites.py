@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fsmux.moving.comparing import Digester
     from fsmux.moving.tree import Looker
     from fsmux.mux.stream import Stream
-    from fsmux.records import Durability, Parts
+    from fsmux.records import Durability, Kept, Parts
     from fsmux.transfer.packs import Arrived
 
     Batches = AsyncGenerator[list[Group], None]
@@ -53,6 +53,9 @@ OWNER = b"local"
 
 class Site(Protocol):
     """What can be asked of either side; all raise typed errors."""
+
+    kept: Kept
+    """Whether it says whose things are, and their extended attributes."""
 
     async def stat(self, parts: Parts, *, follow: bool = False) -> Attrs: ...
     def scan(self, parts: Parts) -> AbstractAsyncContextManager[Batches]:

@@ -7,7 +7,7 @@ is lost with it; small things are carried in packs, and compared byte by byte if
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec import Struct
 
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+SEVERAL: Final = 16
+"""Sources by themselves from which on they are looked at together (:mod:`.asking`)."""
 
 
 def raise_if_lost(client: Client, error: FsmuxError) -> None:
@@ -80,12 +84,14 @@ class Item(Struct):
         """Where the target has what a manifest calls so."""
         return self.target_prefix[: len(self.target_prefix) - len(self.listed)] + listed
 
-    async def standing(self) -> Facts | None:
-        """What stands where it goes, if anything does."""
+    async def standing(self, known: Attrs | FsmuxError | None = None) -> Facts | None:
+        """What stands where it goes, if anything does; ``known``, if it was found out."""
         if self.fresh:
             return None
         try:
-            return Facts.of(await self.target.stat(self.target_prefix, follow=not self.target_prefix))
+            if isinstance(known, FsmuxError):
+                raise known
+            return Facts.of(known or await self.target.stat(self.target_prefix, follow=not self.target_prefix))
         except NotFound:
             return None
 

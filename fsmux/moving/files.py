@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from fsmux import events
 from fsmux.errors import FsmuxError, IntegrityError
 from fsmux.moving.account import NEWER, UP_TO_DATE
-from fsmux.moving.attempt import Item, raise_if_lost
+from fsmux.moving.attempt import SEVERAL, Item, raise_if_lost
 from fsmux.moving.carriers import carry_all
 from fsmux.moving.singles import Batch, batched, has_place, pages
 from fsmux.plan.judging import (
@@ -52,11 +52,22 @@ class Files:
 
     async def plan(self, items: Sequence[Item]) -> list[tuple[Item, bool]]:
         """Those that are to be sent or made, and whether they are fresh; about the others all is done and told."""
-        there = await self._attempt.each(items, Item.standing)
+        there = await self._standing(items)
         adjusting: list[tuple[Item, int]] = []
         judged = [await self._judge(item, seen, adjusting) for item, seen in zip(items, there, strict=True)]
         await self._attempt.each(adjusting, self._adjust)
         return [one for one in judged if one is not None]
+
+    async def _standing(self, items: Sequence[Item]) -> list[Facts | None]:
+        """What stands where they go."""
+        if len(items) < SEVERAL:
+            return await self._attempt.each(items, Item.standing)
+        from fsmux.moving.asking import attrs_of
+
+        asked = [item for item in items if not item.fresh and item.target_prefix]
+        found = await attrs_of(self._attempt, [(item.target, item.target_prefix) for item in asked])
+        known = dict(zip(map(id, asked), found, strict=True))
+        return await self._attempt.each(items, lambda item: item.standing(known.get(id(item))))
 
     async def move(self, waiting: list[tuple[Item, bool]]) -> None:
         """Send and make them."""

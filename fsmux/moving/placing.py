@@ -21,7 +21,7 @@ from fsmux.files.journal import journal_name
 from fsmux.files.names import RESERVED
 from fsmux.files.root import Root
 from fsmux.moving.account import name_of
-from fsmux.moving.attempt import Attempt, Item, raise_if_lost
+from fsmux.moving.attempt import SEVERAL, Attempt, Item, raise_if_lost
 from fsmux.plan.mapping import Mapped, Origin, Target, map_sources
 from fsmux.records import Attrs, Kind, Namespaces, Parts, printable
 from fsmux.sites import OWNER, LocalSite, RemoteSite, Site, local_site
@@ -64,17 +64,19 @@ class Placing:
             for number, place in enumerate(sources)
         ]
 
+        there = [(number, located) for number, located in enumerate(sites) if located is not None]
+        known = await self._known(sources, there)
+
         async def facts(located: tuple[int, tuple[Site, Parts]]) -> tuple[int, Site, Parts, Attrs] | None:
             number, (site, prefix) = located
-            place = sources[number]
-            attrs = await self._had(number, sources, partial(self._attrs_of, place, site, prefix, looked))
+            place, seen = sources[number], known.get(number)
+            attrs = await self._had(number, sources, partial(self._attrs_of, place, site, prefix, looked, seen))
             if attrs is None:
                 return None
             above = prefix[-1:] if several and not place.is_contents else ()
             self._account(number, place).found(above if attrs.kind is Kind.DIRECTORY else None)
             return number, site, prefix, attrs
 
-        there = [(number, located) for number, located in enumerate(sites) if located is not None]
         tops = [top for top in await self._attempt.each(there, facts) if top is not None]
         if not tops:
             return []
@@ -121,11 +123,30 @@ class Placing:
     def _account(self, number: int, place: Local | Remote) -> Account:
         return self._attempt.report.account(number, name_of(str(place)))
 
-    async def _attrs_of(self, place: Local | Remote, site: Site, prefix: Parts, looked: Stream | None) -> Attrs:
+    async def _known(
+        self, sources: Sequence[Local | Remote], there: Sequence[tuple[int, tuple[Site, Parts]]]
+    ) -> dict[int, Attrs | FsmuxError]:
+        """What sources are that were looked at together, by their number."""
+        named = [(number, located) for number, located in there if located[1] and not sources[number].is_contents]
+        if len(named) < SEVERAL:
+            return {}
+        from fsmux.moving.asking import attrs_of
+
+        found = await attrs_of(self._attempt, [located for _, located in named])
+        return {number: attrs for (number, _), attrs in zip(named, found, strict=True)}
+
+    async def _attrs_of(
+        self, place: Local | Remote, site: Site, prefix: Parts, looked: Stream | None,
+        known: Attrs | FsmuxError | None,
+    ) -> Attrs:  # fmt: skip
         try:
             if looked is not None:
                 async with looked as stream:
                     attrs: Attrs = await stream.expect_message(Attrs)
+            elif isinstance(known, FsmuxError):
+                raise known
+            elif known is not None:
+                attrs = known
             else:
                 attrs = await site.stat(prefix, follow=place.is_contents)
             if attrs.kind is Kind.SYMLINK and place.is_contents:
