@@ -101,6 +101,8 @@ class Account:
     def __init__(self, report: Report, name: str = "") -> None:
         self.report = report
         self.name = name
+        self.found_files = self.found_bytes = 0
+        """What of it is to be sent, as far as that is known."""
         self._above: Parts | None = None  # what a person puts before names below it, if it is a tree
         self._missing = False
         self._removing: dict[Parts, set[bytes]] = {}
@@ -165,7 +167,7 @@ class Account:
                     report.left(self._called(FilesSkipped(directory, left.names, left.sizes, reason)))
             size = sum(found.make.sizes) if found.make is not None else 0
             files = found.files + len(found.large) + len(found.further)
-            report.found(files, size + sum([large.size for large in found.large]))
+            self._add_found(files, size + sum([large.size for large in found.large]))
             mark = _Mark(directory, not group.more, group.names[-1] if group.more and group.names else b"")
             self._mark = max(self._mark or mark, mark)
         if found.files and found.make is not None:
@@ -181,8 +183,13 @@ class Account:
         if size is not None:
             self._owe(*_place(()))
             if not told:
-                self.report.found(1, size)
+                self._add_found(1, size)
         return not told
+
+    def _add_found(self, files: int, size: int) -> None:
+        self.found_files += files
+        self.found_bytes += size
+        self.report.found(files, size)
 
     def _owe(self, directory: Parts, names: Collection[bytes]) -> None:
         self._owed.setdefault(directory, set()).update(names)

@@ -46,7 +46,7 @@ class Report:
         """What its attempts have found out about the link, once there is one."""
         self._accounts: dict[int, Account] = {}
         self._mapped = self._planned = False
-        self._foreseen = 0, 0
+        self._foreseen: dict[Account, tuple[int, int]] = {}
         self._warned: set[tuple[str, str]] = set()
 
     def __call__(self, event: events.Event) -> None:
@@ -74,14 +74,17 @@ class Report:
         self.found_files += files
         self.found_bytes += size
 
-    def foresee(self, files: int, size: int) -> None:
-        """So many are going to be found in all, at least."""
-        self._foreseen = files, size
+    def foresee(self, account: Account, files: int, size: int) -> None:
+        """So many are going to be found of a source in all, at least."""
+        self._foreseen[account] = files, size
 
     @property
     def _known(self) -> tuple[int, int]:
-        files, size = self._foreseen
-        return max(files, self.found_files), max(size, self.found_bytes)
+        files, size = self.found_files, self.found_bytes
+        for account, (all_files, all_bytes) in self._foreseen.items():
+            files += max(all_files - account.found_files, 0)
+            size += max(all_bytes - account.found_bytes, 0)
+        return files, size
 
     def scanning(self) -> None:
         self._tell(Scanning(*self._known))

@@ -1,4 +1,4 @@
-"""One transfer: where each source goes, single files by sessions, and trees one after the other.
+"""One transfer: where each source goes, single files by sessions, and trees some at a time.
 
 Theory: the two sides of a transfer, the local tree and the remote one, answer the same questions, so upload and
 download are one procedure over a source *site* and a destination *site*.
@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
 from msgspec.structs import replace
 
 from fsmux.errors import FsmuxError, Unsupported, UsageError
@@ -34,7 +35,7 @@ from fsmux.urls import Local, Remote
 from fsmux.wire.frames import KEPT_FEATURE, LINKS_FEATURE, PACKS_FEATURE, UNASKED_FEATURE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from fsmux.client import Client
@@ -55,6 +56,7 @@ class Transfer:
     def __init__(self, client: Client, options: Options, report: Report, run: Run) -> None:
         self._attempt = Attempt(client, options, report, run)
         self._files = Files(self._attempt)
+        self._sessions = trio.CapacityLimiter(options.streams)  # of all trees together
         self._removing: Removing | None = None
         self._complete = False  # no source is missing
 
@@ -86,7 +88,7 @@ class Transfer:
                     await self._move([item for item in items if self._takes_part(item)])
 
     async def _move(self, items: Sequence[Item]) -> None:
-        """Single files first, ``streams`` at a time, then one tree after the other."""
+        """Single files first, ``streams`` at a time, then trees."""
         if self._attempt.options.delete:
             from fsmux.moving.removing import Removing
 
@@ -105,14 +107,34 @@ class Transfer:
             for item, _ in waiting:
                 if meeting.has(item):
                     meeting.leave(item, (), touched=True)
-        for item in trees:
-            met = meeting if meeting is not None and meeting.has(item) else None
-            await self._move_tree(item, met, last=item is trees[-1])
+        await self._move_trees(trees, meeting)
         if meeting is not None:
             for item, groups in meeting.finished(trees, self._attempt.options.kept):
                 await self._attempt.carry(item, groups)
         if self._removing is not None:
             await self._removing.remove(trees)
+
+    async def _move_trees(self, trees: Sequence[Item], meeting: Meeting | None) -> None:
+        """Some at once, as each takes some round trips; but one after the other where it matters to others what one
+        does or says, or if no two files are to be on their way at once.
+        """
+        options, to_plan = self._attempt.options, {item.number for item in trees}
+
+        async def move(item: Item) -> None:
+            met = meeting if meeting is not None and meeting.has(item) else None
+            await self._move_tree(item, met, partial(planned, item))
+            planned(item)
+
+        def planned(item: Item) -> None:
+            to_plan.discard(item.number)
+            if not to_plan:
+                self._attempt.report.planned()
+
+        in_order = options.dry_run or options.streams == 1 or self._removing or self._attempt.ledger
+        apart = [item for item in trees if not (in_order or (meeting is not None and meeting.has(item)))]
+        await self._attempt.each(apart, move)
+        for item in trees if in_order else [item for item in trees if meeting is not None and meeting.has(item)]:
+            await move(item)
 
     async def _meeting(self, items: Sequence[Item]) -> Meeting:
         """Which sources meet at the destination; what is no directory has taken its place already."""
@@ -138,7 +160,7 @@ class Transfer:
             self._attempt.report.skip(item.account.name, size, "left out by a filter")
         return False
 
-    async def _move_tree(self, item: Item, meeting: Meeting | None, *, last: bool) -> None:
+    async def _move_tree(self, item: Item, meeting: Meeting | None, planned: Callable[[], None]) -> None:
         from fsmux.moving.tree import Tree, move_tree
 
         options = self._attempt.options
@@ -170,7 +192,8 @@ class Transfer:
             if options.dry_run:
                 self._attempt.report.would_send(item.account.name_of(parts), large.size)
                 return True
-            return await self._attempt.guarded(item, parts, partial(self._files.send, item, parts, large))
+            async with self._sessions:
+                return await self._attempt.guarded(item, parts, partial(self._files.send, item, parts, large))
 
         async with (
             self._attempt.client.trees,
@@ -196,7 +219,7 @@ class Transfer:
                 medium=self._attempt.medium,
                 claimed=None if meeting is None else meeting.below(item),
                 later=None if meeting is None else left,
-                last=last,
+                planned=planned,
                 extras=extras,
                 clear=None if self._removing is None else partial(self._removing.clear, item),
                 kept=options.kept,

@@ -103,8 +103,8 @@ class Tree(Struct):
     account: Account
     medium: int
     """Bytes of a file up to which it goes in a pack if nothing stands in its place."""
-    last: bool
-    """Whether no other tree follows, so that the whole plan is known when this one has been scanned."""
+    planned: Callable[[], None]
+    """Told when all of it is known that is to be sent; perhaps more than once."""
     came: Callable[[Arrived], Awaitable[None]] | None = None
     """Who takes what has come with its contents, when all of it was put that is to be made."""
     claimed: Claimed | None = None
@@ -152,7 +152,6 @@ class _Moving:
         self._looked: trio.MemoryReceiveChannel[list[_Looked] | Arrived]
         self._looked_in, self._looked = trio.open_memory_channel(LOOKED if tree.comparing is None else COMPARED)
         self._comparer: Comparer | None = None
-        self._found_before = tree.account.report.found_files, tree.account.report.found_bytes
         self._here: _Open | None = None
         top = tree.top
         self._top = _Open((), top, None)
@@ -266,16 +265,15 @@ class _Moving:
                     await tree.carrier.hurry()
             while self._here is not None:
                 await self._leave()
-        if self._tree.last:
-            self._account.report.planned()
+        self._tree.planned()
 
     async def _plan_arrived(self, arrived: Arrived) -> None:
         """Plan what has come with its contents; what is only told of is asked for as always."""
-        report, pack, (files, size) = self._account.report, arrived.pack, self._found_before
-        report.foresee(files + pack.files, size + pack.bytes)
+        report, pack = self._account.report, arrived.pack
+        report.foresee(self._account, pack.files, pack.bytes)
         report.scanning()
-        if pack.all_known and self._tree.last:
-            report.planned()
+        if pack.all_known:
+            self._tree.planned()
         try:
             for group in pack.groups:
                 came = group.act is Act.MAKE  # with its contents, however much these have grown

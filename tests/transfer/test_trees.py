@@ -19,9 +19,14 @@ from fsmux.columns import DIRECTORY, REGULAR, Act, Group, itself
 from fsmux.errors import ErrorCode, FsmuxError, ProtocolError, StreamReset, Unsupported
 from fsmux.events import FileDone, FileFailed, FilesDone, FilesSkipped, Planned, Scanning, WouldDo
 from fsmux.files.syscalls import Syscalls
+from fsmux.job import Options
 from fsmux.limits import MEDIUM_FILE
+from fsmux.moving.report import Report
+from fsmux.moving.transfer import Transfer
 from fsmux.mux.service import all_of
 from fsmux.records import Durability
+from fsmux.transfer.session import Run
+from fsmux.urls import Local
 from fsmux.wire.frames import BRIEF_FEATURE, FINISH_FEATURE, UNASKED_FEATURE
 from fsmux.wire.messages import Ask, Failed, Fault, Fetch, Listed, Look, Ok, Pack, Packed, Store, Walk
 from fsmux.wire.messages.groups import completed
@@ -633,3 +638,32 @@ async def test_more_trees_at_once_than_there_is_credit_for(served: Path, there: 
                 nursery.start_soon(side.client.upload, f"{source}/", f"copy{number}")
     for number in range(60):
         assert inventory(served / f"copy{number}") == inventory(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "at_once"),
+    [({}, TREES_AT_ONCE), ({"streams": 1}, 1), ({"delete": True}, 1)],
+    ids=["", "streams", "delete"],
+)
+async def test_several_trees_are_on_their_way_at_once(side: Side, options: dict[str, Any], at_once: int) -> None:
+    """But not where one has to wait for another; what the plan comes to is said once, and is right."""
+    names = [f"s{number}" for number in range(2 * TREES_AT_ONCE)]
+    size = 0
+    for name in names:
+        (side.there / name).mkdir()
+        for number in range(5):
+            (side.there / name / f"{number}").write_bytes(content(3000, number))
+            size += 3000
+    most = 0
+
+    def look(event: object) -> None:
+        nonlocal most
+        most = max(most, side.client.trees.borrowed_tokens)
+
+    side.on_event = look
+    moving = Transfer(side.client, Options(**options), Report(side.observe), Run())
+    await moving.run([Local(f"{side.there}/{name}") for name in names], side.client.remote.join((b"copy",)))
+    assert most == at_once
+    assert inventory(side.served / "copy") == inventory(side.there)
+    (plan,) = side.of(Planned)
+    assert (plan.files, plan.bytes) == (5 * len(names), size)
