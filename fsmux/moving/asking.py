@@ -111,9 +111,10 @@ async def _listed(attempt: Attempt, places: Sequence[Place], directory: Parts, i
             while room > 0:
                 group = await looker.next_group()
                 room -= len(group)
+                links = group.link_targets()
                 for place, name in enumerate(group.names):
                     for index in wanted.pop(name, ()):
-                        found[index] = _entry(group, place, site.kept)
+                        found[index] = _entry(group, place, links.get(place, b""), site.kept)
                 if group.error is not None and not isinstance(group.error, NotFound):
                     break
                 if not group.more:
@@ -124,14 +125,14 @@ async def _listed(attempt: Attempt, places: Sequence[Place], directory: Parts, i
     return found
 
 
-def _entry(group: Group, place: int, kept: Kept) -> Attrs:
-    links, mode = group.link_targets(), group.modes[place]
+def _entry(group: Group, place: int, link_target: bytes, kept: Kept) -> Attrs:
+    mode = group.modes[place]
     return Attrs(
         _KIND_OF.get(mode & KIND_BITS, Kind.SPECIAL),
         group.sizes[place],
         group.mtimes[place],
         mode & 0o777,
-        links.get(place, b""),
+        link_target,
         group.owners[place] if group.owners else None,
         group.xattrs.get(place, ()) if kept.xattrs else None,
     )

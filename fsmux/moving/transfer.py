@@ -130,10 +130,12 @@ class Transfer:
             if not to_plan:
                 self._attempt.report.planned()
 
-        in_order = options.dry_run or options.streams == 1 or self._removing or self._attempt.ledger
-        apart = [item for item in trees if not (in_order or (meeting is not None and meeting.has(item)))]
+        in_order, apart = list(trees), []
+        if not (options.dry_run or options.streams == 1 or self._removing is not None or options.manifest is not None):
+            in_order = [] if meeting is None else [item for item in trees if meeting.has(item)]
+            apart = [item for item in trees if meeting is None or not meeting.has(item)]
         await self._attempt.each(apart, move)
-        for item in trees if in_order else [item for item in trees if meeting is not None and meeting.has(item)]:
+        for item in in_order:
             await move(item)
 
     async def _meeting(self, items: Sequence[Item]) -> Meeting:
