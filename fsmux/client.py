@@ -265,7 +265,8 @@ class Client:
 
         ``options`` are fields of :class:`fsmux.job.Options`.  ``docs/`` means what is in ``docs``.  Single files that
         fail are reported to ``observer`` and counted in the summary's ``failed``; they do not stop the others, and if
-        the only file fails, that is so as well.  ``observer`` hears of small files of a tree by the dozen
+        the only file fails, that is so as well.  Of several trees at once some wait for others
+        (``TREES_AT_ONCE``).  ``observer`` hears of small files of a tree by the dozen
         (:class:`fsmux.events.FilesDone` and the like, of which ``each()`` has single events).
 
         It is one attempt.  Cancelled or cut off, it keeps what has arrived, and the same call goes on from there.

@@ -135,8 +135,8 @@ class Attempt:
         """Whether the server speaks it."""
         return feature in self.client.connection.peer_hello.features
 
-    async def each(self, things: Sequence[T], ask: Callable[[T], Awaitable[U]]) -> list[U]:
-        """What each of many questions is answered with, of which some are asked at once."""
+    async def each(self, things: Sequence[T], ask: Callable[[T], Awaitable[U]], at_once: int | None = None) -> list[U]:
+        """What each of many questions is answered with, of which ``at_once`` are asked together, or ``streams``."""
         answers: dict[int, U] = {}
         waiting = iter(enumerate(things))
 
@@ -144,7 +144,7 @@ class Attempt:
             for index, thing in waiting:
                 answers[index] = await ask(thing)
 
-        await all_of(*[work] * min(self.options.streams, len(things)))
+        await all_of(*[work] * min(at_once or self.options.streams, len(things)))
         return [answers[index] for index in range(len(things))]
 
     async def guarded(self, item: Item, parts: Parts, act: Callable[[], Awaitable[None]]) -> bool:

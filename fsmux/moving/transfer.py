@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec.structs import replace
@@ -48,6 +48,12 @@ if TYPE_CHECKING:
     from fsmux.plan.filters import Filters
     from fsmux.transfer.packs import Arrived
     from fsmux.transfer.session import Run
+
+
+NEAR_AT_ONCE: Final = 2
+"""Trees on their way at once where a round trip is nothing to wait for. 500 of 20 small files take 2.3 s up instead of
+3.5 one after the other, and no less with four; what is in memory grows with each: six trees of 640 MB took 142 MiB with
+four."""
 
 
 class Transfer:
@@ -134,7 +140,8 @@ class Transfer:
         if not (options.dry_run or options.streams == 1 or self._removing is not None or options.manifest is not None):
             in_order = [] if meeting is None else [item for item in trees if meeting.has(item)]
             apart = [item for item in trees if meeting is None or not meeting.has(item)]
-        await self._attempt.each(apart, move)
+        far = self._attempt.client.connection.transport.far
+        await self._attempt.each(apart, move, options.streams if far else NEAR_AT_ONCE)
         for item in in_order:
             await move(item)
 

@@ -22,7 +22,7 @@ from fsmux.files.syscalls import Syscalls
 from fsmux.job import Options
 from fsmux.limits import MEDIUM_FILE
 from fsmux.moving.report import Report
-from fsmux.moving.transfer import Transfer
+from fsmux.moving.transfer import NEAR_AT_ONCE, Transfer
 from fsmux.mux.service import all_of
 from fsmux.records import Durability
 from fsmux.transfer.session import Run
@@ -641,11 +641,18 @@ async def test_more_trees_at_once_than_there_is_credit_for(served: Path, there: 
 
 
 @pytest.mark.parametrize(
-    ("options", "at_once"),
-    [({}, TREES_AT_ONCE), ({"streams": 1}, 1), ({"delete": True}, 1)],
-    ids=["", "streams", "delete"],
+    ("far", "options", "at_once"),
+    [
+        (True, {}, TREES_AT_ONCE),
+        (False, {}, NEAR_AT_ONCE),
+        (True, {"streams": 1}, 1),
+        (True, {"delete": True}, 1),
+    ],
+    ids=["far", "near", "one stream", "delete"],
 )
-async def test_several_trees_are_on_their_way_at_once(side: Side, options: dict[str, Any], at_once: int) -> None:
+async def test_several_trees_are_on_their_way_at_once(
+    side: Side, far: bool, options: dict[str, Any], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """But not where one has to wait for another; what the plan comes to is said once, and is right."""
     names = [f"s{number}" for number in range(2 * TREES_AT_ONCE)]
     size = 0
@@ -661,6 +668,7 @@ async def test_several_trees_are_on_their_way_at_once(side: Side, options: dict[
         most = max(most, side.client.trees.borrowed_tokens)
 
     side.on_event = look
+    monkeypatch.setattr(type(side.client.connection.transport), "far", far)
     moving = Transfer(side.client, Options(**options), Report(side.observe), Run())
     await moving.run([Local(f"{side.there}/{name}") for name in names], side.client.remote.join((b"copy",)))
     assert most == at_once
