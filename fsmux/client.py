@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
     from fsmux.events import Observer, Summary
     from fsmux.mux.stream import Stream
-    from fsmux.mux.transport import Transport
     from fsmux.remote_file import RemoteFile
 
 MOMENT = 0.001
@@ -116,7 +115,6 @@ async def _dial(
         await prove_to_server(connection, auth)
 
     limit = CONNECT_SECONDS if timeout is None else timeout
-    transport: Transport | None = None
     try:
         with trio.fail_after(limit):
             async with serving(trio.CancelScope(), partial(_get_ready, auth)):
@@ -124,12 +122,8 @@ async def _dial(
                     transport = await dial_unix(remote.socket_path)
                 else:
                     transport = await dial_tcp(remote.host, remote.port)
-    except BaseException as exc:
-        if transport is not None:  # the time was over, or nobody wanted it any more, just when it was there
-            await transport.aclose()
-        if isinstance(exc, trio.TooSlowError):
-            raise ConnectFailed(f"{remote.server}: no answer within {limit:g} s") from None
-        raise
+    except trio.TooSlowError:
+        raise ConnectFailed(f"{remote.server}: no answer within {limit:g} s") from None
     patience = DEAD_SECONDS if timeout is None else timeout
     opening = open_connection(transport, Role.CLIENT, hello(), authenticate, first=auth.first(), patience=patience)
     async with opening as connection:

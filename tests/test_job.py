@@ -449,3 +449,15 @@ async def test_a_transfer_sweeps_its_destination(case: Case, monkeypatch: pytest
     await case.run("file", "another")
     assert state_of(case.target) == set()
     assert (case.target / "another").read_bytes() == b"content"
+
+
+async def test_a_client_sweeps_a_directory_of_its_own_once(served: Path, there: Path) -> None:
+    """Otherwise each of a thousand files that come at once would look at the parts of all others."""
+    (served / "file").write_bytes(b"content")
+    (there / "elsewhere").mkdir()
+    async with facing("unix", served, there) as side:
+        for name, swept in (("copy", True), ("another", False), ("elsewhere/copy", True)):
+            loose = loose_file((there / name).parent)
+            await side.client.download("file", there / name)
+            assert loose.exists() != swept
+            assert (there / name).read_bytes() == b"content"
