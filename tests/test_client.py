@@ -9,9 +9,10 @@ import pytest
 import trio
 import typer
 
+from fsmux import limits
 from fsmux.auth import ClientAuth
 from fsmux.cli.app import app
-from fsmux.client import connect, parts_of
+from fsmux.client import ASKED_AT_ONCE, connect, parts_of
 from fsmux.errors import (
     AccessError,
     ConnectFailed,
@@ -25,7 +26,7 @@ from fsmux.errors import (
     UsageError,
 )
 from fsmux.job import Options
-from fsmux.limits import MAX_CHUNK_SIZE, MAX_FILES_AT_ONCE, MAX_LANES, MAX_STREAMS, MIN_CHUNK_SIZE
+from fsmux.limits import MAX_CHUNK_SIZE, MAX_FILES_AT_ONCE, MAX_LANES, MIN_CHUNK_SIZE
 from fsmux.plan.filters import Filters
 from fsmux.plan.selection import select
 from fsmux.records import Attrs, Durability, Kept, Kind
@@ -51,8 +52,11 @@ def client(side: Side) -> Client:
     return side.client
 
 
-async def test_more_questions_at_once_than_there_may_be_streams(served: Path, there: Path) -> None:
+async def test_more_questions_at_once_than_there_may_be_streams(
+    served: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They wait for their turn, in whatever number of tasks they are asked."""
+    monkeypatch.setattr(limits, "MAX_STREAMS", most := 2 * ASKED_AT_ONCE)
     (served / "file").write_bytes(b"12345")
     sizes: list[int] = []
     async with facing("tcp", served, there) as side:
@@ -61,9 +65,9 @@ async def test_more_questions_at_once_than_there_may_be_streams(served: Path, th
             sizes.append((await side.client.stat("file")).size)
 
         async with trio.open_nursery() as nursery:
-            for _ in range(MAX_STREAMS + 1):
+            for _ in range(most + 1):
                 nursery.start_soon(ask)
-    assert sizes == [5] * (MAX_STREAMS + 1)
+    assert sizes == [5] * (most + 1)
 
 
 @pytest.mark.parametrize(
