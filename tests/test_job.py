@@ -301,7 +301,7 @@ async def test_a_file_that_fails_in_every_attempt_is_told_of_once(case: Case) ->
     files = make_tree(case.source / "tree")
     (case.target / "copy/large").mkdir(parents=True)
     (case.target / "copy/s1").mkdir()
-    case.side.on_event = at(3, case, FileDone | FilesDone | FileStarted)  # type: ignore[arg-type]
+    case.side.on_event = at(1, case, FileDone | FilesDone | FileStarted)  # type: ignore[arg-type]
     summary = await case.run("tree/", "copy")
     assert summary.retries == 1
     assert (summary.files, summary.failed) == (len(files) - 2, 2)
