@@ -27,11 +27,12 @@ _REMOVABLE: Final = stat.S_IWUSR | stat.S_IXUSR
 _READABLE: Final = stat.S_IRUSR
 """What its owner needs of a file or directory to open it."""
 
-_KINDS: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
+KIND_OF: Final = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.DIRECTORY, stat.S_IFLNK: Kind.SYMLINK}
+"""By the bits of a mode that say it; anything else is special."""
 
 
 def attrs_of(facts: os.stat_result, link_target: bytes = b"", owner: bool = False) -> Attrs:
-    kind = _KINDS.get(stat.S_IFMT(facts.st_mode), Kind.SPECIAL)
+    kind = KIND_OF.get(stat.S_IFMT(facts.st_mode), Kind.SPECIAL)
     size = facts.st_size if kind == Kind.FILE else 0
     return Attrs(kind, size, time_of(facts), facts.st_mode & 0o777, link_target, owner_of(facts) if owner else None)
 

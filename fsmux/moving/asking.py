@@ -11,9 +11,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from fsmux.columns import DIRECTORY, KIND_BITS, REGULAR, SYMLINK, Group
+from fsmux.columns import KIND_BITS, Group
 from fsmux.errors import FsmuxError, NotFound
 from fsmux.files import names
+from fsmux.files.tree import KIND_OF
 from fsmux.moving.attempt import raise_if_lost
 from fsmux.records import Attrs, Kept, Kind, Parts, printable
 from fsmux.sites import LocalSite
@@ -38,8 +39,6 @@ NAMES_A_HOP: Final = 256
 TOO_MUCH: Final = 32
 """Entries for each name that was asked for, beyond which a listing is left: listing them takes about as long as asking
 for the name."""
-
-_KIND_OF: Final = {REGULAR: Kind.FILE, DIRECTORY: Kind.DIRECTORY, SYMLINK: Kind.SYMLINK}
 
 
 async def attrs_of(attempt: Attempt, places: Sequence[Place]) -> list[Found]:
@@ -128,7 +127,7 @@ async def _listed(attempt: Attempt, places: Sequence[Place], directory: Parts, i
 def _entry(group: Group, place: int, link_target: bytes, kept: Kept) -> Attrs:
     mode = group.modes[place]
     return Attrs(
-        _KIND_OF.get(mode & KIND_BITS, Kind.SPECIAL),
+        KIND_OF.get(mode & KIND_BITS, Kind.SPECIAL),
         group.sizes[place],
         group.mtimes[place],
         mode & 0o777,
